@@ -1,0 +1,55 @@
+"""What can be configured of a BeatGAN teacher and its students; the only place of defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Target = Literal["score", "reconstruction", "attention", "published", "none"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class NetworkSettings(BaseModel):
+    """Settings that a teacher and a student have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: Count = 32
+    """Channels of the first convolution; the fifth has 16 times as many."""
+    latent: Count = 50
+    """Size of the latent vector (BeatGAN's ``nz``)."""
+    epochs: Count = 10
+    """Passes over the training beats; for a student the most that a trial may use."""
+    batch_size: Count = 64
+    """Beats in a mini-batch; the last, incomplete one is dropped."""
+    lr: Positive = 1e-4
+    """Learning rate of both Adam optimisers."""
+    w_adv: NotNegative = 1.0
+    """Weight of the feature-matching term."""
+    beta1: Beta = 0.5
+    """Adam's decay of the first moment; that of the second is 0.999."""
+
+
+class TeacherSettings(NetworkSettings):
+    """The YAML's section ``teacher``."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights and mini-batches."""
+
+
+class StudentSettings(NetworkSettings):
+    """The YAML's sections ``student`` (fixed) and ``space`` (fixed or searched)."""
+
+    temperature: Positive = 1.0
+    """Softens the teacher's and the student's scores before they are compared."""
+    alpha: NotNegative = 0.1
+    """Weight of the distillation term; 0 is the control without distillation."""
+    target: Target = "score"
+    """What is distilled; ``published`` is the inert published form, kept as a control."""
+    init: Literal["random", "teacher"] = "random"
+    """Where the student's weights start; ``teacher`` needs the teacher's width and latent."""

@@ -1,0 +1,132 @@
+"""Beats as arrays: what every source delivers and what every method learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+IndexArray = NDArray[np.int64]
+TextArray = NDArray[np.str_]
+
+AAMI_CLASSES = ("N", "S", "V", "F", "Q")
+NORMAL = "N"
+
+# The five stride-2 convolutions of BeatGAN halve a beat five times.
+LENGTH_MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class Beats:
+    """All the beats of one source, as cut: neither normalised nor split.
+
+    Attributes:
+        x: Samples, shape (n, leads, length), float32, in the source's own unit; a memory
+            map where the source is cached on disk.
+        classes: Class of each beat, shape (n,); ``"N"`` is normal, everything else abnormal.
+        record: Record (patient) of each beat, shape (n,), or None where it is not known.
+        fingerprint: SHA-256 over what determines the arrays.
+        description: One line for people, for example ``"MIT-BIH, 44 records, 97,568 beats"``.
+        simulated: True for generated beats, which prove nothing about real ones.
+    """
+
+    x: FloatArray
+    classes: TextArray
+    record: TextArray | None
+    fingerprint: str
+    description: str
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers into ``Beats``, disjoint; ``train`` holds normal beats only."""
+
+    train: IndexArray
+    validation: IndexArray
+    test: IndexArray
+
+
+@dataclass(frozen=True)
+class LabelledBeats:
+    """Beats to score and the truth about them.
+
+    Attributes:
+        x: Normalised and padded, shape (n, leads, length), float32.
+        abnormal: Shape (n,), True for every class but N.
+        classes: Shape (n,).
+        record: Shape (n,), or None where not known.
+    """
+
+    x: FloatArray
+    abnormal: BoolArray
+    classes: TextArray
+    record: TextArray | None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that a teacher or a student ever sees: no test beat is in reach of a trial.
+
+    Attributes:
+        train: Normal beats, normalised and padded, shape (n, leads, length), float32;
+            the augmented copies, if any, stand behind the originals.
+        validation: What epochs, rungs and trials are judged by.
+    """
+
+    train: FloatArray
+    validation: LabelledBeats
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One source, split, normalised and ready.
+
+    Attributes:
+        training: What trials see.
+        test: What the finalists are measured on, after the search.
+        fingerprint: SHA-256 of source, split, leads, augmentation and limits.
+        description: One line for people.
+        simulated: True for generated beats.
+    """
+
+    training: TrainingData
+    test: LabelledBeats
+    fingerprint: str
+    description: str
+    simulated: bool
+
+
+def normalise(x: FloatArray) -> FloatArray:
+    """Scale each beat and lead to [-1, 1], as BeatGAN does; a flat one becomes zeros.
+
+    Args:
+        x: Shape (..., length).
+
+    Returns:
+        A new array of the same shape, float32.
+    """
+    low = x.min(axis=-1, keepdims=True)
+    span = x.max(axis=-1, keepdims=True) - low
+    flat = span <= 0
+    scaled = 2 * (x - low) / np.where(flat, 1, span) - 1
+    return np.where(flat, 0, scaled).astype(np.float32)
+
+
+def pad(x: FloatArray, multiple: int = LENGTH_MULTIPLE) -> FloatArray:
+    """Repeat the edge samples on both sides until the length is a multiple of ``multiple``.
+
+    Args:
+        x: Shape (n, leads, length).
+
+    Returns:
+        Shape (n, leads, padded length); ``x`` itself where nothing is missing.
+    """
+    missing = -x.shape[-1] % multiple
+    if missing == 0:
+        return x
+    left = missing // 2
+    return np.pad(x, ((0, 0), (0, 0), (left, missing - left)), mode="edge")

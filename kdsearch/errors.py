@@ -1,0 +1,28 @@
+"""The errors that kdsearch raises on purpose; anything else that escapes is a bug of ours."""
+
+
+class UserError(Exception):
+    """Something the user can mend. The command lines print it in one line and exit with 2.
+
+    The message names the file or key, the rule, what was found, and what to do about it.
+    """
+
+
+class ConfigError(UserError):
+    """A space file, a flag or a combination of both that cannot be run."""
+
+
+class DataError(UserError):
+    """Beats that cannot be read, cut, split or learned from. The message names the file."""
+
+
+class RunError(UserError):
+    """A run folder that cannot be created, resumed or read."""
+
+
+class SearchFailed(Exception):
+    """A search that ran but has no result: every trial failed. Exit status 1."""
+
+
+class TrialDiverged(Exception):
+    """A student's loss or score became NaN or infinite. Trying again would not help."""
