@@ -1,0 +1,31 @@
+"""Beats: where they come from, how they are split, and what of them a method sees."""
+
+from kdsearch.data.beats import (
+    Beats,
+    Dataset,
+    LabelledBeats,
+    Split,
+    TrainingData,
+    normalise,
+    pad,
+)
+from kdsearch.data.cache import cache_dir
+from kdsearch.data.dataset import load_dataset, prepare
+from kdsearch.data.settings import DataSettings, SimulatedSettings
+from kdsearch.data.sources import load_beats
+
+__all__ = [
+    "Beats",
+    "DataSettings",
+    "Dataset",
+    "LabelledBeats",
+    "SimulatedSettings",
+    "Split",
+    "TrainingData",
+    "cache_dir",
+    "load_beats",
+    "load_dataset",
+    "normalise",
+    "pad",
+    "prepare",
+]

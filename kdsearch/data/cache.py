@@ -1,0 +1,132 @@
+"""Arrays that are made once and then memory-mapped: written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from kdsearch.errors import DataError
+
+CACHE_VARIABLE = "KDSEARCH_CACHE"
+META = "meta.json"
+FORMAT = 1
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def cache_dir() -> Path:
+    """Where cut beats and trained teachers are kept.
+
+    ``$KDSEARCH_CACHE``, else ``$XDG_CACHE_HOME/kdsearch``, else ``~/.cache/kdsearch``.
+    """
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "kdsearch"
+
+
+def cached_arrays(entry: Path, make: Callable[[], Arrays]) -> Arrays:
+    """Arrays of a cache entry; made and written if there are none, or only damaged ones.
+
+    Processes that ask for the same entry at the same time wait for the one that makes it.
+
+    Args:
+        entry: Folder of the entry; its name has to change whenever the content would.
+        make: Calculates the arrays; called at most once.
+
+    Returns:
+        Read-only arrays, memory-mapped from ``entry``.
+
+    Raises:
+        DataError: The cache cannot be written, or ``make`` raised it.
+    """
+    found = _read(entry)
+    if found is not None:
+        return found
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry.with_name(entry.name + ".lock")):
+            found = _read(entry)  # somebody else may have made it while we waited
+            if found is None:
+                _write(entry, make())
+                found = _read(entry)
+    except OSError as error:
+        raise DataError(
+            f"{entry}: cannot write the cache ({error}); choose another with {CACHE_VARIABLE}"
+        ) from None
+    if found is None:
+        raise DataError(f"{entry}: cannot be read back; is the disk full or failing?")
+    return found
+
+
+def _read(entry: Path) -> dict[str, NDArray[Any]] | None:
+    try:
+        meta = json.loads((entry / META).read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT:
+            return None
+        return {name: _read_array(entry, name, facts) for name, facts in meta["arrays"].items()}
+    # A damaged entry is as good as none: it can always be made anew.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError):
+        return None
+
+
+def _read_array(entry: Path, name: str, facts: Mapping[str, Any]) -> NDArray[Any]:
+    path = entry / f"{name}.npy"
+    if path.stat().st_size != facts["bytes"]:
+        raise ValueError(f"{path}: not of its recorded size")
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if list(array.shape) != facts["shape"] or array.dtype.str != facts["dtype"]:
+        raise ValueError(f"{path}: not of its recorded shape and type")
+    return array
+
+
+def _write(entry: Path, arrays: Arrays) -> None:
+    """Write beside the entry, then rename; call it under the entry's lock."""
+    for leftover in entry.parent.glob(f"{entry.name}.tmp*"):
+        shutil.rmtree(leftover)  # of a process that was killed
+    fresh = Path(tempfile.mkdtemp(prefix=f"{entry.name}.tmp", dir=entry.parent))
+    try:
+        for name, array in arrays.items():
+            np.save(fresh / f"{name}.npy", array, allow_pickle=False)
+        facts = {name: _facts(fresh / f"{name}.npy", array) for name, array in arrays.items()}
+        meta = json.dumps({"format": FORMAT, "arrays": facts}, indent=2)
+        (fresh / META).write_text(meta, encoding="utf-8")
+        if entry.exists():
+            shutil.rmtree(entry)  # damaged, or it would have been read
+        fresh.rename(entry)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _facts(path: Path, array: NDArray[Any]) -> dict[str, Any]:
+    shape, dtype = list(array.shape), array.dtype.str
+    return {"bytes": path.stat().st_size, "shape": shape, "dtype": dtype}
+
+
+def sha256_of_files(files: Iterable[Path], recipe: str) -> str:
+    """SHA-256 over what is done with the files, their names and what is in them."""
+    total = hashlib.sha256(recipe.encode())
+    for path in files:
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"\n{path.name} {content}".encode())
+    return total.hexdigest()
+
+
+def sha256_of_arrays(arrays: Iterable[NDArray[Any]], recipe: str) -> str:
+    """SHA-256 over what is done with the arrays, their types, shapes and values."""
+    total = hashlib.sha256(recipe.encode())
+    for array in arrays:
+        total.update(f"\n{array.dtype.str} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return total.hexdigest()

@@ -1,0 +1,63 @@
+"""What can be configured of the beats; the only place of defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SplitKind = Literal["fold", "inter_patient", "stratified"]
+
+Count = Annotated[int, Field(ge=1)]
+NotNegativeInt = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Millivolts = Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
+
+
+class SimulatedSettings(BaseModel):
+    """The beats that are made up where there are no real ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patients: Annotated[int, Field(ge=2, le=1000)] = 24
+    """Patients, each with a heart rate, wave shapes and ectopic foci of its own."""
+    beats: Annotated[int, Field(ge=100, le=1_000_000)] = 7000
+    """Beats of all patients together; at least ten per patient."""
+    abnormal: Share = 0.16
+    """Share of abnormal beats, divided among S, V, F and Q roughly as in MIT-BIH."""
+    noise_mv: Millivolts = 0.02
+    """Standard deviation of the muscle noise; single patients have more or less of it."""
+
+    @model_validator(mode="after")
+    def _enough_beats(self) -> SimulatedSettings:
+        if self.beats < 10 * self.patients:
+            raise ValueError(
+                f"needs at least ten beats per patient, but beats={self.beats} "
+                f"and patients={self.patients}"
+            )
+        return self
+
+
+class DataSettings(BaseModel):
+    """The YAML's section ``data``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Annotated[str, Field(min_length=1)] = "simulated"
+    """``simulated``, ``mitbih`` (downloaded once), or a path: WFDB records, .npz or .npy."""
+    leads: Count = 1
+    """How many leads are used, the first ones; MIT-BIH's first is MLII."""
+    split: Literal["auto"] | SplitKind = "auto"
+    """``auto``: ``fold`` where beats have AAMI classes, ``stratified`` where they are 0/1."""
+    fold: Annotated[int, Field(ge=0, le=4)] = 0
+    """Which fifth of the normal beats is the test set; only the split ``fold`` asks."""
+    n_aug: NotNegativeInt = 0
+    """Time-warped copies of each training beat, besides the beat itself."""
+    train_limit: Count | None = None
+    """Train on a random choice of so many normal beats; None takes all."""
+    validation_limit: Annotated[int, Field(ge=2)] | None = None
+    """Validate on a random choice of so many beats, by class; None takes all."""
+    seed: NotNegativeInt = 0
+    """Seed of split, limits, augmentation and simulation."""
+    simulated: SimulatedSettings = SimulatedSettings()
+    """How beats are simulated; only the source ``simulated`` asks."""

@@ -1,0 +1,204 @@
+"""Which beats train, which validate and which test; training sees normal beats only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdsearch.data.beats import (
+    AAMI_CLASSES,
+    NORMAL,
+    Beats,
+    BoolArray,
+    IndexArray,
+    Split,
+    TextArray,
+)
+from kdsearch.data.mitbih import DS1, DS2
+from kdsearch.data.randomness import Purpose, generator
+from kdsearch.data.settings import DataSettings, SplitKind
+from kdsearch.errors import DataError
+
+FOLDS = 5
+VALIDATION_SHARE = 0.1
+# Held out of DS1: a quarter of its normal beats, 582 S, 1,525 V and 391 F beats. Record 208
+# has to be among them, for it has nearly all of DS1's F beats.
+DS1_VALIDATION = ("114", "118", "208", "209", "223")
+# How many random divisions of the records are tried before we say that there is none.
+DIVISIONS_TRIED = 200
+
+
+def resolve(beats: Beats, settings: DataSettings) -> SplitKind:
+    """The split that ``auto`` stands for: by fold where the beats have AAMI classes."""
+    if settings.split != "auto":
+        return settings.split
+    known = set(np.unique(beats.classes).tolist())
+    return "fold" if known <= set(AAMI_CLASSES) else "stratified"
+
+
+def split(beats: Beats, settings: DataSettings) -> Split:
+    """Divide the beats into training, validation and test.
+
+    ``fold``: as published; patients stand on both sides. Fold k of five of the shuffled
+    normal beats is the test set, 10 % of the other normal beats and of each abnormal class
+    are validation, and the other abnormal beats are test.
+    ``inter_patient``: no patient on two sides. For MIT-BIH the test set is DS2 and validation
+    five records of DS1; elsewhere half of the records, chosen by seed, are test and a quarter
+    of the others validation. Abnormal beats of training records are not used.
+    ``stratified``: 60 % of the normal beats train, 20 % validate and 20 % test; each abnormal
+    class is halved between validation and test.
+
+    Returns:
+        Row numbers, sorted.
+
+    Raises:
+        DataError: A part has no normal beats, or validation or test has no abnormal ones;
+            or the patients are not known.
+    """
+    kind = resolve(beats, settings)
+    if kind == "fold":
+        parts = _by_fold(beats.classes, settings.fold, settings.seed)
+    elif kind == "stratified":
+        parts = _stratified(beats.classes, settings.seed)
+    else:
+        parts = _by_patient(beats, settings.seed)
+    missing = _missing(beats.classes, parts)
+    if missing:
+        raise DataError(
+            f"{beats.description}: the split '{kind}' leaves {missing}; "
+            "use more beats or another data.split"
+        )
+    return parts
+
+
+def _by_fold(classes: TextArray, fold: int, seed: int) -> Split:
+    train, validation, test = [], [], []
+    for name, rows in _shuffled_classes(classes, seed):
+        if name == NORMAL:
+            size = len(rows) // FOLDS
+            in_test = np.zeros(len(rows), dtype=np.bool_)
+            in_test[fold * size : (fold + 1) * size] = True
+            test.append(rows[in_test])
+            others = rows[~in_test]
+            held_out = int(VALIDATION_SHARE * len(others))
+            train.append(others[held_out:])
+            validation.append(others[:held_out])
+        else:
+            held_out = max(int(VALIDATION_SHARE * len(rows)), int(len(rows) >= 2))
+            validation.append(rows[:held_out])
+            test.append(rows[held_out:])
+    return _sorted_split(train, validation, test)
+
+
+def _stratified(classes: TextArray, seed: int) -> Split:
+    train, validation, test = [], [], []
+    for name, rows in _shuffled_classes(classes, seed):
+        trained = len(rows) * 3 // 5 if name == NORMAL else 0
+        validated = trained + (len(rows) - trained) // 2
+        train.append(rows[:trained])
+        validation.append(rows[trained:validated])
+        test.append(rows[validated:])
+    return _sorted_split(train, validation, test)
+
+
+def _by_patient(beats: Beats, seed: int) -> Split:
+    if beats.record is None:
+        raise DataError(
+            f"{beats.description}: the split 'inter_patient' has to know the patient of each "
+            "beat; give an array 'record', or use another data.split"
+        )
+    record = beats.record
+    records = np.unique(record)
+    if set(records.tolist()) <= {*DS1, *DS2}:
+        return _by_records(beats.classes, record, np.array(DS1_VALIDATION), np.array(DS2))
+    rng = generator(seed, Purpose.SPLIT)
+    for _ in range(DIVISIONS_TRIED):
+        shuffled = rng.permutation(records)
+        half = len(records) // 2
+        quarter = max(1, (len(records) - half) // 4)
+        validation, test = shuffled[half : half + quarter], shuffled[:half]
+        parts = _by_records(beats.classes, record, validation, test)
+        if not _missing(beats.classes, parts):
+            break
+    return parts
+
+
+def _by_records(
+    classes: TextArray, record: TextArray, validation: TextArray, test: TextArray
+) -> Split:
+    in_validation = np.isin(record, validation)
+    in_test = np.isin(record, test)
+    in_train = ~in_validation & ~in_test & (classes == NORMAL)
+    return Split(_rows(in_train), _rows(in_validation), _rows(in_test))
+
+
+def _missing(classes: TextArray, parts: Split) -> str:
+    """What the parts lack, in words; empty if nothing."""
+    lacks = []
+    if len(parts.train) == 0:
+        lacks.append("no normal beats to train on")
+    for name, rows in (("validation", parts.validation), ("test", parts.test)):
+        normal = classes[rows] == NORMAL
+        lacks += [f"no normal beats for {name}"] * (not normal.any())
+        lacks += [f"no abnormal beats for {name}"] * (not (~normal).any())
+    return ", ".join(lacks)
+
+
+def limit_training(rows: IndexArray, limit: int | None, seed: int) -> IndexArray:
+    """A random choice of rows, sorted; a smaller limit chooses among those of a larger one."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return np.sort(generator(seed, Purpose.TRAIN_LIMIT).permutation(rows)[:limit])
+
+
+def limit_validation(
+    rows: IndexArray, classes: TextArray, limit: int | None, seed: int
+) -> IndexArray:
+    """A random choice of rows, sorted, in which each class keeps its share.
+
+    Args:
+        rows: Rows to choose from.
+        classes: Class of each of them, same shape.
+        limit: How many; at least 2. Each class keeps at least one beat if that is possible,
+            the normal class and the largest abnormal one always.
+        seed: Of the choice.
+    """
+    if limit is None or limit >= len(rows):
+        return rows
+    rng = generator(seed, Purpose.VALIDATION_LIMIT)
+    names, counts = np.unique(classes, return_counts=True)
+    quotas = _quotas(names, counts, limit)
+    chosen = [
+        rng.permutation(rows[classes == name])[:quota]
+        for name, quota in zip(names, quotas, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def _quotas(names: TextArray, counts: IndexArray, limit: int) -> IndexArray:
+    """Divide ``limit`` in proportion to ``counts``, first giving one to each class."""
+    order = np.lexsort((-counts, names != NORMAL))
+    quotas = np.zeros_like(counts)
+    quotas[order[:limit]] = 1
+    ideal = counts * (limit / counts.sum())
+    while quotas.sum() < limit:
+        quotas[np.argmax(ideal - quotas)] += 1
+    return quotas
+
+
+def _shuffled_classes(classes: TextArray, seed: int) -> list[tuple[str, IndexArray]]:
+    names = np.unique(classes).tolist()
+    return [
+        (name, generator(seed, Purpose.SPLIT, index).permutation(_rows(classes == name)))
+        for index, name in enumerate(names)
+    ]
+
+
+def _rows(chosen: BoolArray) -> IndexArray:
+    return np.flatnonzero(chosen).astype(np.int64)
+
+
+def _sorted_split(
+    train: list[IndexArray], validation: list[IndexArray], test: list[IndexArray]
+) -> Split:
+    parts = (np.sort(np.concatenate(part)) for part in (train, validation, test))
+    return Split(*parts)
