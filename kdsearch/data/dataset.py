@@ -124,7 +124,7 @@ def _describe(
 ) -> str:
     kind = resolve(beats, settings)
     name = f"fold {settings.fold} of 5" if kind == "fold" else f"{kind} split"
-    copies = f" (and {settings.n_aug} copies of each)" if settings.n_aug else ""
+    copies = f" and {settings.n_aug * trained:,} warped" if settings.n_aug else ""
     return (
         f"{beats.description}; {name}: {trained:,} to train{copies}, "
         f"{_count(validation)} to validate, {_count(test)} to test"

@@ -196,7 +196,8 @@ def _key(headers: Sequence[Header], leads: int) -> str:
 def _describe(headers: Sequence[Header], beats: int) -> str:
     is_mitbih = ALL_RECORDS.issuperset(header.path.name for header in headers)
     source = "MIT-BIH" if is_mitbih else f"WFDB records of {headers[0].path.parent.name}"
-    return f"{source}, {len(headers)} records, {beats:,} beats"
+    plural = "" if len(headers) == 1 else "s"
+    return f"{source}, {len(headers)} record{plural}, {beats:,} beats"
 
 
 def fetch(cache: Path) -> Path:
@@ -255,7 +256,9 @@ def _cut_all(headers: Sequence[Header], leads: int) -> Mapping[str, NDArray[Any]
     import joblib  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to import
 
     # joblib's processes need no guarded main module, unlike those of concurrent.futures.
-    jobs = joblib.Parallel(n_jobs=min(len(headers), joblib.cpu_count()), return_as="generator")
+    # To start one costs as much as cutting a few records.
+    processes = min(max(1, len(headers) // 4), joblib.cpu_count())
+    jobs = joblib.Parallel(n_jobs=processes, return_as="generator")
     cuts = jobs(joblib.delayed(cut_record)(header, leads) for header in headers)
     parts = list(show_progress(cuts, "Cutting beats", total=len(headers)))
     classes = np.concatenate([classes for _, classes in parts])
@@ -381,4 +384,4 @@ def _r_peaks(lead: NDArray[np.float64]) -> IndexArray:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]

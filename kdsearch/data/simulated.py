@@ -38,7 +38,7 @@ SECOND_LEAD = np.array([0.5, 0.3, 0.35, 3.0, 0.6])
 
 # A beat from the ventricles: two wide waves and a T wave against them.
 ECTOPIC_PLACE_S = np.array([-0.01, 0.07, 0.28])
-ECTOPIC_WIDTH_S = np.array([0.032, 0.032, 0.06])
+ECTOPIC_WIDTH_S = np.array([0.028, 0.03, 0.06])
 ECTOPIC_HEIGHT_MV = np.array([1.3, -0.5, -0.4])
 # A pacemaker's spike just before the wide beat that it causes.
 SPIKE_PLACE_S, SPIKE_WIDTH_S, SPIKE_HEIGHT_MV = -0.07, 0.004, 1.5
@@ -115,7 +115,7 @@ def _intervals(patient: IndexArray, classes: TextArray, rng: np.random.Generator
     mean_s = rng.uniform(0.65, 1.05, patients)[patient]
     breathing = 0.03 * np.sin(2 * np.pi * 0.25 * np.arange(n) * mean_s)
     slow = 0.03 * np.sin(2 * np.pi * 0.1 * np.arange(n) * mean_s)
-    irregular = rng.uniform(0.005, 0.06, patients)[patient] * rng.standard_normal(n)
+    irregular = rng.uniform(0.01, 0.08, patients)[patient] * rng.standard_normal(n)
     factor = 1 + breathing + slow + irregular.clip(-0.15, 0.15)
     early = {"S": (0.6, 0.88), "V": (0.55, 0.9), "F": (0.85, 1.0), "Q": (0.9, 1.1)}
     before = np.ones(n)
@@ -133,7 +133,7 @@ def _waves(
     """Each beat's own five waves, three ectopic ones and a spike, mixed by its class."""
     own = _own_waves(patient, classes, interval_s, rng)
     ectopic = _ectopic_waves(patient, rng)
-    fusion = rng.uniform(0.3, 0.75, len(patient))
+    fusion = rng.uniform(0.2, 0.65, len(patient))
     weight = np.select(
         [classes == "V", classes == "Q", classes == "F"], [1.0, 1.0, fusion], default=0.0
     )[:, None, None]
@@ -172,7 +172,7 @@ def _patients(patients: int, rng: np.random.Generator) -> tuple[Float, Float, Fl
     first = HEIGHT_MV * np.exp(0.35 * rng.standard_normal(shape))
     first[:, T] *= np.where(rng.random(patients) < 0.15, -1, 1)
     # A bundle branch block makes wide complexes that still count as normal.
-    blocked = rng.random(patients) < 0.2
+    blocked = rng.random(patients) < 0.25
     width[:, Q : S + 1] *= np.where(blocked, 1.7, 1.0)[:, None]
     second = first * SECOND_LEAD * np.exp(0.3 * rng.standard_normal(shape))
     return place, width, np.stack([first, second], axis=1)
@@ -187,7 +187,7 @@ def _change_p_waves(
 ) -> None:
     """An early supraventricular beat: its P wave is gone, upside down or elsewhere."""
     n = len(early)
-    factor = rng.choice([0.0, -0.8, 1.0, 1.3], size=n, p=[0.4, 0.25, 0.2, 0.15])
+    factor = rng.choice([0.0, -0.8, 1.0, 1.3], size=n, p=[0.3, 0.2, 0.3, 0.2])
     height_mv[:, :, P] *= np.where(early, factor, 1.0)[:, None]
     place_s[:, P] += np.where(early, rng.uniform(-0.05, 0.05, n), 0.0)
     # Some are conducted badly, which widens the complex a little.
