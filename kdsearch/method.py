@@ -39,7 +39,7 @@ class EpochReport:
     Attributes:
         epoch: Epochs trained so far, counted from 1.
         losses: Mean over the epoch's mini-batches, by term.
-        seconds: Wall time of the epoch; in a stack, the stack's time divided by its students.
+        seconds: Wall time of the epoch; in a stack, its time divided by its students.
         val_auc: Area under the ROC curve on the validation beats, abnormal being positive.
         val_ap: Average precision, likewise.
     """
@@ -63,12 +63,12 @@ class Stack(Protocol):
     def put_in(
         self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None
     ) -> None:
-        """Start a student in an empty slot, new from its seed or going on from a saved state."""
+        """Start a student in an empty slot, new or going on from a saved state."""
 
     def take_out(self, slot: int) -> None:
         """Empty a slot."""
 
-    def advance(self) -> dict[int, EpochReport | Exception]:
+    def advance(self) -> Mapping[int, EpochReport | Exception]:
         """Train every occupied slot for one epoch and validate it.
 
         A student that diverged has a `TrialDiverged` in place of its report, and its slot is
@@ -93,9 +93,14 @@ class Method(Protocol):
     per_student: frozenset[str]
     """Student settings that may differ inside one stack; all others must agree."""
 
-    def teacher_stack(
-        self, settings: BaseModel, data: TrainingData, compute: Compute
-    ) -> Stack:
+    def check(self, teacher: BaseModel, student: BaseModel) -> None:
+        """Refuse a pair that cannot work together, before anything is trained.
+
+        Raises:
+            ValueError: Names the settings and the rule that they break.
+        """
+
+    def teacher_stack(self, settings: BaseModel, data: TrainingData, compute: Compute) -> Stack:
         """A stack of one slot that trains a teacher: no distillation, nobody to learn from."""
 
     def targets(
@@ -119,9 +124,7 @@ class Method(Protocol):
     ) -> Stack:
         """An empty stack for students of the architecture that ``settings`` names."""
 
-    def score(
-        self, weights: State, x: FloatArray, compute: Compute
-    ) -> NDArray[np.float32]:
+    def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
         """Anomaly score of each beat, higher is more abnormal.
 
         Args:

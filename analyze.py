@@ -1,0 +1,8 @@
+"""Print the leaderboard of one or several runs; see ``--help``."""
+
+import sys
+
+from kdsearch.cli import analyze_command
+
+if __name__ == "__main__":
+    sys.exit(analyze_command())

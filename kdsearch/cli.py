@@ -1,0 +1,177 @@
+"""The command lines: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdsearch.errors import SearchFailed, UserError
+
+SEARCH_EXAMPLES = """examples:
+  python run_search.py --space search_spaces/kd.yaml
+  python run_search.py --space search_spaces/mitbih_cpu.yaml --data path/to/mitdb
+  python run_search.py --space search_spaces/kd.yaml --resume
+  python run_search.py --space search_spaces/kd.yaml --num-samples 48 --resume
+  python run_search.py --space search_spaces/mitbih.yaml --address auto --name fold0
+"""
+ANALYZE_EXAMPLES = """examples:
+  python analyze.py runs/kd
+  python analyze.py runs/kd --top 5 --format markdown
+  python analyze.py runs/kd --state stopped --sort seconds
+  python analyze.py runs/kd runs/random
+"""
+
+
+def search_command(arguments: Sequence[str] | None = None) -> int:
+    """``run_search.py``: run or resume a search, print its leaderboard."""
+    return _guarded(lambda: _search(_search_parser().parse_args(arguments)))
+
+
+def analyze_command(arguments: Sequence[str] | None = None) -> int:
+    """``analyze.py``: print the leaderboard of one or several runs."""
+    return _guarded(lambda: _analyze(_analyze_parser().parse_args(arguments)))
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    """Answer what the user can mend in one line; a traceback is a bug of ours."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except SearchFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os._exit(0)
+
+
+def _search_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_search.py",
+        description="Search the settings with which a student learns best from its teacher.",
+        epilog=SEARCH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--space", type=Path, required=True, metavar="FILE", help="the space file (YAML)")
+    add("--name", help="name of the run; the space file's name where nothing is said")
+    add("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    add(
+        "--data",
+        metavar="SOURCE",
+        help="a folder of WFDB records, an .npz, a folder of BeatGAN arrays, 'mitbih' to "
+        "download, or 'simulated'; replaces the space file's source",
+    )
+    add("--num-samples", type=int, metavar="N", help="trials in all, also after a resume")
+    add("--max-concurrent", type=int, metavar="N", help="trials at a time")
+    add("--time-budget", type=float, metavar="S", help="seconds after which the search pauses")
+    add("--address", help="Ray cluster to use, for example 'auto'; default: this machine")
+    add("--seed", type=int, help="seed of suggestions and students")
+    add("--resume", action="store_true", help="go on with this run, or extend it")
+    add("--dry-run", action="store_true", help="print the configuration and its cost only")
+    add("--quiet", action="store_true", help="no progress, just the leaderboard")
+    return parser
+
+
+def _analyze_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="analyze.py",
+        description="The leaderboard of one or several runs, finished or not.",
+        epilog=ANALYZE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
+    add("--top", type=int, metavar="N", help="only the first N rows")
+    add("--sort", metavar="COLUMN", help="sort by a column, best or largest first")
+    add("--state", action="append", help="only trials in this state; may be repeated")
+    add("--format", choices=("table", "csv", "markdown", "json"), default="table")
+    return parser
+
+
+def _search(options: argparse.Namespace) -> int:
+    # Torch and Ray take seconds to import: not before the command line is known to be right.
+    from rich.console import Console  # noqa: PLC0415
+
+    from kdsearch.run_folder import RunFolder  # noqa: PLC0415
+    from kdsearch.search.launch import Request, search, stored_flags  # noqa: PLC0415
+    from kdsearch.search.tune_run import Interrupted  # noqa: PLC0415
+
+    folder = RunFolder.named(options.runs_dir, options.name or options.space.stem)
+    flags = _given_flags(options)
+    if options.resume:
+        flags = stored_flags(folder) | flags
+    config = _with_flags(options.space, flags)
+    console = Console(stderr=True, quiet=options.quiet)
+    if options.dry_run:
+        return _dry_run(config)
+    request = Request(config, flags, folder, options.resume, options.address, console)
+    try:
+        search(request)
+    except Interrupted as signal:
+        console.print(
+            f"{signal}: stopped; every finished epoch is kept, go on with --resume",
+            highlight=False,
+        )
+        return 128 + signal.signum
+    return _analyze(_analyze_parser().parse_args([str(folder.path)]))
+
+
+FLAGS = ("data", "num_samples", "max_concurrent", "time_budget", "seed")
+
+
+def _given_flags(options: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in FLAGS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _with_flags(space: Path, flags: dict[str, Any]) -> Any:
+    """The space file with the flags in place of what it says, checked like the file."""
+    from kdsearch.config import parse_config, read_yaml  # noqa: PLC0415
+
+    raw = read_yaml(space)
+    config = parse_config(raw, str(space))
+    if not flags:
+        return config
+    changed = config.as_dict()
+    if "data" in flags:
+        changed["data"]["source"] = flags["data"]
+    names = {"time_budget": "time_budget_s"}
+    for name in ("num_samples", "max_concurrent", "time_budget", "seed"):
+        if name in flags:
+            changed["search"][names.get(name, name)] = flags[name]
+    return parse_config(changed, f"{space} with --{', --'.join(flags)}".replace("_", "-"))
+
+
+def _dry_run(config: Any) -> int:
+    from kdsearch.data import cache_dir, load_dataset  # noqa: PLC0415
+    from kdsearch.search.launch import resolve_teacher_compute  # noqa: PLC0415
+    from kdsearch.search.plan import describe_plan  # noqa: PLC0415
+
+    dataset = load_dataset(config.data, cache_dir())
+    compute = resolve_teacher_compute(config)
+    print(describe_plan(config, dataset, compute, cache_dir()))
+    return 0
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from kdsearch.summary import summarise  # noqa: PLC0415
+
+    text = summarise(
+        options.runs,
+        top=options.top,
+        sort=options.sort,
+        states=options.state,
+        form=options.format,
+    )
+    print(text)
+    return 0

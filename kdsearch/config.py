@@ -1,0 +1,310 @@
+"""The space file: read once, checked at the edge, typed and frozen from then on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdsearch.data.settings import DataSettings
+from kdsearch.errors import ConfigError
+from kdsearch.method import Method
+from kdsearch.space import Dimension, Fixed, Value, parse_dimension, to_yaml
+
+REQUIRED_SECTIONS = ("data", "teacher", "student", "space", "search")
+OPTIONAL_SECTIONS = ("scheduler", "resources")
+REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
+
+Count = Annotated[int, Field(ge=1)]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A part of the space file: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SearchSettings(Section):
+    """How many trials, and who suggests them."""
+
+    num_samples: Count = 24
+    """Trials in all, also after a resume."""
+    sampler: Literal["tpe", "random", "qmc"] = "tpe"
+    """Optuna's: multivariate TPE with the constant liar, random, or quasi-Monte Carlo."""
+    startup_trials: Annotated[int, Field(ge=0)] = 8
+    """Random trials before TPE starts to learn."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the suggestions and of every student."""
+    max_concurrent: Count | None = None
+    """Trials at a time; as many as the machines hold where nothing is said."""
+    time_budget_s: Annotated[float, Field(gt=0)] | None = None
+    """Wall time after which no trial goes on; what is left can be resumed."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a crashed trial goes on from its checkpoint; a diverged one never does."""
+    keep_weights: Count = 10
+    """Finished trials whose best weights stay on disk, the best ones."""
+
+
+class SchedulerSettings(Section):
+    """ASHA (Li et al., MLSys 2020): stop what lags behind at each rung."""
+
+    name: Literal["asha", "none"] = "asha"
+    """``none`` trains every student to its last epoch."""
+    grace_period: Count = 1
+    """Epochs before a trial can be stopped: the first rung."""
+    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
+    """One of so many trials passes a rung; rungs lie so many times apart."""
+
+
+class ResourceSettings(Section):
+    """What a trial runs on."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` takes a GPU where there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` takes bfloat16 where the processor calculates it directly."""
+    cpus_per_trial: Count = 1
+    """Torch threads of a trial on a CPU, and what Ray reserves for it."""
+    gpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
+    """Share of a GPU that Ray reserves for a trial on a GPU."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved search: everything that determines it.
+
+    Attributes:
+        origin: The file that it came from, for messages.
+        method: The teacher and student that are searched.
+        student: What the section ``student`` fixes.
+        space: Every entry of the section ``space``, fixed ones included.
+    """
+
+    origin: str
+    method: Method
+    data: DataSettings
+    teacher: BaseModel
+    student: Mapping[str, Value]
+    space: Mapping[str, Dimension]
+    search: SearchSettings
+    scheduler: SchedulerSettings
+    resources: ResourceSettings
+
+    def student_settings(self, searched: Mapping[str, Value]) -> BaseModel:
+        """The settings of one trial: the fixed ones and what the sampler chose."""
+        fixed = {k: d.value for k, d in self.space.items() if isinstance(d, Fixed)}
+        return self.method.student_settings.model_validate(
+            {**self.student, **fixed, **searched}
+        )
+
+    def searched(self) -> dict[str, Dimension]:
+        """The dimensions that differ between trials, in the file's order."""
+        return {k: d for k, d in self.space.items() if not isinstance(d, Fixed)}
+
+    def max_epochs(self) -> int:
+        """The most epochs that any trial may train."""
+        return max(
+            int(cast("Any", self.student_settings(point)).epochs) for point in self.corners()
+        )
+
+    def corners(self) -> list[dict[str, Value]]:
+        """Points that stand for the space: each value of each dimension."""
+        dimensions = self.searched()
+        base = {key: dimension.candidates()[0] for key, dimension in dimensions.items()}
+        return [base] + [
+            {**base, key: value}
+            for key, dimension in dimensions.items()
+            for value in dimension.candidates()[1:]
+        ]
+
+    def with_flags(self, **changes: Any) -> Config:
+        """The same with some of ``data``, ``search`` and ``resources`` replaced."""
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, which `parse_config` reads back to an equal configuration."""
+        return {
+            "method": self.method.name,
+            "data": self.data.model_dump(mode="json"),
+            "teacher": self.teacher.model_dump(mode="json"),
+            "student": dict(self.student),
+            "space": {key: to_yaml(dimension) for key, dimension in self.space.items()},
+            "search": self.search.model_dump(mode="json"),
+            "scheduler": self.scheduler.model_dump(mode="json"),
+            "resources": self.resources.model_dump(mode="json"),
+        }
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a space file.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or breaks a rule. One line that names
+            the file, the key, what was expected and what was found.
+    """
+    return parse_config(read_yaml(path), str(path))
+
+
+def parse_config(raw: object, origin: str) -> Config:
+    """Check the plain form of a space file; ``origin`` names it in messages."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{origin}: expected sections such as 'space:', found {_short(raw)}")
+    known = (*REQUIRED_SECTIONS, *OPTIONAL_SECTIONS, "method")
+    _refuse_unknown(raw, known, origin, "")
+    for section in REQUIRED_SECTIONS:
+        if section not in raw:
+            raise ConfigError(f"{origin}: section '{section}' is missing")
+    method = _method(raw.get("method", "beatgan"), origin)
+    student, space = _student_and_space(raw, method, origin)
+    config = Config(
+        origin=origin,
+        method=method,
+        data=_section(DataSettings, raw, "data", origin),
+        teacher=_section(method.teacher_settings, raw, "teacher", origin),
+        student=student,
+        space=space,
+        search=_section(SearchSettings, raw, "search", origin),
+        scheduler=_section(SchedulerSettings, raw, "scheduler", origin),
+        resources=_section(ResourceSettings, raw, "resources", origin),
+    )
+    _check_together(config)
+    return config
+
+
+def read_yaml(path: Path) -> object:
+    """Read one YAML document safely; a key that stands twice is refused."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, but the second of two equal keys is an error, not the winner."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", node.value[index][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _method(name: object, origin: str) -> Method:
+    # Imported here: the configuration of a search must not load torch before it has to.
+    from kdsearch.beatgan import BeatGan  # noqa: PLC0415
+
+    methods: dict[str, Callable[[], Method]] = {"beatgan": BeatGan}
+    if name not in methods:
+        raise ConfigError(
+            f"{origin}: method: expected one of {sorted(methods)}, found {name!r}"
+        )
+    return methods[str(name)]()
+
+
+def _section(model: type[M], raw: dict[str, Any], name: str, origin: str) -> M:
+    section = raw.get(name)
+    section = {} if section is None else section
+    if not isinstance(section, dict):
+        raise ConfigError(
+            f"{origin}: {name}: expected keys and values, found {_short(section)}"
+        )
+    _refuse_unknown(section, model.model_fields, origin, f"{name}.")
+    try:
+        return model.model_validate(section)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_describe(error, name)}") from None
+
+
+def _student_and_space(
+    raw: dict[str, Any], method: Method, origin: str
+) -> tuple[dict[str, Value], dict[str, Dimension]]:
+    student = _section(method.student_settings, raw, "student", origin)
+    space = raw["space"]
+    if not isinstance(space, dict):
+        raise ConfigError(f"{origin}: space: expected keys and values, found {_short(space)}")
+    fields = method.student_settings.model_fields
+    _refuse_unknown(space, fields, origin, "space.")
+    for key in REQUIRED_IN_SPACE:
+        if key in fields and key not in space:
+            raise ConfigError(f"{origin}: space: '{key}' is missing; fix it or search it there")
+    for key in space:
+        if key in student.model_fields_set:
+            raise ConfigError(f"{origin}: '{key}' stands in both student and space")
+    dimensions = {
+        key: _dimension(key, entry, method.student_settings, origin)
+        for key, entry in space.items()
+    }
+    fixed = {
+        key: value
+        for key, value in student.model_dump(mode="json").items()
+        if key not in dimensions
+    }
+    return fixed, dimensions
+
+
+def _dimension(key: str, raw: object, model: type[BaseModel], origin: str) -> Dimension:
+    try:
+        dimension = parse_dimension(raw)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: space.{key}: {error}") from None
+    for value in dimension.candidates():
+        try:
+            model.model_validate({key: value})
+        except ValidationError as error:
+            raise ConfigError(f"{origin}: {_describe(error, 'space')}") from None
+    return dimension
+
+
+def _check_together(config: Config) -> None:
+    if not config.searched():
+        raise ConfigError(
+            f"{config.origin}: space: every entry is fixed; search at least one of them"
+        )
+    if config.scheduler.name == "asha" and config.scheduler.grace_period > config.max_epochs():
+        raise ConfigError(
+            f"{config.origin}: scheduler.grace_period: must not exceed the students' epochs, "
+            f"but grace_period={config.scheduler.grace_period} and "
+            f"epochs={config.max_epochs()}"
+        )
+    for point in config.corners():
+        try:
+            config.method.check(config.teacher, config.student_settings(point))
+        except ValueError as error:
+            raise ConfigError(f"{config.origin}: {error}") from None
+
+
+def _refuse_unknown(
+    section: Mapping[Any, Any], known: Iterable[str], origin: str, prefix: str
+) -> None:
+    known = list(known)
+    for key in section:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"{origin}: unknown key '{prefix}{key}' ({hint})")
+
+
+def _describe(error: ValidationError, section: str) -> str:
+    """The first thing that pydantic found, as ``key: rule, found value``."""
+    first = error.errors()[0]
+    key = ".".join([section, *map(str, first["loc"])])
+    rule = first["msg"][0].lower() + first["msg"][1:]
+    return f"{key}: {rule}, but found {_short(first['input'])}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,281 @@
+"""The run folder: the only module that knows what lies where in it.
+
+runs/<name>/
+  search.yaml        the resolved configuration and the flags that it was started with
+  teacher.json       fingerprints, seconds, metrics of the teacher and of its data
+  teacher.pt         the teacher's weights: a resume needs no cache
+  study.journal      the study: every trial, parameter, epoch and fate; the one truth
+  leaderboard.csv    a row per trial
+  search.log         what was logged
+  trials/<number>/   metrics.jsonl, last.pt (to go on) and best.pt (to score with)
+  best/              model.pt, config.yaml, metrics.json: what a user takes away
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from kdsearch.errors import ConfigError, RunError
+from kdsearch.files import DamagedFile, load_state, save_state, write_json, write_text
+from kdsearch.method import EpochReport, State
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Superseded(Exception):
+    """Another driver has taken over the run; this worker belongs to a dead one."""
+
+
+class RunFolder:
+    """One search and its files."""
+
+    def __init__(self, path: Path) -> None:
+        """Name a run folder; nothing is read or created."""
+        self.path = path
+        self.config_file = path / "search.yaml"
+        self.teacher_file = path / "teacher.json"
+        self.teacher_weights = path / "teacher.pt"
+        self.study_file = path / "study.journal"
+        self.leaderboard_file = path / "leaderboard.csv"
+        self.log_file = path / "search.log"
+        self.trials = path / "trials"
+        self.best = path / "best"
+        self.scratch = path / ".tune"
+        self._generation_file = path / ".generation"
+
+    @classmethod
+    def named(cls, runs_dir: Path, name: str) -> RunFolder:
+        """The run ``name``, which cannot lie outside ``runs_dir``.
+
+        Raises:
+            ConfigError: The name is not a plain one.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"--name: letters, digits, '.', '_' and '-' are allowed, the first being a "
+                f"letter or digit, but found {name!r}"
+            )
+        return cls(runs_dir / name)
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """A run folder to read.
+
+        Raises:
+            RunError: ``path`` is none.
+        """
+        folder = cls(path)
+        if not path.is_dir():
+            raise RunError(f"{path}: no such run folder")
+        if not folder.config_file.is_file():
+            raise RunError(f"{path}: not a run folder, it has no {folder.config_file.name}")
+        return folder
+
+    def exists(self) -> bool:
+        """Whether a search was started here."""
+        return self.config_file.exists() or self.study_file.exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other driver out; released by the system when this process dies.
+
+        Raises:
+            RunError: Another search runs here, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            with lock:
+                yield
+        except Timeout:
+            raise RunError(
+                f"{self.path}: another search is running in this folder; wait for it, or "
+                "choose another --name"
+            ) from None
+
+    def write_config(self, config: dict[str, Any], flags: dict[str, Any]) -> None:
+        """Keep the resolved configuration and the flags of the command line."""
+        text = yaml.safe_dump({**config, "flags": flags}, sort_keys=False)
+        write_text(self.config_file, text)
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """Read one of the run's JSON files.
+
+        Raises:
+            RunError: It is missing or damaged.
+        """
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise RunError(f"{path}: no such file") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None
+        return content
+
+    def write_teacher(self, weights: State, description: dict[str, Any]) -> None:
+        """Keep the teacher, weights first: a description promises that they are there."""
+        save_state(self.teacher_weights, weights)
+        write_json(self.teacher_file, description)
+
+    def write_leaderboard(self, text: str) -> None:
+        """Keep the leaderboard as CSV."""
+        write_text(self.leaderboard_file, text)
+
+    def write_best(
+        self, weights: State, config: dict[str, Any], metrics: dict[str, Any]
+    ) -> None:
+        """Put together what a user takes away, and swap it in as one."""
+        beside = self.path / ".best.tmp"
+        shutil.rmtree(beside, ignore_errors=True)
+        save_state(beside / "model.pt", weights)
+        write_text(beside / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        write_json(beside / "metrics.json", metrics)
+        shutil.rmtree(self.best, ignore_errors=True)
+        beside.rename(self.best)
+
+    def next_generation(self) -> int:
+        """Begin a new driver's time: workers of earlier ones may write no longer."""
+        generation = self._generation() + 1
+        write_text(self._generation_file, f"{generation}\n")
+        return generation
+
+    def _generation(self) -> int:
+        try:
+            return int(self._generation_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def trial(self, number: int, generation: int | None = None) -> TrialFolder:
+        """The folder of one trial; writing to it needs the driver's generation."""
+        return TrialFolder(self, number, generation)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where an unfinished trial can go on.
+
+    Attributes:
+        state: The student's own state, for `Stack.put_in`.
+        history: The report of every epoch up to here.
+    """
+
+    state: State
+    history: list[EpochReport]
+
+
+class TrialFolder:
+    """What one trial leaves on disk: its epochs, where to go on, and its best weights."""
+
+    def __init__(self, run: RunFolder, number: int, generation: int | None) -> None:
+        """Name a trial's folder; nothing is read or created."""
+        self.path = run.trials / str(number)
+        self.error_file = self.path / "error.txt"
+        self.best_file = self.path / "best.pt"
+        self._last_file = self.path / "last.pt"
+        self._metrics_file = self.path / "metrics.jsonl"
+        self._run = run
+        self._generation = generation
+
+    def history(self) -> list[EpochReport]:
+        """Every epoch whose line is whole, in order."""
+        try:
+            lines = self._metrics_file.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        reports: list[EpochReport] = []
+        for line in lines:
+            report = _parse(line)
+            if report is None or report.epoch != len(reports) + 1:
+                break
+            reports.append(report)
+        return reports
+
+    def write(
+        self, report: EpochReport, history: list[EpochReport], state: State, best: State | None
+    ) -> None:
+        """Keep one epoch: its line, the best weights if it is the best, the state to go on.
+
+        The state comes last: an epoch counts as kept once the state names it, and whatever
+        a kill left of a later one is written again.
+
+        Args:
+            report: The epoch just trained.
+            history: The epochs before it.
+            state: The student's state after it.
+            best: The student's weights, if no epoch before was as good.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self._check_generation()
+        lines = [*history, report]
+        write_text(self._metrics_file, "".join(json.dumps(asdict(r)) + "\n" for r in lines))
+        if best is not None:
+            save_state(self.best_file, best)
+        save_state(self._last_file, {"epoch": report.epoch, "state": state})
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest state that is whole and whose epochs are all known; None to begin anew."""
+        try:
+            last = load_state(self._last_file)
+        except (FileNotFoundError, DamagedFile):
+            return None
+        history = self.history()[: last["epoch"]]
+        if len(history) < last["epoch"]:
+            return None
+        return Checkpoint(last["state"], history)
+
+    def best_weights(self) -> State:
+        """The weights of the best epoch.
+
+        Raises:
+            RunError: They are missing or damaged.
+        """
+        try:
+            return load_state(self.best_file)
+        except FileNotFoundError:
+            raise RunError(f"{self.best_file}: no such file") from None
+        except DamagedFile as error:
+            raise RunError(str(error)) from None
+
+    def reduce(self, *, keep_weights: bool) -> None:
+        """Remove what a finished trial does not need."""
+        self._last_file.unlink(missing_ok=True)
+        if not keep_weights:
+            self.best_file.unlink(missing_ok=True)
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+    def write_error(self, reason: str) -> None:
+        """Keep why a try failed, for the driver to tell."""
+        write_text(self.error_file, reason)
+
+    def take_error(self) -> str:
+        """Read why the last try failed, once; empty where the worker died without a word."""
+        try:
+            reason = self.error_file.read_text()
+        except FileNotFoundError:
+            return ""
+        self.error_file.unlink(missing_ok=True)
+        return reason
+
+    def _check_generation(self) -> None:
+        if self._generation is not None and self._run._generation() != self._generation:
+            raise Superseded(f"{self._run.path}: a newer search has taken over this run")
+
+
+def _parse(line: bytes) -> EpochReport | None:
+    try:
+        return EpochReport(**json.loads(line))
+    except (ValueError, TypeError):
+        return None

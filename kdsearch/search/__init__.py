@@ -1,0 +1,1 @@
+"""The search: Ray Tune runs what the study asks for."""

@@ -1,0 +1,389 @@
+"""A search from its configuration to its leaderboard, new or resumed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from kdsearch.beatgan.compute import resolve_device, resolve_precision
+from kdsearch.config import Config, parse_config, read_yaml
+from kdsearch.data import cache_dir, load_dataset
+from kdsearch.data.beats import Dataset, LabelledBeats
+from kdsearch.errors import ConfigError, RunError, SearchFailed
+from kdsearch.files import DamagedFile, load_state
+from kdsearch.leaderboard import best_record, leaderboard
+from kdsearch.method import Compute, EpochReport, State
+from kdsearch.metrics import evaluate
+from kdsearch.run_folder import RunFolder
+from kdsearch.search import tune_run
+from kdsearch.search.bridge import Ledger, StudyScheduler, StudySearcher
+from kdsearch.search.progress import SearchProgress, duration, teacher_progress
+from kdsearch.search.rungs import Rungs
+from kdsearch.search.trainable import TrialInputs
+from kdsearch.study import Study, TrialRecord
+from kdsearch.teacher import Teacher, TeacherCache
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for.
+
+    Attributes:
+        config: The resolved search, flags included.
+        flags: The flags that changed it, to be applied again by a resume.
+        folder: Where it runs.
+        resume: Go on with what is there, rather than refuse it.
+        address: A Ray cluster, or None for this machine alone.
+        console: Where progress goes; a quiet one draws nothing.
+    """
+
+    config: Config
+    flags: dict[str, Any]
+    folder: RunFolder
+    resume: bool
+    address: str | None
+    console: Console
+
+
+def search(request: Request) -> list[TrialRecord]:
+    """Run or resume a search until it holds ``num_samples`` trials.
+
+    Returns:
+        Every trial of the study.
+
+    Raises:
+        UserError: Something that the user can mend, before anything is trained.
+        SearchFailed: Every trial failed, or the teacher diverged.
+        Interrupted: A signal came; all that was finished is kept.
+    """
+    folder = request.folder
+    check_resume(request)
+    with folder.lock(), tune_run.signals_raise(), _logging_to(folder.log_file):
+        return _Search(request).run()
+
+
+def check_resume(request: Request) -> None:
+    """Refuse to mix two searches in one folder.
+
+    Raises:
+        RunError: The folder holds a search and ``--resume`` was not given, or holds another
+            one, or holds none and it was given. Names what differs.
+    """
+    folder, exists = request.folder, request.folder.exists()
+    if request.resume and not exists:
+        raise RunError(f"{folder.path}: nothing to resume; leave out --resume to start")
+    if not request.resume and exists:
+        raise RunError(
+            f"{folder.path}: this run exists already; go on with --resume, or choose another "
+            "--name"
+        )
+    if exists:
+        _compare(_stored_config(folder), request.config, folder)
+
+
+def stored_flags(folder: RunFolder) -> dict[str, Any]:
+    """The flags that a run was started with; none where there is no run."""
+    if not folder.config_file.exists():
+        return {}
+    raw = read_yaml(folder.config_file)
+    flags = raw.get("flags") if isinstance(raw, dict) else None
+    return dict(flags) if isinstance(flags, dict) else {}
+
+
+def _stored_config(folder: RunFolder) -> Config:
+    raw = read_yaml(folder.config_file)
+    if not isinstance(raw, dict):
+        raise RunError(
+            f"{folder.config_file}: damaged; put it back with the space file that this run "
+            "was started with"
+        )
+    raw.pop("flags", None)
+    return parse_config(raw, str(folder.config_file))
+
+
+def _compare(stored: Config, given: Config, folder: RunFolder) -> None:
+    old, new = _identity(stored), _identity(given)
+    for key in old.keys() | new.keys():
+        if old.get(key) != new.get(key):
+            raise RunError(
+                f"{folder.path} holds a search with {key}={old.get(key)!r}, not "
+                f"{new.get(key)!r}: resume it with its own file and flags, or choose another "
+                "--name"
+            )
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """What two searches must share to be one, flat; amounts and machines may differ.
+
+    Where the data lie is not part of it, since they may have moved; their content is compared
+    when they are read.
+    """
+    plain = config.as_dict()
+    free = {"num_samples", "max_concurrent", "time_budget_s", "retries", "keep_weights"}
+    flat: dict[str, Any] = {"method": plain["method"]}
+    for section in ("data", "teacher", "student", "space", "search", "scheduler"):
+        for key, value in plain[section].items():
+            if (section, key) != ("data", "source") and key not in free:
+                flat[f"{section}.{key}"] = value
+    return flat
+
+
+class _Search:
+    def __init__(self, request: Request) -> None:
+        self._config = request.config
+        self._folder = request.folder
+        self._console = request.console
+        self._request = request
+
+    def run(self) -> list[TrialRecord]:
+        study = self._study_of_earlier_drivers()
+        if study is not None and self._complete(study):
+            return study.records()
+        dataset = load_dataset(self._config.data, cache_dir())
+        self._say(dataset.description)
+        self._check_data(dataset)
+        self._folder.write_config(self._config.as_dict(), self._request.flags)
+        compute = resolve_teacher_compute(self._config)
+        teacher = self._teacher(dataset, compute)
+        study = study or self._open_study()
+        self._run_trials(study, dataset, teacher, compute)
+        records = study.records()
+        leaderboard_to_file(self._folder, records, self._config)
+        self._finish(records, dataset, teacher, compute)
+        return records
+
+    def _study_of_earlier_drivers(self) -> Study | None:
+        return self._open_study() if self._folder.study_file.exists() else None
+
+    def _open_study(self) -> Study:
+        return Study(self._folder.study_file, self._config.space, self._config.search)
+
+    def _complete(self, study: Study) -> bool:
+        records = study.records()
+        total = self._config.search.num_samples
+        if len(records) > total:
+            raise ConfigError(
+                f"{self._folder.path} holds {len(records)} trials already, more than "
+                f"num_samples={total}"
+            )
+        done = len(records) == total and all(record.finished for record in records)
+        whole = done and (self._folder.best / "metrics.json").exists()
+        if whole:
+            self._say(f"{self._folder.path}: complete with {total} trials; nothing to do")
+        return whole
+
+    def _check_data(self, dataset: Dataset) -> None:
+        """Data may have moved, but must not have changed."""
+        if not self._folder.teacher_file.exists():
+            return
+        known = self._folder.read_json(self._folder.teacher_file)["data"]["fingerprint"]
+        if known != dataset.fingerprint:
+            raise RunError(
+                f"{self._folder.path} holds a search over other data (fingerprint "
+                f"{known[:12]}, found {dataset.fingerprint[:12]}): give it its own --data, or "
+                "choose another --name"
+            )
+
+    def _teacher(self, dataset: Dataset, compute: Compute) -> Teacher:
+        """The run's own teacher, or else the cache's; the run keeps a copy."""
+        stored = read_teacher(self._folder)
+        if stored is not None:
+            return stored
+        with teacher_progress(self._console) as on_epoch:
+            teacher = TeacherCache(cache_dir()).get(
+                self._config.method, self._config.teacher, dataset, compute, on_epoch
+            )
+        trained = f"trained in {duration(teacher.seconds)}"
+        source = "found in the cache" if teacher.found else trained
+        self._say(
+            f"teacher {teacher.fingerprint[:12]} {source}: val_auc {teacher.best.val_auc:.4f} "
+            f"at epoch {teacher.best.epoch}"
+        )
+        self._check_teacher(teacher)
+        self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))
+        return teacher
+
+    def _check_teacher(self, teacher: Teacher) -> None:
+        """A run whose own copy was lost goes on with the same teacher or not at all."""
+        if not self._folder.teacher_file.exists():
+            return
+        known = self._folder.read_json(self._folder.teacher_file).get("fingerprint")
+        if known != teacher.fingerprint:
+            raise RunError(
+                f"{self._folder.teacher_weights}: lost or damaged, and this machine's teacher "
+                f"is another one (fingerprint {known!s:.12}, here {teacher.fingerprint:.12})"
+            )
+
+    def _run_trials(
+        self, study: Study, dataset: Dataset, teacher: Teacher, compute: Compute
+    ) -> None:
+        total = self._config.search.num_samples
+        earlier = study.records()
+        progress = SearchProgress(self._console, total, earlier)
+        ledger = Ledger(study, self._folder, progress, self._config.search.keep_weights)
+        unfinished = study.adopt()
+        trials = len(unfinished) + total - len(earlier)
+        if trials == 0:
+            return
+        rungs = None
+        if self._config.scheduler.name == "asha":
+            rungs = Rungs(self._config.scheduler, self._config.max_epochs())
+            rungs.refill(earlier)
+        inputs = self._inputs(dataset, teacher, compute)
+        with tune_run.cluster(self._request.address, self._config, _bytes(inputs)):
+            tune_run.probe_storage(self._folder.path)
+            gpu = tune_run.on_gpu(self._config)
+            with progress.shown():
+                tune_run.run_tune(
+                    replace(inputs, compute=self._trial_compute(gpu)),
+                    StudySearcher(ledger, unfinished, total),
+                    StudyScheduler(ledger, rungs),
+                    trials=trials,
+                    at_a_time=tune_run.concurrency(self._config, gpu),
+                    gpu=gpu,
+                    scratch=self._folder.scratch,
+                )
+
+    def _trial_compute(self, gpu: bool) -> Compute:
+        device: Literal["cuda", "cpu"] = "cuda" if gpu else "cpu"
+        return Compute(device, resolve_precision(self._config.resources.precision, device))
+
+    def _inputs(self, dataset: Dataset, teacher: Teacher, compute: Compute) -> TrialInputs:
+        students = [self._config.student_settings(p) for p in self._config.corners()]
+        targets = TeacherCache(cache_dir()).targets(
+            teacher, self._config.method, students, dataset.training, compute
+        )
+        return TrialInputs(
+            config=self._config,
+            run=self._folder.path.resolve(),
+            generation=self._folder.next_generation(),
+            data=dataset.training,
+            teacher=teacher.weights,
+            targets=targets,
+            compute=compute,
+            threads=self._config.resources.cpus_per_trial,
+        )
+
+    def _finish(
+        self,
+        records: Sequence[TrialRecord],
+        dataset: Dataset,
+        teacher: Teacher,
+        compute: Compute,
+    ) -> None:
+        """Measure the best student and the teacher on the test beats, once."""
+        best = best_record(records)
+        if records and all(record.state == "failed" for record in records):
+            reasons = sorted({record.reason for record in records})
+            raise SearchFailed(f"all {len(records)} trials failed: {'; '.join(reasons)}")
+        left = sum(not record.finished for record in records)
+        left += self._config.search.num_samples - len(records)
+        if left or best is None:
+            self._say(f"{left} trials are left; go on with --resume")
+            return
+        weights = self._folder.trial(best.number).best_weights()
+        metrics = {
+            "trial": best.number,
+            "data": {"description": dataset.description, "simulated": dataset.simulated},
+            "student": self._measure(weights, dataset, compute),
+            "teacher": self._measure(teacher.weights, dataset, compute),
+        }
+        settings = self._config.student_settings(best.params).model_dump(mode="json")
+        config = {"method": self._config.method.name, "student": settings}
+        description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
+        self._folder.write_teacher(teacher.weights, description)
+        self._folder.write_best(weights, config, metrics)
+
+    def _measure(self, weights: State, dataset: Dataset, compute: Compute) -> dict[str, Any]:
+        def scores(beats: LabelledBeats) -> Any:
+            return self._config.method.score(weights, beats.x, compute)
+
+        validation = dataset.training.validation
+        on_validation = evaluate(scores(validation), validation.classes)
+        # The threshold is chosen on the validation beats: the test beats choose nothing.
+        threshold = on_validation.confusion.threshold
+        test = dataset.test
+        on_test = evaluate(scores(test), test.classes, threshold=threshold)
+        return {"validation": on_validation.as_dict(), "test": on_test.as_dict()}
+
+    def _say(self, text: str) -> None:
+        logger.info(text)
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def read_teacher(folder: RunFolder) -> Teacher | None:
+    """The teacher that a run keeps; None where there is none or it is damaged."""
+    if not folder.teacher_file.exists():
+        return None
+    try:
+        description = folder.read_json(folder.teacher_file)
+        weights = load_state(folder.teacher_weights)
+        history = [EpochReport(**report) for report in description["history"]]
+        return Teacher(description["fingerprint"], weights, history, found=True)
+    except (RunError, DamagedFile, FileNotFoundError, KeyError, TypeError) as error:
+        logger.warning("the run's copy of its teacher cannot be used: %s", error)
+        return None
+
+
+def describe_teacher(teacher: Teacher, dataset: Dataset) -> dict[str, Any]:
+    """The content of ``teacher.json``."""
+    return {
+        "fingerprint": teacher.fingerprint,
+        "found_in_cache": teacher.found,
+        "seconds": teacher.seconds,
+        "epochs": len(teacher.history),
+        "best_epoch": teacher.best.epoch,
+        "val_auc": teacher.best.val_auc,
+        "val_ap": teacher.best.val_ap,
+        "history": [asdict(report) for report in teacher.history],
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            "description": dataset.description,
+            "simulated": dataset.simulated,
+        },
+    }
+
+
+def resolve_teacher_compute(config: Config) -> Compute:
+    """Where this machine trains the teacher; on a CPU with all its threads."""
+    device = resolve_device(config.resources.device)
+    if device == "cpu":
+        torch.set_num_threads(tune_run.available_cpus())
+    return Compute(device, resolve_precision(config.resources.precision, device))
+
+
+def leaderboard_to_file(
+    folder: RunFolder, records: Sequence[TrialRecord], config: Config
+) -> None:
+    """Write ``leaderboard.csv``."""
+    table = leaderboard(records, list(config.searched()))
+    folder.write_leaderboard(table.to_csv(index=False))
+
+
+def _bytes(inputs: TrialInputs) -> int:
+    arrays = [inputs.data.train, inputs.data.validation.x, *inputs.targets.values()]
+    return sum(array.nbytes for array in arrays)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Everything that is logged goes to a file in the run folder, nothing to the terminal."""
+    root = logging.getLogger()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,52 @@
+"""What a search would cost, before anything is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from kdsearch.config import Config
+from kdsearch.data.beats import Dataset
+from kdsearch.method import Compute
+from kdsearch.teacher import fingerprint
+
+
+def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Path) -> str:
+    """The resolved configuration as YAML, and its cost as comments."""
+    name = fingerprint(config.method, config.teacher, dataset, compute)
+    cached = (cache / "teachers" / name / "teacher.json").exists()
+    teacher_epochs = 0 if cached else int(cast("Any", config.teacher).epochs)
+    beats = len(dataset.training.train)
+    most = config.search.num_samples * config.max_epochs()
+    lines = [
+        f"data: {dataset.description}",
+        f"beats: {beats:,} to train on, {len(dataset.training.validation.x):,} to validate, "
+        f"{len(dataset.test.x):,} to test",
+        f"teacher: {'in the cache, ' if cached else ''}{teacher_epochs} epochs to train",
+        f"students: {config.search.num_samples} trials, at most {most} epochs, "
+        f"about {_expected_epochs(config):.0f} if ASHA stops as it is meant to",
+        f"an epoch passes {beats:,} beats in mini-batches of {_batch_sizes(config)}",
+    ]
+    comments = "".join(f"# {line}\n" for line in lines)
+    return comments + yaml.safe_dump(config.as_dict(), sort_keys=False)
+
+
+def _expected_epochs(config: Config) -> float:
+    """Trial-epochs if exactly one of ``reduction_factor`` trials passes each rung."""
+    last = config.max_epochs()
+    if config.scheduler.name == "none":
+        return float(config.search.num_samples * last)
+    factor = config.scheduler.reduction_factor
+    rung, share, epochs = float(config.scheduler.grace_period), 1.0, 0.0
+    before = 0.0
+    while rung < last:
+        epochs += share * (rung - before)
+        before, rung, share = rung, rung * factor, share / factor
+    return config.search.num_samples * (epochs + share * (last - before))
+
+
+def _batch_sizes(config: Config) -> str:
+    sizes = {int(cast("Any", config.student_settings(p)).batch_size) for p in config.corners()}
+    return " to ".join(str(size) for size in sorted({min(sizes), max(sizes)}))

@@ -1,0 +1,154 @@
+"""One live line instead of a wall of text; plain lines where the output is not a terminal."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from kdsearch.method import EpochReport
+from kdsearch.space import Value
+from kdsearch.study import State, Suggestion, TrialRecord
+
+PLAIN_INTERVAL_S = 30.0
+
+
+class SearchProgress:
+    """What a search has reached, as an observer of the ledger."""
+
+    def __init__(self, console: Console, total: int, earlier: list[TrialRecord]) -> None:
+        """Begin with what earlier drivers finished."""
+        self._console = console
+        self._total = total
+        self._ended: Counter[str] = Counter(
+            record.state for record in earlier if record.finished
+        )
+        self._before = sum(self._ended.values())
+        self._params: dict[int, Mapping[str, Value]] = {r.number: r.params for r in earlier}
+        self._running: dict[int, str] = {}
+        self._best: tuple[float, int] = (-math.inf, -1)
+        for record in earlier:
+            if record.state != "failed":
+                self._improve(record.number, record.val_auc)
+        self._start = time.monotonic()
+        self._last_line = self._start
+        self._live: Live | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Draw the line for as long as the search runs."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(
+            get_renderable=self.line,
+            console=self._console,
+            refresh_per_second=2,
+            transient=True,
+        ):
+            yield
+
+    def started(self, suggestion: Suggestion) -> None:
+        """A trial was handed to Tune."""
+        self._params[suggestion.number] = suggestion.params
+        self._running[suggestion.number] = "starting"
+
+    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
+        """A trial finished an epoch."""
+        self._running[number] = f"{epoch}/{epochs}"
+        self._improve(number, best_so_far)
+        if time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
+            self._plain(self.line().plain)
+
+    def ended(self, number: int, state: State, reason: str) -> None:
+        """A trial met its fate."""
+        self._running.pop(number, None)
+        self._ended[state] += 1
+        text = f"trial {number} {state}" + (f": {reason}" if reason else "")
+        self._plain(f"{text} · {self.line().plain}")
+
+    def line(self) -> Text:
+        """Everything on one line."""
+        done = sum(self._ended.values())
+        parts = [f"{done}/{self._total} trials", f"{len(self._running)} running"]
+        parts += [
+            f"{self._ended[state]} {word}"
+            for state, word in (("stopped", "stopped early"), ("failed", "failed"))
+            if self._ended[state]
+        ]
+        if self._best[1] >= 0:
+            parts.append(f"best val_auc {self._best[0]:.4f} ({self._describe(self._best[1])})")
+        left = self._seconds_left(done)
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return Text(" · ".join(parts), overflow="ellipsis", no_wrap=True)
+
+    def _describe(self, number: int) -> str:
+        params = self._params.get(number, {})
+        values = " ".join(
+            f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in params.items()
+        )
+        return f"trial {number}: {values}"
+
+    def _seconds_left(self, done: int) -> float | None:
+        here = done - self._before
+        if here < 2:
+            return None
+        return (time.monotonic() - self._start) / here * (self._total - done)
+
+    def _improve(self, number: int, val_auc: float) -> None:
+        if val_auc > self._best[0]:
+            self._best = (val_auc, number)
+
+    def _plain(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        if not self._console.is_terminal:
+            self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def teacher_progress(console: Console) -> Iterator[Callable[[EpochReport, int], None]]:
+    """A bar for the teacher's training, one step an epoch, that appears with the first."""
+    columns = (
+        TextColumn("teacher"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: list[int] = []
+
+        def on_epoch(report: EpochReport, epochs: int) -> None:
+            text = f"val_auc {report.val_auc:.4f}"
+            if not console.is_terminal:
+                console.print(f"teacher epoch {report.epoch}/{epochs}: {text}", highlight=False)
+                return
+            if not tasks:
+                tasks.append(bar.add_task(text, total=epochs))
+            bar.update(bar.task_ids[0], completed=report.epoch, description=text)
+
+        yield on_epoch
+
+
+def duration(seconds: float) -> str:
+    """A time span as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,52 @@
+"""ASHA's rungs, filled again from the study: a resumed search stops as it did before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from kdsearch.config import SchedulerSettings
+from kdsearch.study import TrialRecord
+
+
+class Rungs:
+    """Ray's ASHA, asked about the study's trials by their numbers."""
+
+    def __init__(self, settings: SchedulerSettings, max_epochs: int) -> None:
+        """Begin with empty rungs."""
+        self._asha = ASHAScheduler(
+            time_attr="epoch",
+            metric="val_auc",
+            mode="max",
+            max_t=max_epochs,
+            grace_period=settings.grace_period,
+            reduction_factor=settings.reduction_factor,
+            # The last epoch ends a trial by itself; the scheduler has no say in it.
+            stop_last_trials=False,
+        )
+        self._known: set[int] = set()
+
+    def refill(self, records: Iterable[TrialRecord]) -> None:
+        """Learn what earlier drivers saw.
+
+        Of an unfinished trial the last epoch is left out: its driver may have died between
+        the report and the decision, and the trial will report it again.
+        """
+        for record in records:
+            epochs = sorted(record.curve.items())
+            for epoch, best_so_far in epochs if record.finished else epochs[:-1]:
+                self.lags(record.number, epoch, best_so_far)
+
+    def lags(self, number: int, epoch: int, best_so_far: float) -> bool:
+        """Enter a trial's value and say whether it falls behind at the rung it has reached."""
+        trial: Any = SimpleNamespace(trial_id=str(number))
+        nobody: Any = None
+        if number not in self._known:
+            self._known.add(number)
+            self._asha.on_trial_add(nobody, trial)
+        result = {"epoch": epoch, "val_auc": best_so_far}
+        decision: str = self._asha.on_trial_result(nobody, trial, result)
+        return decision == TrialScheduler.STOP

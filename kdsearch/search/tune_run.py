@@ -1,0 +1,242 @@
+"""Ray and Tune: started, quiet, and left again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+# Before Ray is imported: it reads some of these when it is.
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # The study is the truth; Tune's own snapshots and loggers would only cost time.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # A stopped student may be in the middle of a mini-batch; with the default of 2 s the
+    # next trial on the same actor would abort and the search hang.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    # Signals are ours: every epoch is on disk, so that leaving at once loses nothing.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+}
+for _key, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_key, _value)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+
+from kdsearch.config import Config  # noqa: E402
+from kdsearch.errors import RunError, UserError  # noqa: E402
+from kdsearch.search.bridge import StudyScheduler, StudySearcher  # noqa: E402
+from kdsearch.search.trainable import TrialInputs, train_student  # noqa: E402
+
+logger = logging.getLogger(__name__)
+MIB = 2**20
+
+
+class Interrupted(BaseException):
+    """A signal asked the search to end."""
+
+    def __init__(self, signum: int) -> None:
+        """Remember which signal it was."""
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into `Interrupted`; a second one ends the process."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, leave)
+        signal.signal(signal.SIGTERM, leave)
+        raise Interrupted(signum)
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        os._exit(128 + signum)
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def cluster(address: str | None, config: Config, data_bytes: int) -> Iterator[None]:
+    """Join the cluster at ``address``, or start Ray on this machine and stop it again.
+
+    Args:
+        address: As Ray takes it, for example ``auto``; None for this machine alone.
+        data_bytes: Size of what the trials share.
+
+    Raises:
+        UserError: There is no cluster at ``address``.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, TimeoutError) as error:
+            raise UserError(f"--address {address}: no Ray cluster answers: {error}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    temporary = tempfile.mkdtemp(prefix="kds-")
+    try:
+        ray.init(
+            address="local",
+            num_cpus=local_cpus(config),
+            include_dashboard=False,
+            object_store_memory=max(100 * MIB, 2 * data_bytes),
+            _temp_dir=temporary,
+            **quiet,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def local_cpus(config: Config) -> int:
+    """CPUs that Ray may use on this machine, as many as the trials at a time need."""
+    cpus = available_cpus()
+    per_trial = config.resources.cpus_per_trial
+    wanted = (config.search.max_concurrent or cpus) * per_trial
+    return max(per_trial, min(cpus, wanted))
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def on_gpu(config: Config) -> bool:
+    """Whether trials run on GPUs: where the cluster has some, unless the YAML says otherwise.
+
+    Raises:
+        UserError: GPUs are demanded and there are none.
+    """
+    gpus = _cluster_resources().get("GPU", 0)
+    if config.resources.device == "cuda" and not gpus:
+        raise UserError("resources.device is cuda, but Ray finds no GPU")
+    return config.resources.device != "cpu" and gpus > 0
+
+
+def concurrency(config: Config, gpu: bool) -> int:
+    """Trials at a time."""
+    have = _cluster_resources()
+    fits = have.get("CPU", 1) / config.resources.cpus_per_trial
+    if gpu:
+        fits = min(fits, have["GPU"] / config.resources.gpus_per_trial)
+    if fits < 1:
+        raise UserError(
+            f"resources.cpus_per_trial: must not exceed the machine's CPUs, but "
+            f"{config.resources.cpus_per_trial} are asked for and {have.get('CPU', 1):g} there"
+        )
+    return min(int(fits), config.search.max_concurrent or int(fits))
+
+
+def _cluster_resources() -> dict[str, float]:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources
+
+
+def probe_storage(run: Path) -> None:
+    """Refuse a run folder that some machine of the cluster cannot see.
+
+    Raises:
+        RunError: Names the machines.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if len(nodes) < 2:
+        return
+    look = ray.remote(num_cpus=0)(_sees)
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    answers = [
+        look.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(str(run))
+        for node in nodes
+    ]
+    blind = [
+        node["NodeManagerAddress"]
+        for node, sees in zip(nodes, ray.get(answers), strict=True)
+        if not sees
+    ]
+    if blind:
+        raise RunError(
+            f"{run}: the machines {', '.join(blind)} cannot see this folder; put it on storage "
+            "that every machine mounts, with --runs-dir"
+        )
+
+
+def _sees(run: str) -> bool:
+    return (Path(run) / "search.yaml").is_file()
+
+
+def run_tune(
+    inputs: TrialInputs,
+    searcher: StudySearcher,
+    scheduler: StudyScheduler,
+    *,
+    trials: int,
+    at_a_time: int,
+    gpu: bool,
+    scratch: Path,
+) -> None:
+    """Run ``trials`` trials; what became of them stands in the study.
+
+    Args:
+        scratch: A folder for Tune's own files, which nobody reads; removed at the end.
+    """
+    config = inputs.config
+    resources: dict[str, float] = {"cpu": config.resources.cpus_per_trial}
+    if gpu:
+        resources["gpu"] = config.resources.gpus_per_trial
+    trainable = tune.with_resources(
+        tune.with_parameters(train_student, inputs=inputs), resources
+    )
+    shutil.rmtree(scratch, ignore_errors=True)
+    _silence()
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=trials,
+            max_concurrent_trials=at_a_time,
+            time_budget_s=config.search.time_budget_s,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            failure_config=tune.FailureConfig(max_failures=config.search.retries),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _silence() -> None:
+    """Keep Tune's own messages out of the terminal; failures stand in the leaderboard."""
+    for name in ("ray.tune", "ray.train", "ray._private", "ray"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,292 @@
+"""The study: an Optuna journal that knows every trial, parameter, epoch and fate.
+
+It is the one truth about a search. Ray Tune runs the trials but is not asked to remember
+them; the leaderboard, the resume, ASHA's rungs and the sampler's knowledge all derive from
+here. Only one process writes to a study, the driver that holds the run folder's lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+
+from kdsearch.config import SearchSettings
+from kdsearch.errors import RunError
+from kdsearch.space import Choice, Dimension, Fixed, Float, Integer, Value
+
+State = Literal["completed", "stopped", "failed", "running"]
+STUDY_NAME = "kdsearch"
+
+_STATE_OF: dict[TrialState, State] = {
+    TrialState.COMPLETE: "completed",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "running",
+}
+_OPTUNA_STATE = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A trial to run: its number in the study and what the sampler chose."""
+
+    number: int
+    params: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What the study knows of one trial.
+
+    Attributes:
+        number: The trial's number in the study, from 0.
+        state: Its fate so far; ``running`` also where a killed search left it.
+        params: The searched values.
+        curve: Best validation AUC so far, by epoch.
+        seconds: Training time of all its epochs.
+        reason: Why it failed, or an empty text.
+    """
+
+    number: int
+    state: State
+    params: dict[str, Value]
+    curve: dict[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return max(self.curve, default=0)
+
+    @property
+    def val_auc(self) -> float:
+        """Best validation AUC of any epoch; NaN before the first."""
+        return max(self.curve.values(), default=float("nan"))
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch that reached the best validation AUC; 0 before the first."""
+        return min((e for e, auc in self.curve.items() if auc == self.val_auc), default=0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will come."""
+        return self.state != "running"
+
+
+class Study:
+    """The study of one run, opened for writing by the driver that holds the run's lock."""
+
+    def __init__(
+        self, path: Path, space: Mapping[str, Dimension], settings: SearchSettings
+    ) -> None:
+        """Open the study in the journal ``path``, or begin one.
+
+        A last line that a killed driver left half-written is cut off first: Optuna would
+        append to it and so make the whole journal unreadable.
+
+        Raises:
+            RunError: The journal is damaged in its middle, or cannot be written.
+        """
+        _mend(path)
+        self._study = _open(path, writer=True)
+        self._distributions = {
+            key: _distribution(dimension)
+            for key, dimension in space.items()
+            if not isinstance(dimension, Fixed)
+        }
+        self._settings = settings
+        self._running: dict[int, optuna.trial.Trial] = {}
+
+    def __len__(self) -> int:
+        return len(self._study.get_trials(deepcopy=False))
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial, by number."""
+        return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+
+    def ask(self) -> Suggestion:
+        """Begin the next trial."""
+        # A sampler per trial, seeded by the trial's number: what it suggests depends on the
+        # trials before it and not on how often the search was interrupted.
+        self._study.sampler = _sampler(self._settings, number=len(self))
+        return self._suggest(self._study.ask())
+
+    def adopt(self) -> list[Suggestion]:
+        """Take over every trial that an earlier driver left running, in order."""
+        left = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [self._adopt(trial) for trial in left if trial.number not in self._running]
+
+    def report(self, number: int, epoch: int, best_so_far: float, seconds: float) -> bool:
+        """Record an epoch; False if it was known already, as after a resume."""
+        trial = self._running[number]
+        known = self._study._storage.get_trial(trial._trial_id).intermediate_values
+        if epoch in known:
+            return False
+        trial.set_user_attr("seconds", seconds)
+        trial.report(best_so_far, step=epoch)
+        return True
+
+    def finish(self, number: int, state: State, reason: str = "") -> None:
+        """Record a trial's fate; its value is the best validation AUC of its epochs."""
+        trial = self._running.pop(number)
+        if reason:
+            trial.set_user_attr("reason", reason)
+        record = _record(self._study._storage.get_trial(trial._trial_id))
+        value = record.val_auc if state == "completed" else None
+        self._study.tell(trial, value, state=_OPTUNA_STATE.get(state, TrialState.FAIL))
+
+    def _adopt(self, frozen: FrozenTrial) -> Suggestion:
+        self._study.sampler = _sampler(self._settings, number=frozen.number)
+        return self._suggest(optuna.trial.Trial(self._study, frozen._trial_id))
+
+    def _suggest(self, trial: optuna.trial.Trial) -> Suggestion:
+        # A killed driver may have left a trial with some of its parameters only: those stay,
+        # the others are drawn now.
+        params: dict[str, Value] = {
+            key: trial._suggest(key, distribution)
+            for key, distribution in self._distributions.items()
+        }
+        self._running[trial.number] = trial
+        return Suggestion(trial.number, params)
+
+
+def read_records(path: Path) -> list[TrialRecord]:
+    """Every trial of a study, also while a driver writes to it or after it was killed.
+
+    Raises:
+        RunError: There is no journal, or it is damaged.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; the run has no study yet")
+    if path.stat().st_size == 0:
+        return []
+    return [_record(trial) for trial in _open(path, writer=False).get_trials(deepcopy=False)]
+
+
+def _open(path: Path, *, writer: bool) -> optuna.Study:
+    try:
+        storage = JournalStorage(_Journal(path))
+        if writer:
+            return optuna.create_study(
+                storage=storage,
+                study_name=STUDY_NAME,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        return optuna.load_study(storage=storage, study_name=STUDY_NAME)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be opened: {error}") from None
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise RunError(
+            f"{path}: the study is damaged ({type(error).__name__}: {error}); "
+            "put back a copy of the file, or start another run"
+        ) from None
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    return TrialRecord(
+        number=trial.number,
+        state=_STATE_OF[trial.state],
+        params=dict(trial.params),
+        curve=dict(sorted(trial.intermediate_values.items())),
+        seconds=float(trial.user_attrs.get("seconds", 0.0)),
+        reason=str(trial.user_attrs.get("reason", "")),
+    )
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    match dimension:
+        case Float(low, high, log):
+            return FloatDistribution(low, high, log=log)
+        case Integer(low, high):
+            return IntDistribution(low, high)
+        case Choice(options):
+            return CategoricalDistribution(options)
+        case Fixed():
+            raise TypeError("a fixed setting has no distribution")
+
+
+def _sampler(settings: SearchSettings, number: int) -> optuna.samplers.BaseSampler:
+    seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
+    if settings.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        # Multivariate TPE, the constant liar and QMC are marked experimental in Optuna 5.0.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if settings.sampler == "qmc":
+            return optuna.samplers.QMCSampler(seed=settings.seed, scramble=True)
+        return optuna.samplers.TPESampler(
+            n_startup_trials=settings.startup_trials,
+            multivariate=True,
+            constant_liar=True,
+            seed=seed,
+        )
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's journal, for one writer: no lock file that a killed driver could leave behind,
+    and no half-written line after a failed append (a full disk)."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), lock_obj=_NoLock(str(path)))
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        size = self._path.stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError:
+            os.truncate(self._path, size)
+            raise
+
+
+class _NoLock(JournalFileOpenLock):
+    """The run folder's own lock already keeps a second driver away."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def _mend(path: Path) -> None:
+    """Cut a journal back to its last whole line."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    while whole and not _is_json(content[content.rfind(b"\n", 0, whole - 1) + 1 : whole]):
+        whole = content.rfind(b"\n", 0, whole - 1) + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

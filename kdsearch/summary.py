@@ -1,0 +1,208 @@
+"""What the command lines print of finished, running and killed searches."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kdsearch.config import read_yaml
+from kdsearch.errors import ConfigError, RunError
+from kdsearch.leaderboard import (
+    LEADING,
+    STATES,
+    TRAILING,
+    Format,
+    best_record,
+    best_yaml,
+    leaderboard,
+    render,
+)
+from kdsearch.run_folder import RunFolder
+from kdsearch.study import TrialRecord, read_records
+
+# Sorted upwards; every other column has its largest value first.
+ASCENDING = ("rank", "trial", "state", "reason", "run")
+WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as it is read.
+
+    Attributes:
+        config: The content of ``search.yaml``.
+        teacher: The content of ``teacher.json``, empty before there is one.
+        metrics: The content of ``best/metrics.json``, empty before the search's end.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    records: list[TrialRecord]
+    teacher: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def searched(self) -> list[str]:
+        """Names of the searched settings, in the space file's order."""
+        return [key for key, entry in self.config["space"].items() if isinstance(entry, dict)]
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder, whatever state its search is in; nothing in it is executed.
+
+    Raises:
+        RunError: It is no run folder, or is damaged.
+    """
+    folder = RunFolder.existing(path)
+    config = read_yaml(folder.config_file)
+    if not isinstance(config, dict) or not isinstance(config.get("space"), dict):
+        raise RunError(f"{folder.config_file}: damaged: it has no section 'space'")
+    metrics = folder.best / "metrics.json"
+    return Run(
+        folder=folder,
+        config=config,
+        records=read_records(folder.study_file) if folder.study_file.exists() else [],
+        teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
+        metrics=folder.read_json(metrics) if metrics.exists() else {},
+    )
+
+
+def summarise(
+    paths: Sequence[Path],
+    *,
+    top: int | None = None,
+    sort: str | None = None,
+    states: Sequence[str] | None = None,
+    form: Format = "table",
+) -> str:
+    """The leaderboard of one or several runs, and what stands around it.
+
+    Args:
+        paths: Run folders; with several, all trials are ranked together.
+        top: Only so many rows.
+        sort: Column to sort by in place of the rank.
+        states: Only trials in these states.
+        form: ``csv`` and ``json`` hold the trials alone, for other programs.
+
+    Raises:
+        UserError: A path is no run folder, or there is no such column or state.
+    """
+    runs = [read_run(path) for path in paths]
+    table = _select(_table(runs), top=top, sort=sort, states=states)
+    if form in ("csv", "json"):
+        return render(table, form)
+    table = pd.concat([table.astype(object), *map(_teacher_row, runs)], ignore_index=True)
+    table = table[[c for c in table.columns if c != "reason" or table[c].astype(bool).any()]]
+    heads = [_headline(run) for run in runs]
+    tails = [_best(run) for run in runs]
+    return "\n\n".join([*heads, render(table, form), *filter(None, tails)])
+
+
+def _table(runs: Sequence[Run]) -> pd.DataFrame:
+    if len(runs) == 1:
+        return leaderboard(runs[0].records, runs[0].searched)
+    searched = list(dict.fromkeys(key for run in runs for key in run.searched))
+    tables = [
+        leaderboard(run.records, searched).assign(run=str(run.folder.path)) for run in runs
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    scores = table["val_auc"].where(table["rank"].notna())
+    table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
+    table = table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
+    return table[["run", *LEADING, *searched, *TRAILING]]
+
+
+def _select(
+    table: pd.DataFrame, *, top: int | None, sort: str | None, states: Sequence[str] | None
+) -> pd.DataFrame:
+    for state in states or ():
+        _refuse_unknown("--state", state, STATES)
+    if states:
+        table = table[table["state"].isin(states)]
+    if sort is not None:
+        _refuse_unknown("--sort", sort, list(table.columns))
+        table = table.sort_values(sort, ascending=sort in ASCENDING, kind="stable")
+    if top is not None:
+        if top < 1:
+            raise ConfigError(f"--top: must be at least 1, but found {top}")
+        table = table.head(top)
+    return table.reset_index(drop=True)
+
+
+def _refuse_unknown(flag: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"{flag}: there is no '{value}' ({hint})")
+
+
+def _teacher_row(run: Run) -> pd.DataFrame:
+    if not run.teacher:
+        return pd.DataFrame()
+    row = {
+        "run": str(run.folder.path),
+        "trial": "teacher",
+        "state": "",
+        "val_auc": run.teacher["val_auc"],
+        "best_epoch": run.teacher["best_epoch"],
+        "epochs": run.teacher["epochs"],
+        "seconds": run.teacher["seconds"],
+        "reason": "",
+    }
+    return pd.DataFrame([{key: row[key] for key in row if key != "run"}], dtype=object)
+
+
+def _headline(run: Run) -> str:
+    lines = [str(run.folder.path)]
+    if run.teacher:
+        lines[0] += f": {run.teacher['data']['description']}"
+        if run.teacher["data"]["simulated"]:
+            lines.append("The beats are simulated: nothing here says anything about patients.")
+    counts: Counter[str] = Counter(record.state for record in run.records)
+    planned = run.config["search"]["num_samples"]
+    parts = [f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state]]
+    if counts["running"]:
+        parts.append(f"{counts['running']} running or interrupted")
+    if len(run.records) < planned:
+        parts.append(f"{planned - len(run.records)} to come")
+    lines.append(f"{planned} trials: {', '.join(parts) or 'none yet'}")
+    return "\n".join(lines)
+
+
+def _best(run: Run) -> str:
+    best = best_record(run.records)
+    if best is None:
+        return ""
+    blocks = [
+        f"# best configuration of {run.folder.path} (trial {best.number}), ready to paste\n"
+        + best_yaml(run.config, best.params).rstrip()
+    ]
+    if run.metrics:
+        blocks.append(_measured(run))
+    return "\n\n".join(blocks)
+
+
+def _measured(run: Run) -> str:
+    """Best student and teacher on the test beats, side by side."""
+    who = {"student": run.metrics["student"]["test"], "teacher": run.metrics["teacher"]["test"]}
+    rows = []
+    for name, test in who.items():
+        row = {
+            "test": f"trial {run.metrics['trial']}" if name == "student" else name,
+            "AUC": test["roc_auc"],
+            "AP": test["average_precision"],
+            "best F1": test["best_f1"],
+            "EER": test["equal_error_rate"],
+        }
+        for key, value in test.items():
+            if key.startswith("classes.") and key.endswith(".roc_auc"):
+                row[f"AUC {key.split('.')[1]}"] = value
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.to_string(index=False, float_format=lambda value: f"{value:.4f}")

@@ -1,0 +1,8 @@
+"""Search for the settings with which a student learns best; see ``--help``."""
+
+import sys
+
+from kdsearch.cli import search_command
+
+if __name__ == "__main__":
+    sys.exit(search_command())
