@@ -1,0 +1,280 @@
+"""Ranking metrics of anomaly scores, all from one sort.
+
+A beat is called abnormal when its score is at least the threshold. Abnormal is positive:
+sensitivity is the part of abnormal beats that are called so, specificity that of normal ones
+that are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kdsearch.data.beats import NORMAL, BoolArray, IndexArray, TextArray
+
+DoubleArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of beats at one threshold."""
+
+    threshold: float
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+
+    @property
+    def sensitivity(self) -> float:
+        """Part of the abnormal beats that are found."""
+        return self.true_positives / (self.true_positives + self.false_negatives)
+
+    @property
+    def specificity(self) -> float:
+        """Part of the normal beats that are left alone."""
+        return self.true_negatives / (self.true_negatives + self.false_positives)
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain numbers."""
+        return {
+            **asdict(self),
+            "sensitivity": self.sensitivity,
+            "specificity": self.specificity,
+        }
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """How one AAMI class is told from the normal beats.
+
+    Attributes:
+        n: Beats of the class.
+        roc_auc: Of this class alone against the normals; None for the normals themselves.
+        sensitivity: At the threshold; None for the normals.
+        specificity: At the threshold; None for abnormal classes.
+    """
+
+    n: int
+    roc_auc: float | None
+    sensitivity: float | None
+    specificity: float | None
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain numbers, without what does not apply to the class."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Everything that is reported of one set of scores.
+
+    Attributes:
+        n: Beats.
+        n_abnormal: Of them abnormal.
+        roc_auc: Area under the ROC curve, ties counted as half.
+        average_precision: Mean precision over recall steps, not interpolated.
+        best_f1: Largest F1 over all thresholds; optimistic, as it is chosen on these scores.
+        best_f1_threshold: The threshold of ``best_f1``.
+        equal_error_rate: Where as many normals are called abnormal as abnormals are missed.
+        confusion: Counts at the threshold of the evaluation.
+        classes: Figures by AAMI class.
+    """
+
+    n: int
+    n_abnormal: int
+    roc_auc: float
+    average_precision: float
+    best_f1: float
+    best_f1_threshold: float
+    equal_error_rate: float
+    confusion: Confusion
+    classes: dict[str, ClassFigures]
+
+    def as_dict(self) -> dict[str, float]:
+        """Flat and plain: ``confusion.threshold``, ``classes.S.roc_auc`` and so on."""
+        flat = {k: v for k, v in vars(self).items() if k not in ("confusion", "classes")}
+        for name, value in self.confusion.as_dict().items():
+            flat[f"confusion.{name}"] = value
+        for label, figures in self.classes.items():
+            for name, value in figures.as_dict().items():
+                flat[f"classes.{label}.{name}"] = value
+        return flat
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scores after the one sort.
+
+    Attributes:
+        thresholds: The distinct scores, from the highest, shape (t,).
+        true_positives: Abnormal beats at or above each threshold, shape (t,).
+        false_positives: Normal beats likewise.
+    """
+
+    thresholds: DoubleArray
+    true_positives: DoubleArray
+    false_positives: DoubleArray
+
+    def roc_auc(self) -> float:
+        """Probability that an abnormal beat scores above a normal one, ties counted half."""
+        return _area(self.true_positives, self.false_positives)
+
+    def average_precision(self) -> float:
+        """Sum of precision times the gain in recall over thresholds, as scikit-learn has it."""
+        precision = self.true_positives / (self.true_positives + self.false_positives)
+        gains = np.diff(self.true_positives, prepend=0)
+        return float(np.sum(precision * gains) / self.true_positives[-1])
+
+    def best_f1(self) -> tuple[float, float]:
+        """The largest F1 and its threshold, the highest one where several are equally good."""
+        called = self.true_positives + self.false_positives
+        f1 = 2 * self.true_positives / (called + self.true_positives[-1])
+        best = int(np.argmax(f1))
+        return float(f1[best]), float(self.thresholds[best])
+
+    def equal_error_rate(self) -> float:
+        """The false positive rate at which it equals the false negative rate.
+
+        Taken on the ROC curve's straight lines, where the curve meets the anti-diagonal.
+        """
+        false_positive = _rates(self.false_positives)
+        false_negative = 1 - _rates(self.true_positives)
+        gap = false_positive - false_negative
+        after = int(np.argmax(gap >= 0))
+        before = after - 1
+        part = -gap[before] / (gap[after] - gap[before])
+        step = false_positive[after] - false_positive[before]
+        return float(false_positive[before] + part * step)
+
+    def confusion(self, threshold: float) -> Confusion:
+        """Counts when beats from ``threshold`` upwards are called abnormal."""
+        called = int(np.searchsorted(-self.thresholds, -threshold, side="right"))
+        found = int(self.true_positives[called - 1]) if called else 0
+        false = int(self.false_positives[called - 1]) if called else 0
+        return Confusion(
+            threshold=float(threshold),
+            true_positives=found,
+            false_positives=false,
+            true_negatives=int(self.false_positives[-1]) - false,
+            false_negatives=int(self.true_positives[-1]) - found,
+        )
+
+
+def rank(scores: ArrayLike, abnormal: BoolArray) -> Ranking:
+    """Sort once; everything else follows from the result.
+
+    Args:
+        scores: Anomaly scores, shape (n,), higher is more abnormal.
+        abnormal: The truth, shape (n,).
+
+    Raises:
+        ValueError: The shapes differ, a score is not a finite number, or all beats are of one
+            kind, so that there is nothing to tell apart.
+    """
+    return _Sorted(_checked_scores(scores, abnormal)).ranking(abnormal)
+
+
+def evaluate(
+    scores: ArrayLike, classes: TextArray, *, threshold: float | None = None
+) -> Metrics:
+    """All metrics of one set of scores.
+
+    Args:
+        scores: Anomaly scores, shape (n,), higher is more abnormal.
+        classes: AAMI class of each beat, shape (n,); every class but N is abnormal.
+        threshold: Where counts, sensitivities and the specificity are taken; chosen on other
+            beats to be honest. Default: that of the best F1 on these scores, as published.
+
+    Raises:
+        ValueError: As `rank`.
+    """
+    abnormal = np.asarray(classes != NORMAL)
+    in_order = _Sorted(_checked_scores(scores, abnormal))
+    ranking = in_order.ranking(abnormal)
+    f1, f1_threshold = ranking.best_f1()
+    confusion = ranking.confusion(f1_threshold if threshold is None else threshold)
+    return Metrics(
+        n=len(abnormal),
+        n_abnormal=int(abnormal.sum()),
+        roc_auc=ranking.roc_auc(),
+        average_precision=ranking.average_precision(),
+        best_f1=f1,
+        best_f1_threshold=f1_threshold,
+        equal_error_rate=ranking.equal_error_rate(),
+        confusion=confusion,
+        classes=_class_figures(in_order, ranking, classes, confusion),
+    )
+
+
+class _Sorted:
+    """The order of scores from the highest, and where runs of equal scores end."""
+
+    def __init__(self, scores: DoubleArray) -> None:
+        self._order: IndexArray = np.argsort(-scores, kind="stable")
+        ranked = scores[self._order]
+        self._ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+        self.thresholds: DoubleArray = ranked[self._ends]
+
+    def ranking(self, abnormal: BoolArray) -> Ranking:
+        return Ranking(self.thresholds, self.counts(abnormal), self.counts(~abnormal))
+
+    def counts(self, chosen: BoolArray) -> DoubleArray:
+        """How many of the chosen beats stand at or above each threshold."""
+        counts: DoubleArray = np.cumsum(chosen[self._order], dtype=np.float64)[self._ends]
+        return counts
+
+
+def _class_figures(
+    in_order: _Sorted, ranking: Ranking, classes: TextArray, at: Confusion
+) -> dict[str, ClassFigures]:
+    found = {
+        str(label): _abnormal_class(in_order, ranking, np.asarray(classes == label), at)
+        for label in np.unique(classes)
+        if label != NORMAL
+    }
+    normal = ClassFigures(
+        int(ranking.false_positives[-1]), None, None, specificity=at.specificity
+    )
+    return {NORMAL: normal, **found}
+
+
+def _abnormal_class(
+    in_order: _Sorted, ranking: Ranking, members: BoolArray, at: Confusion
+) -> ClassFigures:
+    counts = in_order.counts(members)
+    called = Ranking(ranking.thresholds, counts, ranking.false_positives)
+    return ClassFigures(
+        n=int(counts[-1]),
+        roc_auc=_area(counts, ranking.false_positives),
+        sensitivity=called.confusion(at.threshold).sensitivity,
+        specificity=None,
+    )
+
+
+def _checked_scores(scores: ArrayLike, abnormal: BoolArray) -> DoubleArray:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.shape != abnormal.shape or values.ndim != 1:
+        raise ValueError(f"scores of shape {values.shape} for {abnormal.shape} labels")
+    broken = int(np.count_nonzero(~np.isfinite(values)))
+    if broken:
+        raise ValueError(f"{broken} of {len(values)} scores are not finite numbers")
+    positives = int(np.count_nonzero(abnormal))
+    if positives in (0, len(values)):
+        raise ValueError(
+            "ranking metrics need normal and abnormal beats, but there are "
+            f"{len(values) - positives} normal and {positives} abnormal"
+        )
+    return values
+
+
+def _rates(counts: DoubleArray) -> DoubleArray:
+    """Counts over thresholds as rates, starting with none."""
+    rates: DoubleArray = np.concatenate(([0.0], counts / counts[-1]))
+    return rates
+
+
+def _area(true_positives: DoubleArray, false_positives: DoubleArray) -> float:
+    return float(np.trapezoid(_rates(true_positives), _rates(false_positives)))
