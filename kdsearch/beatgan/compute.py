@@ -1,0 +1,55 @@
+"""Which device and precision to calculate with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from kdsearch.errors import ConfigError
+from kdsearch.method import Compute
+
+Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+
+
+def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Device:
+    """The device to use; ``auto`` is the GPU where there is one.
+
+    Raises:
+        ConfigError: ``cuda`` was asked for and torch sees no GPU.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ConfigError(
+            f"device: 'cuda' needs a GPU, but torch {torch.__version__} sees none here; "
+            "use 'auto' or 'cpu'"
+        )
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    return device
+
+
+def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: Device) -> Precision:
+    """The precision to use; ``auto`` is bfloat16 where the hardware multiplies it faster."""
+    if precision != "auto":
+        return precision
+    fast = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_multiplies_bf16()
+    return "bf16" if fast else "fp32"
+
+
+def autocast(compute: Compute) -> torch.autocast:
+    """A context in which convolutions run in bfloat16, if that is the precision.
+
+    Networks that change between two forward passes need a context each, because it keeps
+    converted copies of the weights until it ends.
+    """
+    return torch.autocast(
+        compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16"
+    )
+
+
+def _cpu_multiplies_bf16() -> bool:
+    # Not in every torch release under these names, hence the look-up.
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)

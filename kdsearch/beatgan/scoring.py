@@ -1,0 +1,198 @@
+"""Anomaly scores: how badly a trained generator reconstructs each beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kdsearch.beatgan.compute import autocast
+from kdsearch.beatgan.losses import beat_errors
+from kdsearch.beatgan.networks import (
+    Architecture,
+    Discriminator,
+    Generator,
+    Network,
+    NetworkState,
+    build,
+    expected_shapes,
+    put_student,
+)
+from kdsearch.beatgan.tensors import from_numpy
+from kdsearch.data.beats import FloatArray
+from kdsearch.method import Compute, State
+
+FORMAT = 1
+METHOD = "beatgan"
+BATCH = 512
+
+
+def weights_state(
+    architecture: Architecture,
+    generator: NetworkState,
+    discriminator: NetworkState | None = None,
+) -> State:
+    """What `load_generator` reads, for `torch.save`: it describes its own architecture."""
+    state: State = {
+        "format": FORMAT,
+        "method": METHOD,
+        "architecture": architecture.as_dict(),
+        "generator": generator,
+    }
+    return state if discriminator is None else {**state, "discriminator": discriminator}
+
+
+def architecture_of(weights: Mapping[str, Any]) -> Architecture:
+    """The architecture that weights say they have.
+
+    Raises:
+        ValueError: These are not weights of a BeatGAN, or of another format.
+    """
+    found = weights.get("method"), weights.get("format")
+    if found != (METHOD, FORMAT):
+        raise ValueError(
+            f"weights of method {METHOD!r} in format {FORMAT} expected, "
+            f"found method {found[0]!r} in format {found[1]!r}"
+        )
+    described = weights.get("architecture")
+    names = Architecture.__dataclass_fields__.keys()
+    if not isinstance(described, Mapping) or described.keys() != names:
+        raise ValueError(f"weights must describe an architecture of {', '.join(names)}")
+    return Architecture(**described)
+
+
+def load_generator(weights: Mapping[str, Any], compute: Compute) -> Generator:
+    """The generator of `weights_state`, ready to score.
+
+    Raises:
+        ValueError: Other names or shapes than the architecture's, or not a BeatGAN's weights.
+    """
+    return _load(Generator, "generator", weights, compute)
+
+
+def load_discriminator(weights: Mapping[str, Any], compute: Compute) -> Discriminator:
+    """The discriminator, which only teachers' weights have, in evaluation mode.
+
+    Raises:
+        ValueError: As `load_generator`, or a student's weights.
+    """
+    return _load(Discriminator, "discriminator", weights, compute)
+
+
+def check_values(
+    network: type[Generator] | type[Discriminator],
+    architecture: Architecture,
+    values: object,
+    *,
+    part: str,
+) -> None:
+    """Refuse values that are not those of one student's network.
+
+    Raises:
+        ValueError: Names the first value that is missing, superfluous or of another shape.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"weights have no {part}")
+    expected = expected_shapes(network, architecture)
+    found = {name: tuple(value.shape) for name, value in values.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(
+                f"{part}: {name} should be {_shape(expected.get(name))}, "
+                f"but is {_shape(found.get(name))}"
+            )
+
+
+def score(
+    generator: nn.Module, x: FloatArray, compute: Compute, *, batch: int = BATCH
+) -> NDArray[np.float32]:
+    """Mean squared error of each beat's reconstruction by one generator.
+
+    Args:
+        generator: Of one student, in evaluation mode.
+        x: Normalised and padded beats, shape (n, leads, length).
+        compute: The generator's device, and its precision; errors are taken in float32.
+        batch: Beats at a time.
+
+    Returns:
+        Shape (n,), float32; higher is more abnormal.
+    """
+    beats = from_numpy(x, compute.device)
+    return stack_scores(generator, beats, compute, students=1, batch=batch)[:, 0]
+
+
+@torch.inference_mode()
+def stack_scores(
+    generator: nn.Module, x: Tensor, compute: Compute, *, students: int, batch: int = BATCH
+) -> NDArray[np.float32]:
+    """The same for every student of a stack.
+
+    Args:
+        generator: Of K students, in evaluation mode.
+        x: Beats, shape (n, leads, length), on the generator's device.
+        compute: As for `score`.
+        students: K.
+        batch: Beats at a time.
+
+    Returns:
+        Shape (n, K), float32.
+    """
+    errors = [
+        beat_errors(beats.unsqueeze(1), fake)
+        for beats, fake in _reconstructions(generator, x, compute, students, batch)
+    ]
+    return torch.cat(errors).cpu().numpy()
+
+
+@torch.inference_mode()
+def reconstruct(
+    weights: Mapping[str, Any], x: FloatArray, compute: Compute, *, batch: int = BATCH
+) -> NDArray[np.float32]:
+    """What the generator makes of beats.
+
+    Args:
+        weights: From a stack's ``weights``.
+        x: Normalised and padded beats, shape (n, leads, length).
+        compute: Where and how precisely to calculate.
+        batch: Beats at a time.
+
+    Returns:
+        Shape (n, leads, length), float32.
+
+    Raises:
+        ValueError: As `load_generator`.
+    """
+    generator = load_generator(weights, compute)
+    beats = from_numpy(x, compute.device)
+    parts = _reconstructions(generator, beats, compute, 1, batch)
+    return torch.cat([fake[:, 0].cpu() for _, fake in parts]).numpy()
+
+
+def _reconstructions(
+    generator: nn.Module, x: Tensor, compute: Compute, students: int, batch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Beats (B, C, L) and the students' reconstructions (B, K, C, L) in float32."""
+    for beats in torch.split(x, batch):
+        with autocast(compute):
+            fake = generator(beats.repeat(1, students, 1))
+        yield beats, fake.float().reshape(len(beats), students, *beats.shape[1:])
+
+
+def _load(
+    network: type[Network], part: str, weights: Mapping[str, Any], compute: Compute
+) -> Network:
+    architecture = architecture_of(weights)
+    values = weights.get(part)
+    check_values(network, architecture, values, part=part)
+    assert values is not None
+    loaded = build(network, architecture, 1, compute.device)
+    put_student(loaded, 0, 1, values)
+    return loaded.eval().requires_grad_(False)
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else str(shape)

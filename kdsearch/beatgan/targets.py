@@ -1,0 +1,64 @@
+"""What a teacher says about every training beat, computed once for all students."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdsearch.beatgan.compute import autocast
+from kdsearch.beatgan.losses import attention_map
+from kdsearch.beatgan.scoring import (
+    BATCH,
+    load_discriminator,
+    load_generator,
+    reconstruct,
+    score,
+)
+from kdsearch.beatgan.settings import Target
+from kdsearch.beatgan.tensors import from_numpy
+from kdsearch.data.beats import FloatArray
+from kdsearch.method import Compute, State, Targets
+
+
+def teacher_targets(
+    teacher: State, kinds: Collection[Target], x: FloatArray, compute: Compute
+) -> Targets:
+    """The teacher's answers that students with these targets learn from.
+
+    Args:
+        teacher: Weights of a trained teacher.
+        kinds: The students' targets; those that need no teacher have no entry.
+        x: Training beats, shape (n, leads, length).
+        compute: Where and how precisely to calculate.
+
+    Returns:
+        ``score``: the teacher's anomaly scores, shape (n,); ``reconstruction``: shape
+        (n, leads, length); ``attention``: the attention map of the teacher's discriminator
+        on the teacher's reconstruction, shape (n, length / 32). Row i belongs to ``x[i]``.
+
+    Raises:
+        ValueError: These are not a teacher's weights.
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    if "score" in kinds:
+        found["score"] = score(load_generator(teacher, compute), x, compute)
+    if "reconstruction" in kinds:
+        found["reconstruction"] = reconstruct(teacher, x, compute)
+    if "attention" in kinds:
+        found["attention"] = _attention(teacher, x, compute)
+    return found
+
+
+@torch.inference_mode()
+def _attention(teacher: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
+    generator = load_generator(teacher, compute)
+    discriminator = load_discriminator(teacher, compute)
+    maps = []
+    for beats in torch.split(from_numpy(x, compute.device), BATCH):
+        with autocast(compute):
+            features = discriminator.features(generator(beats))
+        maps.append(attention_map(features.float().unsqueeze(1))[:, 0].cpu())
+    return torch.cat(maps).numpy()
