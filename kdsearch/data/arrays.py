@@ -95,7 +95,10 @@ def _beats(x: FloatArray, classes: TextArray, record: TextArray | None, path: Pa
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # Pickles can run any code when they are read, so they are never allowed.
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("a single array, not an .npz file")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except UNREADABLE as error:
         raise DataError(f"{path}: {_why_unreadable(error, '.npz')}") from None

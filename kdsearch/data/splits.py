@@ -20,7 +20,7 @@ from kdsearch.errors import DataError
 
 FOLDS = 5
 VALIDATION_SHARE = 0.1
-# Held out of DS1: a quarter of its normal beats, 582 S, 1,525 V and 391 F beats. Record 208
+# Held out of DS1: a quarter of its normal beats, 582 S, 1,525 V and 390 F beats. Record 208
 # has to be among them, for it has nearly all of DS1's F beats.
 DS1_VALIDATION = ("114", "118", "208", "209", "223")
 # How many random divisions of the records are tried before we say that there is none.
