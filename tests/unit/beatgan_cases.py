@@ -1,0 +1,73 @@
+"""Tiny beats and shapes that the tests of BeatGAN share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdsearch.beatgan.networks import Architecture
+from kdsearch.beatgan.settings import StudentSettings, TeacherSettings
+from kdsearch.beatgan.stack import BeatGanStack
+from kdsearch.data.beats import LabelledBeats, TrainingData, normalise
+from kdsearch.method import Compute, State, Targets
+
+CPU = Compute("cpu", "fp32")
+TINY = Architecture(width=4, latent=5, leads=1, length=32)
+SMALL = {"width": 4, "latent": 5, "batch_size": 8}
+
+
+def beats(n: int, seed: int, *, leads: int = 1, length: int = 32) -> np.ndarray:
+    """Noisy waves of random phase, normalised and not writable."""
+    rng = np.random.default_rng(seed)
+    phase = rng.uniform(0, 2, size=(n, leads, 1))
+    wave = np.sin(np.linspace(0, 6, length) + phase) + 0.1 * rng.normal(size=(n, leads, length))
+    x = normalise(wave.astype(np.float32))
+    x.setflags(write=False)
+    return x
+
+
+def training_data(n: int = 26, *, leads: int = 1, length: int = 32) -> TrainingData:
+    """Waves to train on; waves and noise to validate with."""
+    abnormal = np.arange(12) % 2 == 1
+    x = beats(12, 1, leads=leads, length=length).copy()
+    noise = np.random.default_rng(2).normal(size=x[abnormal].shape).astype(np.float32)
+    x[abnormal] = normalise(noise)
+    validation = LabelledBeats(x, abnormal, np.where(abnormal, "V", "N"), None)
+    return TrainingData(beats(n, 0, leads=leads, length=length), validation)
+
+
+def student(**changes: object) -> StudentSettings:
+    return StudentSettings.model_validate({**SMALL, "lr": 1e-3, **changes})
+
+
+def some_targets(data: TrainingData, seed: int = 5) -> Targets:
+    """A teacher's answers that no teacher gave."""
+    rng = np.random.default_rng(seed)
+    n, _, length = data.train.shape
+    attention = rng.random((n, length // 32), dtype=np.float32)
+    return {
+        "score": rng.lognormal(-4, 0.5, size=n).astype(np.float32),
+        "reconstruction": beats(n, seed, leads=data.train.shape[1], length=length),
+        "attention": attention / np.linalg.norm(attention, axis=1, keepdims=True),
+    }
+
+
+def student_stack(
+    slots: int = 1, data: TrainingData | None = None, compute: Compute = CPU, **changes: object
+) -> BeatGanStack:
+    data = data or training_data()
+    return BeatGanStack(
+        student(**changes),
+        slots,
+        data=data,
+        compute=compute,
+        teacher={},
+        targets=some_targets(data),
+    )
+
+
+def trained_teacher(data: TrainingData, **changes: object) -> State:
+    settings = TeacherSettings.model_validate({**SMALL, "lr": 1e-3, **changes})
+    stack = BeatGanStack(settings, 1, data=data, compute=CPU)
+    stack.put_in(0, settings, seed=7)
+    stack.advance()
+    return stack.weights(0)

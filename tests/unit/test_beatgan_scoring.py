@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from beatgan_cases import CPU, beats, student, student_stack, trained_teacher, training_data
+
+from kdsearch.beatgan.scoring import load_discriminator, load_generator, reconstruct, score
+from kdsearch.method import Compute, EpochReport, State
+from kdsearch.metrics import rank
+
+
+def weights() -> State:
+    stack = student_stack()
+    stack.put_in(0, student(), seed=0)
+    return stack.weights(0)
+
+
+def test_scores_are_mean_squared_errors_of_reconstructions() -> None:
+    x = beats(9, 3)
+    found = score(load_generator(weights(), CPU), x, CPU)
+    assert found.shape == (9,)
+    assert found.dtype == np.float32
+    expected = ((x - reconstruct(weights(), x, CPU)) ** 2).mean(axis=(1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_scores_do_not_depend_on_the_batch() -> None:
+    x, generator = beats(9, 3), load_generator(weights(), CPU)
+    whole, parts = (score(generator, x, CPU, batch=batch) for batch in (512, 4))
+    np.testing.assert_allclose(whole, parts, rtol=1e-5)
+    again = reconstruct(weights(), x, CPU, batch=4)
+    np.testing.assert_allclose(reconstruct(weights(), x, CPU), again, atol=1e-6)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_weights_score_as_the_stack_validated(slots: int) -> None:
+    data = training_data()
+    stack = student_stack(slots, data)
+    for slot in range(slots):
+        stack.put_in(slot, student(), seed=slot)
+    reports = stack.advance()
+    for slot, outcome in reports.items():
+        assert isinstance(outcome, EpochReport)
+        generator = load_generator(stack.weights(slot), CPU)
+        ranking = rank(score(generator, data.validation.x, CPU), data.validation.abnormal)
+        assert outcome.val_auc == pytest.approx(ranking.roc_auc())
+        assert outcome.val_ap == pytest.approx(ranking.average_precision())
+
+
+def test_weights_survive_a_safe_file() -> None:
+    x = beats(5, 3)
+    torch.save(weights(), file := io.BytesIO())
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    np.testing.assert_array_equal(reconstruct(loaded, x, CPU), reconstruct(weights(), x, CPU))
+
+
+def test_bf16_scores_are_close_and_float32() -> None:
+    x, half = beats(9, 3), Compute("cpu", "bf16")
+    found = score(load_generator(weights(), half), x, half)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, score(load_generator(weights(), CPU), x, CPU), rtol=0.05)
+
+
+def test_loaded_networks_neither_learn_nor_drift() -> None:
+    teacher = trained_teacher(training_data())
+    for network in (load_generator(teacher, CPU), load_discriminator(teacher, CPU)):
+        assert not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "method 'beatgan' in format 1 expected, found .* in format 2"),
+        ({"method": "other"}, "found method 'other' in format 1"),
+        ({"architecture": {"width": 4}}, "architecture of width, latent, leads, length"),
+        ({"architecture": None}, "architecture of width, latent, leads, length"),
+        ({"generator": None}, "weights have no generator"),
+        (
+            {"architecture": {"width": 8, "latent": 5, "leads": 1, "length": 32}},
+            r"generator: decoder.main.0.weight should be \(5, 128, 1\), but is \(5, 64, 1\)",
+        ),
+    ],
+)
+def test_what_are_no_weights_of_this_format_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_generator({**weights(), **changes}, CPU)
+
+
+def test_missing_and_superfluous_values_are_named() -> None:
+    state = weights()
+    lost = state["generator"].pop("decoder.main.0.weight")
+    with pytest.raises(ValueError, match=r"decoder.main.0.weight should be .*, but is absent"):
+        load_generator(state, CPU)
+    state["generator"].update({"decoder.main.0.weight": lost, "extra": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"extra should be absent, but is \(2,\)"):
+        load_generator(state, CPU)
