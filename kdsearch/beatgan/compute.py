@@ -34,7 +34,10 @@ def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: Device
     """The precision to use; ``auto`` is bfloat16 where the hardware multiplies it faster."""
     if precision != "auto":
         return precision
-    fast = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_multiplies_bf16()
+    if device == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = _cpu_multiplies_bf16()
     return "bf16" if fast else "fp32"
 
 
