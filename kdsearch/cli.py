@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdsearch.errors import SearchFailed, UserError
+from kdsearch.errors import SearchFailed, StorageFailed, UserError
 
 SEARCH_EXAMPLES = """examples:
   python run_search.py --space search_spaces/kd.yaml
@@ -45,6 +45,12 @@ def _guarded(command: Callable[[], int]) -> int:
         return 2
     except SearchFailed as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except StorageFailed as error:
+        print(
+            f"error: {error}; make room and go on with --resume, nothing finished is lost",
+            file=sys.stderr,
+        )
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import importlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -81,12 +82,14 @@ class Config:
 
     Attributes:
         origin: The file that it came from, for messages.
+        method_name: ``beatgan``, or where a method of the user's own is imported from.
         method: The teacher and student that are searched.
         student: What the section ``student`` fixes.
         space: Every entry of the section ``space``, fixed ones included.
     """
 
     origin: str
+    method_name: str
     method: Method
     data: DataSettings
     teacher: BaseModel
@@ -130,7 +133,7 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, which `parse_config` reads back to an equal configuration."""
         return {
-            "method": self.method.name,
+            "method": self.method_name,
             "data": self.data.model_dump(mode="json"),
             "teacher": self.teacher.model_dump(mode="json"),
             "student": dict(self.student),
@@ -164,6 +167,7 @@ def parse_config(raw: object, origin: str) -> Config:
     student, space = _student_and_space(raw, method, origin)
     config = Config(
         origin=origin,
+        method_name=str(raw.get("method", "beatgan")),
         method=method,
         data=_section(DataSettings, raw, "data", origin),
         teacher=_section(method.teacher_settings, raw, "teacher", origin),
@@ -206,12 +210,18 @@ def _method(name: object, origin: str) -> Method:
     # Imported here: the configuration of a search must not load torch before it has to.
     from kdsearch.beatgan import BeatGan  # noqa: PLC0415
 
-    methods: dict[str, Callable[[], Method]] = {"beatgan": BeatGan}
-    if name not in methods:
+    if name == "beatgan":
+        return BeatGan()
+    module, colon, attribute = str(name).partition(":")
+    if not colon:
         raise ConfigError(
-            f"{origin}: method: expected one of {sorted(methods)}, found {name!r}"
+            f"{origin}: method: expected 'beatgan' or 'package.module:Class', found {name!r}"
         )
-    return methods[str(name)]()
+    try:
+        method: Method = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{origin}: method: cannot import {name!r}: {error}") from None
+    return method
 
 
 def _section(model: type[M], raw: dict[str, Any], name: str, origin: str) -> M:

@@ -26,3 +26,11 @@ class SearchFailed(Exception):
 
 class TrialDiverged(Exception):
     """A student's loss or score became NaN or infinite. Trying again would not help."""
+
+
+class StorageFailed(BaseException):
+    """The run folder takes no more: a full disk, a quota, a folder become read-only.
+
+    Not an `Exception`, so that nobody on the way takes it for a failed trial: the search ends,
+    and everything unfinished goes on with the next resume.
+    """

@@ -95,7 +95,8 @@ def _text(column: str, value: Any) -> str:
         if column.endswith(("auc", "ap")):
             return f"{value:.4f}"
         return f"{value:.1f}" if column == "seconds" else f"{value:.3g}"
-    return str(value)
+    # A reason comes from the trial: nothing in it may steer the terminal.
+    return "".join(character if character.isprintable() else " " for character in str(value))
 
 
 def _markdown(shown: pd.DataFrame) -> str:

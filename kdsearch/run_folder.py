@@ -7,7 +7,8 @@ runs/<name>/
   study.journal      the study: every trial, parameter, epoch and fate; the one truth
   leaderboard.csv    a row per trial
   search.log         what was logged
-  trials/<number>/   metrics.jsonl, last.pt (to go on) and best.pt (to score with)
+  trials/<number>/   trial.json (parameters and fate, a second source beside the study),
+                     metrics.jsonl, last.pt (to go on) and best.pt (to score with)
   best/              model.pt, config.yaml, metrics.json: what a user takes away
 """
 
@@ -28,6 +29,7 @@ from filelock import FileLock, Timeout
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files import DamagedFile, load_state, save_state, write_json, write_text
 from kdsearch.method import EpochReport, State
+from kdsearch.space import Value
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -52,6 +54,7 @@ class RunFolder:
         self.best = path / "best"
         self.scratch = path / ".tune"
         self._generation_file = path / ".generation"
+        self._temporary_file = path / ".temporary"
 
     @classmethod
     def named(cls, runs_dir: Path, name: str) -> RunFolder:
@@ -155,6 +158,27 @@ class RunFolder:
         except (FileNotFoundError, ValueError):
             return 0
 
+    def remember_temporary(self, name: str) -> None:
+        """Keep the name of this driver's temporary folder, for its successor to remove."""
+        write_text(self._temporary_file, name)
+
+    def remembered_temporary(self) -> str:
+        """The name that a killed driver left behind, or an empty text."""
+        try:
+            return self._temporary_file.read_text()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def forget_temporary(self) -> None:
+        """This driver has cleaned up behind itself."""
+        self._temporary_file.unlink(missing_ok=True)
+
+    def trial_numbers(self) -> list[int]:
+        """Numbers of the trials that have a folder, in order."""
+        if not self.trials.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.trials.iterdir() if p.name.isdecimal())
+
     def trial(self, number: int, generation: int | None = None) -> TrialFolder:
         """The folder of one trial; writing to it needs the driver's generation."""
         return TrialFolder(self, number, generation)
@@ -173,6 +197,21 @@ class Checkpoint:
     history: list[EpochReport]
 
 
+@dataclass(frozen=True)
+class Note:
+    """What the driver notes of a trial beside the study, from which a lost study is rebuilt.
+
+    Attributes:
+        params: The searched values.
+        state: The trial's fate, ``running`` before it is known.
+        reason: Why it failed, or an empty text.
+    """
+
+    params: dict[str, Value]
+    state: str
+    reason: str = ""
+
+
 class TrialFolder:
     """What one trial leaves on disk: its epochs, where to go on, and its best weights."""
 
@@ -183,8 +222,20 @@ class TrialFolder:
         self.best_file = self.path / "best.pt"
         self._last_file = self.path / "last.pt"
         self._metrics_file = self.path / "metrics.jsonl"
+        self._note_file = self.path / "trial.json"
         self._run = run
         self._generation = generation
+
+    def write_note(self, note: Note) -> None:
+        """Keep the driver's own note of the trial, a second source beside the study."""
+        write_json(self._note_file, asdict(note))
+
+    def note(self) -> Note | None:
+        """The driver's note; None where there is none that can be read."""
+        try:
+            return Note(**json.loads(self._note_file.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
 
     def history(self) -> list[EpochReport]:
         """Every epoch whose line is whole, in order."""

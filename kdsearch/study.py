@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,17 +31,22 @@ from kdsearch.config import SearchSettings
 from kdsearch.errors import RunError
 from kdsearch.space import Choice, Dimension, Fixed, Float, Integer, Value
 
-State = Literal["completed", "stopped", "failed", "running"]
+Fate = Literal["completed", "stopped", "failed", "running"]
 STUDY_NAME = "kdsearch"
 
-_STATE_OF: dict[TrialState, State] = {
+_FATE_OF: dict[TrialState, Fate] = {
     TrialState.COMPLETE: "completed",
     TrialState.PRUNED: "stopped",
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
     TrialState.WAITING: "running",
 }
-_OPTUNA_STATE = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+_OPTUNA_STATE: dict[Fate, TrialState] = {
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "running": TrialState.RUNNING,
+}
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -68,7 +73,7 @@ class TrialRecord:
     """
 
     number: int
-    state: State
+    state: Fate
     params: dict[str, Value]
     curve: dict[int, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -148,14 +153,14 @@ class Study:
         trial.report(best_so_far, step=epoch)
         return True
 
-    def finish(self, number: int, state: State, reason: str = "") -> None:
+    def finish(self, number: int, state: Fate, reason: str = "") -> None:
         """Record a trial's fate; its value is the best validation AUC of its epochs."""
         trial = self._running.pop(number)
         if reason:
             trial.set_user_attr("reason", reason)
         record = _record(self._study._storage.get_trial(trial._trial_id))
         value = record.val_auc if state == "completed" else None
-        self._study.tell(trial, value, state=_OPTUNA_STATE.get(state, TrialState.FAIL))
+        self._study.tell(trial, value, state=_OPTUNA_STATE[state])
 
     def _adopt(self, frozen: FrozenTrial) -> Suggestion:
         self._study.sampler = _sampler(self._settings, number=frozen.number)
@@ -185,6 +190,38 @@ def read_records(path: Path) -> list[TrialRecord]:
     return [_record(trial) for trial in _open(path, writer=False).get_trials(deepcopy=False)]
 
 
+def write_study(
+    path: Path, records: Sequence[TrialRecord], space: Mapping[str, Dimension]
+) -> None:
+    """Write a whole study anew; a journal that lies there already is kept beside it.
+
+    Args:
+        records: Every trial, by number and without gaps.
+    """
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.unlink(missing_ok=True)
+    study = _open(beside, writer=True)
+    for record in records:
+        study.add_trial(_frozen(record, space))
+    if path.exists():
+        path.replace(path.with_name(f"{path.name}.damaged"))
+    beside.replace(path)
+
+
+def _frozen(record: TrialRecord, space: Mapping[str, Dimension]) -> FrozenTrial:
+    # Settings that the space no longer has, or an unreadable note: kept out, not guessed.
+    params = {key: value for key, value in record.params.items() if key in space}
+    return optuna.trial.create_trial(
+        state=_OPTUNA_STATE[record.state],
+        value=record.val_auc if record.state in ("completed", "stopped") else None,
+        params=params,
+        distributions={key: _distribution(space[key]) for key in params},
+        intermediate_values=dict(record.curve),
+        user_attrs={"seconds": record.seconds}
+        | ({"reason": record.reason} if record.reason else {}),
+    )
+
+
 def _open(path: Path, *, writer: bool) -> optuna.Study:
     try:
         storage = JournalStorage(_Journal(path))
@@ -201,14 +238,14 @@ def _open(path: Path, *, writer: bool) -> optuna.Study:
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise RunError(
             f"{path}: the study is damaged ({type(error).__name__}: {error}); "
-            "put back a copy of the file, or start another run"
+            "--resume rebuilds it from the trials' folders"
         ) from None
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
-        state=_STATE_OF[trial.state],
+        state=_FATE_OF[trial.state],
         params=dict(trial.params),
         curve=dict(sorted(trial.intermediate_values.items())),
         seconds=float(trial.user_attrs.get("seconds", 0.0)),

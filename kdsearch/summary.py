@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from kdsearch.leaderboard import (
     leaderboard,
     render,
 )
+from kdsearch.recovery import records_from_folders
 from kdsearch.run_folder import RunFolder
 from kdsearch.study import TrialRecord, read_records
 
@@ -67,10 +69,21 @@ def read_run(path: Path) -> Run:
     return Run(
         folder=folder,
         config=config,
-        records=read_records(folder.study_file) if folder.study_file.exists() else [],
+        records=_records(folder),
         teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
         metrics=folder.read_json(metrics) if metrics.exists() else {},
     )
+
+
+def _records(folder: RunFolder) -> list[TrialRecord]:
+    """From the study, or from the trials' folders where the study is lost or damaged."""
+    try:
+        return read_records(folder.study_file)
+    except RunError:
+        records = records_from_folders(folder)
+        if folder.study_file.exists() and not records:
+            raise
+        return records
 
 
 def summarise(
@@ -94,6 +107,8 @@ def summarise(
         UserError: A path is no run folder, or there is no such column or state.
     """
     runs = [read_run(path) for path in paths]
+    for run in runs:
+        _keep_leaderboard(run)
     table = _select(_table(runs), top=top, sort=sort, states=states)
     if form in ("csv", "json"):
         return render(table, form)
@@ -102,6 +117,13 @@ def summarise(
     heads = [_headline(run) for run in runs]
     tails = [_best(run) for run in runs]
     return "\n\n".join([*heads, render(table, form), *filter(None, tails)])
+
+
+def _keep_leaderboard(run: Run) -> None:
+    """Refresh ``leaderboard.csv``, unless the folder is somebody else's to write."""
+    text = leaderboard(run.records, run.searched).to_csv(index=False)
+    with suppress(OSError):
+        run.folder.write_leaderboard(text)
 
 
 def _table(runs: Sequence[Run]) -> pd.DataFrame:

@@ -7,18 +7,31 @@ and is taken up by the next resume.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from kdsearch.run_folder import RunFolder
+from kdsearch.errors import StorageFailed
+from kdsearch.run_folder import Note, RunFolder
 from kdsearch.search.rungs import Rungs
-from kdsearch.search.trainable import EPOCH, EPOCHS, FAILURE, SECONDS, VAL_AUC
-from kdsearch.study import State, Study, Suggestion, TrialRecord
+from kdsearch.search.trainable import EPOCH, EPOCHS, FAILURE, SECONDS, STORAGE, VAL_AUC
+from kdsearch.space import Value
+from kdsearch.study import Fate, Study, Suggestion, TrialRecord
 
 DIED = "the worker process died without a word: killed, out of memory, or os._exit"
+
+
+@contextmanager
+def _storage(folder: RunFolder) -> Iterator[None]:
+    """What cannot be kept must not go on: the search ends and can be resumed."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(f"{error.filename or folder.path}: {error.strerror}") from error
 
 
 class Observer(Protocol):
@@ -30,7 +43,7 @@ class Observer(Protocol):
     def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
         """A trial finished an epoch."""
 
-    def ended(self, number: int, state: State, reason: str) -> None:
+    def ended(self, number: int, state: Fate, reason: str) -> None:
         """A trial met its fate."""
 
 
@@ -46,14 +59,22 @@ class Ledger:
         self.observer = observer
         self._keep = keep_weights
         self._running: dict[int, float] = {}
+        self._params: dict[int, dict[str, Value]] = {}
         self._kept: list[tuple[float, int]] = []
         for record in study.records():
             if record.finished:
                 self._tidy(record)
 
+    def ask(self) -> Suggestion:
+        """Begin the next trial."""
+        with _storage(self.folder):
+            return self.study.ask()
+
     def start(self, suggestion: Suggestion) -> None:
         """A trial was handed to Tune."""
         self._running[suggestion.number] = float("nan")
+        self._note(suggestion.number, Note(suggestion.params, "running"))
+        self._params[suggestion.number] = suggestion.params
         self.observer.started(suggestion)
 
     def runs(self, number: int) -> bool:
@@ -64,15 +85,22 @@ class Ledger:
         """A trial finished an epoch, or told again of one that it had finished before."""
         epoch, best_so_far = int(result[EPOCH]), float(result[VAL_AUC])
         self._running[number] = best_so_far
-        self.study.report(number, epoch, best_so_far, float(result[SECONDS]))
+        with _storage(self.folder):
+            self.study.report(number, epoch, best_so_far, float(result[SECONDS]))
         self.observer.reported(number, epoch, int(result[EPOCHS]), best_so_far)
 
-    def finish(self, number: int, state: State, reason: str = "") -> None:
+    def finish(self, number: int, state: Fate, reason: str = "") -> None:
         """A trial met its fate."""
         best_so_far = self._running.pop(number)
-        self.study.finish(number, state, reason)
+        with _storage(self.folder):
+            self.study.finish(number, state, reason)
+        self._note(number, Note(self._params.pop(number), state, reason))
         self._tidy(TrialRecord(number, state, {}, {1: best_so_far}))
         self.observer.ended(number, state, reason)
+
+    def _note(self, number: int, note: Note) -> None:
+        with _storage(self.folder):
+            self.folder.trial(number).write_note(note)
 
     def _tidy(self, record: TrialRecord) -> None:
         """Bound the disk: the best weights of the best trials stay, and nothing to go on."""
@@ -113,7 +141,7 @@ class StudySearcher(_LivesInTheDriver, Searcher):
         if self._unfinished:
             suggestion = self._unfinished.pop(0)
         elif len(self._ledger.study) < self._total:
-            suggestion = self._ledger.study.ask()
+            suggestion = self._ledger.ask()
         else:
             return cast("None", Searcher.FINISHED)
         self._numbers[trial_id] = suggestion.number
@@ -152,6 +180,8 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
         number = int(trial.config["number"])
         if not self._ledger.runs(number):
             return str(TrialScheduler.STOP)
+        if STORAGE in result:
+            raise StorageFailed(str(result[STORAGE]))
         if FAILURE in result:
             self._ledger.finish(number, "failed", str(result[FAILURE]))
             return str(TrialScheduler.CONTINUE)

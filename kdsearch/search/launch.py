@@ -21,6 +21,7 @@ from kdsearch.files import DamagedFile, load_state
 from kdsearch.leaderboard import best_record, leaderboard
 from kdsearch.method import Compute, EpochReport, State
 from kdsearch.metrics import evaluate
+from kdsearch.recovery import recover
 from kdsearch.run_folder import RunFolder
 from kdsearch.search import tune_run
 from kdsearch.search.bridge import Ledger, StudyScheduler, StudySearcher
@@ -162,9 +163,14 @@ class _Search:
         return records
 
     def _study_of_earlier_drivers(self) -> Study | None:
-        return self._open_study() if self._folder.study_file.exists() else None
+        there = self._folder.study_file.exists() or self._folder.trial_numbers()
+        return self._open_study() if there else None
 
     def _open_study(self) -> Study:
+        """The run's study; where it has lost trials, their folders give them back."""
+        rebuilt = recover(self._folder, self._config.space)
+        if rebuilt:
+            self._say(rebuilt)
         return Study(self._folder.study_file, self._config.space, self._config.search)
 
     def _complete(self, study: Study) -> bool:
@@ -239,7 +245,9 @@ class _Search:
             rungs = Rungs(self._config.scheduler, self._config.max_epochs())
             rungs.refill(earlier)
         inputs = self._inputs(dataset, teacher, compute)
-        with tune_run.cluster(self._request.address, self._config, _bytes(inputs)):
+        with tune_run.cluster(
+            self._request.address, self._config, _bytes(inputs), self._folder
+        ):
             tune_run.probe_storage(self._folder.path)
             gpu = tune_run.on_gpu(self._config)
             with progress.shown():
@@ -382,6 +390,8 @@ def _logging_to(path: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    # A log that cannot be written (a full disk) must not spill tracebacks over the terminal.
+    logging.raiseExceptions = False
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from kdsearch.method import EpochReport
 from kdsearch.space import Value
-from kdsearch.study import State, Suggestion, TrialRecord
+from kdsearch.study import Fate, Suggestion, TrialRecord
 
 PLAIN_INTERVAL_S = 30.0
 
@@ -73,7 +73,7 @@ class SearchProgress:
         if time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
             self._plain(self.line().plain)
 
-    def ended(self, number: int, state: State, reason: str) -> None:
+    def ended(self, number: int, state: Fate, reason: str) -> None:
         """A trial met its fate."""
         self._running.pop(number, None)
         self._ended[state] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,11 @@ from kdsearch.method import Compute, EpochReport, Stack, State, Targets
 from kdsearch.run_folder import RunFolder, Superseded, TrialFolder
 
 # Keys of a result, read by the scheduler and the progress line.
-EPOCH, EPOCHS, VAL_AUC, SECONDS, FAILURE = "epoch", "epochs", "val_auc", "seconds", "failure"
+EPOCH, EPOCHS, VAL_AUC, SECONDS = "epoch", "epochs", "val_auc", "seconds"
+FAILURE, STORAGE = "failure", "storage"
+
+# The run folder takes no more, which is nothing that another try or another trial can mend.
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
     except Superseded:
         return
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+            text = f"{error.filename or folder.path}: {error.strerror}"
+            tune.report({STORAGE: text, EPOCH: 0, VAL_AUC: float("nan")})
         folder.write_error(f"{type(error).__name__}: {error}")
         raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -37,11 +38,13 @@ from ray import tune  # noqa: E402
 
 from kdsearch.config import Config  # noqa: E402
 from kdsearch.errors import RunError, UserError  # noqa: E402
+from kdsearch.run_folder import RunFolder  # noqa: E402
 from kdsearch.search.bridge import StudyScheduler, StudySearcher  # noqa: E402
 from kdsearch.search.trainable import TrialInputs, train_student  # noqa: E402
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
+TEMPORARY_PREFIX = "kds-"
 
 
 class Interrupted(BaseException):
@@ -74,12 +77,15 @@ def signals_raise() -> Iterator[None]:
 
 
 @contextmanager
-def cluster(address: str | None, config: Config, data_bytes: int) -> Iterator[None]:
+def cluster(
+    address: str | None, config: Config, data_bytes: int, folder: RunFolder
+) -> Iterator[None]:
     """Join the cluster at ``address``, or start Ray on this machine and stop it again.
 
     Args:
         address: As Ray takes it, for example ``auto``; None for this machine alone.
         data_bytes: Size of what the trials share.
+        folder: The run, which remembers Ray's temporary files for the case of a kill.
 
     Raises:
         UserError: There is no cluster at ``address``.
@@ -95,7 +101,7 @@ def cluster(address: str | None, config: Config, data_bytes: int) -> Iterator[No
         finally:
             ray.shutdown()
         return
-    temporary = tempfile.mkdtemp(prefix="kds-")
+    temporary = _own_temporary_folder(folder)
     try:
         ray.init(
             address="local",
@@ -109,6 +115,19 @@ def cluster(address: str | None, config: Config, data_bytes: int) -> Iterator[No
     finally:
         ray.shutdown()
         shutil.rmtree(temporary, ignore_errors=True)
+        folder.forget_temporary()
+
+
+def _own_temporary_folder(folder: RunFolder) -> str:
+    """A new folder for Ray's files; that of a driver that was killed is removed first."""
+    parent = Path(tempfile.gettempdir())
+    before = folder.remembered_temporary()
+    # The name comes from a file of the run folder: nothing but our own kind is removed.
+    if re.fullmatch(TEMPORARY_PREFIX + r"\w{8}", before):
+        shutil.rmtree(parent / before, ignore_errors=True)
+    temporary = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX)
+    folder.remember_temporary(Path(temporary).name)
+    return temporary
 
 
 def local_cpus(config: Config) -> int:
