@@ -40,11 +40,11 @@ class SearchSettings(Section):
     """Optuna's: multivariate TPE with the constant liar, random, or quasi-Monte Carlo."""
     startup_trials: Annotated[int, Field(ge=0)] = 8
     """Random trials before TPE starts to learn."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the suggestions and of every student."""
     max_concurrent: Count | None = None
     """Trials at a time; as many as the machines hold where nothing is said."""
-    time_budget_s: Annotated[float, Field(gt=0)] | None = None
+    time_budget_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Wall time after which no trial goes on; what is left can be resumed."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a crashed trial goes on from its checkpoint; a diverged one never does."""
@@ -59,7 +59,7 @@ class SchedulerSettings(Section):
     """``none`` trains every student to its last epoch."""
     grace_period: Count = 1
     """Epochs before a trial can be stopped: the first rung."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
+    reduction_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3.0
     """One of so many trials passes a rung; rungs lie so many times apart."""
 
 
@@ -72,7 +72,7 @@ class ResourceSettings(Section):
     """``auto`` takes bfloat16 where the processor calculates it directly."""
     cpus_per_trial: Count = 1
     """Torch threads of a trial on a CPU, and what Ray reserves for it."""
-    gpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
+    gpus_per_trial: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Share of a GPU that Ray reserves for a trial on a GPU."""
 
 
@@ -189,7 +189,8 @@ def read_yaml(path: Path) -> object:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # PyYAML lets a ValueError pass for the thirteenth month of a year.
         raise ConfigError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
 
 
@@ -197,11 +198,13 @@ class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader, but the second of two equal keys is an error, not the winner."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        # A merge key (<<) brings defaults, which may stand again.
+        nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in nodes]
         for index, key in enumerate(keys):
             if key in keys[:index]:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", node.value[index][0].start_mark
+                    None, None, f"the key {key!r} stands twice", nodes[index].start_mark
                 )
         return super().construct_mapping(node, deep)
 
@@ -219,7 +222,7 @@ def _method(name: object, origin: str) -> Method:
         )
     try:
         method: Method = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{origin}: method: cannot import {name!r}: {error}") from None
     return method
 
@@ -232,10 +235,25 @@ def _section(model: type[M], raw: dict[str, Any], name: str, origin: str) -> M:
             f"{origin}: {name}: expected keys and values, found {_short(section)}"
         )
     _refuse_unknown(section, model.model_fields, origin, f"{name}.")
+    for key, value in section.items():
+        inner = model.model_fields[key].annotation
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
+            _refuse_unknown(value, inner.model_fields, origin, f"{name}.{key}.")
     try:
-        return model.model_validate(section)
+        return _validated(model, section)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_describe(error, name)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {name}.{error}") from None
+
+
+def _validated(model: type[M], values: dict[str, Any]) -> M:
+    """Validate, but do not take ``true`` for 1: whoever wrote it meant something else."""
+    settings = model.model_validate(values)
+    for key, value in values.items():
+        if isinstance(value, bool) and not isinstance(getattr(settings, key), bool):
+            raise ValueError(f"{key}: input should not be a boolean, but found {value}")
+    return settings
 
 
 def _student_and_space(
@@ -272,9 +290,11 @@ def _dimension(key: str, raw: object, model: type[BaseModel], origin: str) -> Di
         raise ConfigError(f"{origin}: space.{key}: {error}") from None
     for value in dimension.candidates():
         try:
-            model.model_validate({key: value})
+            _validated(model, {key: value})
         except ValidationError as error:
             raise ConfigError(f"{origin}: {_describe(error, 'space')}") from None
+        except ValueError as error:
+            raise ConfigError(f"{origin}: space.{error}") from None
     return dimension
 
 

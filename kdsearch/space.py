@@ -18,8 +18,13 @@ class Float:
     log: bool = False
 
     def candidates(self) -> tuple[Value, ...]:
-        """Values that stand for all: if a setting accepts these, it accepts every one."""
-        return (self.low, self.high)
+        """Values that stand for all: if a setting accepts these, it accepts every one.
+
+        Between the two ends stands a fraction, which a setting in whole numbers refuses.
+        """
+        fraction = math.floor(self.low) + 0.5
+        between = (fraction,) if self.low < fraction < self.high else ()
+        return (self.low, *between, self.high)
 
 
 @dataclass(frozen=True)
