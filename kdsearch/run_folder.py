@@ -97,14 +97,18 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
-            with lock:
-                yield
+            lock = FileLock(self.path / ".lock").acquire(timeout=0)
         except Timeout:
             raise RunError(
                 f"{self.path}: another search is running in this folder; wait for it, or "
                 "choose another --name"
             ) from None
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: cannot be written: {error.strerror or error}"
+            ) from None
+        with lock:
+            yield
 
     def write_config(self, config: dict[str, Any], flags: dict[str, Any]) -> None:
         """Keep the resolved configuration and the flags of the command line."""
@@ -118,11 +122,13 @@ class RunFolder:
             RunError: It is missing or damaged.
         """
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except FileNotFoundError:
             raise RunError(f"{path}: no such file") from None
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from None
+        if not isinstance(content, dict):
+            raise RunError(f"{path}: damaged: expected keys and values")
         return content
 
     def write_teacher(self, weights: State, description: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, err
             file.write(b"half of the new")
             raise error
 
-    with pytest.raises(type(error), match="no space left|pressed"):
+    with pytest.raises(type(error), match=r"no space left|pressed"):
         fail()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]
