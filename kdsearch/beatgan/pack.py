@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -148,6 +148,13 @@ class Pack:
             "discriminator_adam": self._players.discriminator_adam.take(k),
         }
 
+    def copies(self) -> list[Student]:
+        """All students as they are now, outside of any pack."""
+        return [
+            replace(student, rng=_same_state(student.rng), parts=self.take(student))
+            for student in self.students
+        ]
+
     def _step(self, rows: Tensor, x: Tensor) -> dict[str, Tensor]:
         terms = train_step(
             self._players,
@@ -219,6 +226,12 @@ def _players(architecture: Architecture, students: Sequence[Student], device: st
         StackedAdam(generator, lr, beta1),
         StackedAdam(discriminator, lr, beta1),
     )
+
+
+def _same_state(rng: torch.Generator) -> torch.Generator:
+    copy = torch.Generator()
+    copy.set_state(rng.get_state())
+    return copy
 
 
 @contextmanager

@@ -127,17 +127,14 @@ class BeatGanStack:
         """
         if not self._students:
             return {}
-        started = time.perf_counter()
-        pack = self._packed()
-        losses = pack.train_epoch(self._x)
-        scores = pack.scores(self._validation)
-        seconds = (time.perf_counter() - started) / len(pack.students)
-        outcomes: dict[int, EpochReport | Exception] = {
-            slot: self._outcome(student, losses[k], scores[:, k], seconds)
-            for k, (slot, student) in enumerate(sorted(self._students.items()))
-        }
+        pack, slots = self._packed(), sorted(self._students)
+        before = pack.copies() if len(slots) > 1 else []
+        outcomes = dict(zip(slots, self._epoch(pack), strict=True))
+        suspects = [k for k, slot in enumerate(slots) if _diverged(outcomes[slot])]
+        if len(suspects) > 1:
+            outcomes |= {slots[k]: self._epoch_alone(slots[k], before[k]) for k in suspects}
         for slot, outcome in outcomes.items():
-            if isinstance(outcome, Exception):
+            if _diverged(outcome):
                 self.take_out(slot)
         return outcomes
 
@@ -164,6 +161,29 @@ class BeatGanStack:
         parts = to_cpu(self._parts(self._student(slot)))
         discriminator = parts["discriminator"] if self._is_teacher else None
         return weights_state(self._architecture, parts["generator"], discriminator)
+
+    def _epoch(self, pack: Pack) -> list[EpochReport | Exception]:
+        started = time.perf_counter()
+        losses = pack.train_epoch(self._x)
+        scores = pack.scores(self._validation)
+        seconds = (time.perf_counter() - started) / len(pack.students)
+        return [
+            self._outcome(student, losses[k], scores[:, k], seconds)
+            for k, student in enumerate(pack.students)
+        ]
+
+    def _epoch_alone(self, slot: int, before: Student) -> EpochReport | Exception:
+        """Repeat an epoch in which several students of a pack diverged, for one of them.
+
+        No formula joins neighbours, but some grouped kernels do: oneDNN's in bfloat16 pad an
+        odd number of channels by reading the next student's and multiplying them by zero,
+        which is harmless until they are NaN. Whoever diverges alone has really diverged.
+        """
+        pack = Pack(self._architecture, [before], self._targets, self._compute)
+        (outcome,) = self._epoch(pack)
+        before.parts = pack.take(before)
+        self._students[slot] = before
+        return outcome
 
     def _packed(self) -> Pack:
         """The pack of exactly those that are in; built anew when somebody came or went."""
@@ -224,6 +244,10 @@ class BeatGanStack:
         if slot not in self._students:
             raise ValueError(f"slot {slot} is empty")
         return self._students[slot]
+
+
+def _diverged(outcome: EpochReport | Exception) -> bool:
+    return isinstance(outcome, Exception)
 
 
 def _structure(settings: NetworkSettings) -> dict[str, object]:

@@ -176,11 +176,12 @@ def test_settings_and_age_are_in_the_saved_state() -> None:
     assert state["generator_adam"]["step"] == 2 * 3  # 26 beats are three batches of 8
 
 
-def break_generator(stack: BeatGanStack, slot: int) -> None:
+def break_generator(stack: BeatGanStack, slot: int, **changes: object) -> None:
     state = stack.save(slot)
-    state["generator"]["decoder.main.15.weight"].fill_(torch.nan)
+    for value in state["generator"].values():
+        value.fill_(torch.nan)
     stack.take_out(slot)
-    stack.put_in(slot, student(), seed=slot, state=state)
+    stack.put_in(slot, student(**changes), seed=slot, state=state)
 
 
 @pytest.mark.usefixtures("steady_adam")
@@ -200,6 +201,42 @@ def test_a_diverging_student_fails_alone() -> None:
     with pytest.raises(ValueError, match="slot 1 is empty"):
         stack.save(1)
     assert sorted(stack.advance()) == [0, 2]
+
+
+@pytest.mark.usefixtures("steady_adam")
+def test_a_kernel_that_spreads_nan_costs_the_neighbours_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stack, sound = student_stack(3), student_stack(3)
+    for slot in range(3):
+        stack.put_in(slot, student(), seed=slot)
+        sound.put_in(slot, student(), seed=slot)
+    break_generator(stack, 1)
+    honest = pack.Pack.train_epoch
+
+    def spreading(self: pack.Pack, x: torch.Tensor) -> list[dict[str, float]]:
+        losses = honest(self, x)
+        broken = any(np.isnan(terms["generator"]) for terms in losses)
+        return [dict.fromkeys(terms, np.nan) if broken else terms for terms in losses]
+
+    monkeypatch.setattr(pack.Pack, "train_epoch", spreading)
+    for _ in range(2):
+        outcomes, expected = stack.advance(), sound.advance()
+        for slot in (0, 2):
+            assert close_to(report(outcomes[slot]), report(expected[slot]))
+    assert sorted(outcomes) == [0, 2]
+
+
+@pytest.mark.parametrize("width", [3, 4])
+def test_a_diverging_student_fails_alone_in_bf16(width: int) -> None:
+    # On CPUs with AVX512-BF16 an odd width makes a real kernel spread NaN.
+    data, compute = training_data(length=64), Compute("cpu", "bf16")
+    stack = student_stack(3, data, compute, width=width)
+    for slot in range(3):
+        stack.put_in(slot, student(width=width), seed=slot)
+    break_generator(stack, 1, width=width)
+    outcomes = stack.advance()
+    assert [isinstance(outcomes[slot], TrialDiverged) for slot in range(3)] == [0, 1, 0]
 
 
 def test_broken_validation_scores_are_a_divergence_too() -> None:
