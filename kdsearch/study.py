@@ -185,8 +185,9 @@ def read_records(path: Path) -> list[TrialRecord]:
     """
     if not path.is_file():
         raise RunError(f"{path}: no such file; the run has no study yet")
-    if path.stat().st_size == 0:
-        return []
+    with path.open("rb") as journal:
+        if not journal.readline().endswith(b"\n"):
+            return []  # A driver is about to begin it, or was killed at that moment.
     return [_record(trial) for trial in _open(path, writer=False).get_trials(deepcopy=False)]
 
 

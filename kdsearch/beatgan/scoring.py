@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kdsearch.beatgan.compute import autocast
 from kdsearch.beatgan.losses import beat_errors
 from kdsearch.beatgan.networks import (
     Architecture,
@@ -23,6 +22,7 @@ from kdsearch.beatgan.networks import (
     put_student,
 )
 from kdsearch.beatgan.tensors import from_numpy
+from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray
 from kdsearch.method import Compute, State
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdsearch.beatgan.compute import autocast
 from kdsearch.beatgan.losses import discriminator_loss, feature_matching, reconstruction
 from kdsearch.beatgan.networks import Discriminator, Generator
 from kdsearch.beatgan.optimiser import StackedAdam
+from kdsearch.compute import autocast
 from kdsearch.method import Compute
 
 Terms = dict[str, Tensor]

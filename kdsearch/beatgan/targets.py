@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdsearch.beatgan.compute import autocast
 from kdsearch.beatgan.losses import attention_map
 from kdsearch.beatgan.scoring import (
     BATCH,
@@ -19,6 +18,7 @@ from kdsearch.beatgan.scoring import (
 )
 from kdsearch.beatgan.settings import Target
 from kdsearch.beatgan.tensors import from_numpy
+from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray
 from kdsearch.method import Compute, State, Targets
 

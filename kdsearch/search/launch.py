@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from kdsearch.beatgan.compute import resolve_device, resolve_precision
+from kdsearch.compute import resolve_device, resolve_precision
 from kdsearch.config import Config, parse_config, read_yaml
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset, LabelledBeats
@@ -362,10 +363,12 @@ def describe_teacher(teacher: Teacher, dataset: Dataset) -> dict[str, Any]:
 
 
 def resolve_teacher_compute(config: Config) -> Compute:
-    """Where this machine trains the teacher; on a CPU with all its threads."""
+    """Where this machine trains the teacher; on a CPU with all its cores, unless
+    ``OMP_NUM_THREADS`` says otherwise."""
     device = resolve_device(config.resources.device)
     if device == "cpu":
-        torch.set_num_threads(tune_run.available_cpus())
+        threads = os.environ.get("OMP_NUM_THREADS") or tune_run.available_cpus()
+        torch.set_num_threads(int(threads))
     return Compute(device, resolve_precision(config.resources.precision, device))
 
 

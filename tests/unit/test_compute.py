@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdsearch.beatgan.compute import autocast, resolve_device, resolve_precision
+from kdsearch.compute import autocast, resolve_device, resolve_precision
 from kdsearch.errors import ConfigError
 from kdsearch.method import Compute
 

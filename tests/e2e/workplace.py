@@ -1,0 +1,133 @@
+"""Searches in subprocesses, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+
+SPACE = """
+method: faulty:FaultyBeatGan
+data:
+  source: simulated
+  simulated: {patients: 6, beats: 900}
+  train_limit: 128
+teacher: {width: 2, latent: 4, epochs: 2, lr: 1.0e-3}
+student: {width: 2, latent: 4, epochs: 5, target: score}
+space:
+  temperature: {loguniform: [0.5, 4]}
+  alpha: {loguniform: [1.0e-2, 1]}
+  w_adv: {uniform: [0.5, 5]}
+  lr: {loguniform: [1.0e-4, 5.0e-3]}
+search: {num_samples: 6, retries: 2}
+scheduler: {name: asha, grace_period: 1, reduction_factor: 3}
+resources: {device: cpu, precision: fp32}
+"""
+
+
+@dataclass
+class Workplace:
+    """A folder with a space file, its runs, a cache and a log of the epochs computed."""
+
+    path: Path
+    temporary: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def space(self) -> Path:
+        return self.path / "kd.yaml"
+
+    @property
+    def run(self) -> Path:
+        return self.path / "runs" / "kd"
+
+    def search(self, *flags: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a search to its end."""
+        return self.call("run_search.py", *self._flags(flags), **options)
+
+    def analyze(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        return self.call("analyze.py", str(self.run), *flags)
+
+    def call(
+        self, script: str, *flags: str, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
+        process = self._start(script, *flags)
+        out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        """Begin a search and come back at once."""
+        return self._start("run_search.py", *self._flags(flags))
+
+    def trials(self) -> list[dict[str, Any]]:
+        """The leaderboard as analyze.py prints it for programs."""
+        done = self.analyze("--format", "json")
+        assert done.returncode == 0, done.stderr
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
+        return rows
+
+    def epochs(self) -> Counter[tuple[int, int]]:
+        """How often each (trial, epoch) was computed; trial -1 is the teacher."""
+        lines = (self.path / "epochs.log").read_text().split("\n")[:-1]
+        return Counter((int(line.split()[0]), int(line.split()[1])) for line in lines)
+
+    def wait_for(self, what: Callable[[], bool], timeout: float = 120) -> None:
+        deadline = time.monotonic() + timeout
+        while not what():
+            assert time.monotonic() < deadline, "what the test waits for did not happen"
+            time.sleep(0.02)
+
+    def wait_for_epochs(self, count: int) -> None:
+        log = self.path / "epochs.log"
+        self.wait_for(lambda: log.exists() and log.read_text().count("\n") >= count)
+
+    def _flags(self, flags: tuple[str, ...]) -> list[str]:
+        return ["--space", str(self.space), "--runs-dir", str(self.run.parent), *flags]
+
+    def _start(self, script: str, *flags: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / script), *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            cwd=self.path,
+            env=self._environment(),
+        )
+        self.started.append(process)
+        return process
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "KDSEARCH_CACHE": str(self.path / "cache"),
+            "TMPDIR": str(self.temporary),
+            "PYTHONPATH": str(Path(__file__).parent),
+            "FAULTY_LOG": str(self.path / "epochs.log"),
+            **self.environment,
+        }
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """Kill a search and every process that it started, as a power cut would."""
+    root = psutil.Process(process.pid)
+    family = [root, *root.children(recursive=True)]
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
