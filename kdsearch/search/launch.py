@@ -259,7 +259,7 @@ class _Search:
                     trials=trials,
                     at_a_time=tune_run.concurrency(self._config, gpu),
                     gpu=gpu,
-                    scratch=self._folder.scratch,
+                    scratch=self._folder.scratch.resolve(),
                 )
 
     def _trial_compute(self, gpu: bool) -> Compute:

@@ -5,7 +5,8 @@ the environment, which Ray's workers inherit:
 
     FAULTY_LOG      a file that gets a line ``<trial> <epoch>`` for each epoch computed
     FAULTY_PAUSE_S  how long an epoch lasts at least
-    FAULTY_PLAN     JSON: {"<trial>": [kind, epoch, times]}; kinds raise, nan, exit, kill, memory
+    FAULTY_PLAN     JSON: {"<trial>": [kind, epoch, times]}, kind one of raise, nan,
+                    exit, kill, memory
 """
 
 from __future__ import annotations
