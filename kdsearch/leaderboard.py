@@ -67,7 +67,9 @@ def render(table: pd.DataFrame, form: Format) -> str:
     if form == "csv":
         return table.to_csv(index=False).rstrip("\n")
     if form == "json":
-        return json.dumps(json.loads(table.to_json(orient="records", double_precision=15)))
+        # Not `to_json`: it cuts a number off after fifteen decimal places.
+        plain = table.astype(object)
+        return json.dumps(plain.where(table.notna(), None).to_dict("records"))
     shown = _rounded(table)
     if form == "markdown":
         return _markdown(shown)
