@@ -63,8 +63,10 @@ def read_run(path: Path) -> Run:
     """
     folder = RunFolder.existing(path)
     config = read_yaml(folder.config_file)
-    if not isinstance(config, dict) or not isinstance(config.get("space"), dict):
-        raise RunError(f"{folder.config_file}: damaged: it has no section 'space'")
+    config = config if isinstance(config, dict) else {}
+    for section in ("student", "space", "search"):
+        if not isinstance(config.get(section), dict):
+            raise RunError(f"{folder.config_file}: damaged: it has no section '{section}'")
     metrics = folder.best / "metrics.json"
     return Run(
         folder=folder,
@@ -112,8 +114,9 @@ def summarise(
     table = _select(_table(runs), top=top, sort=sort, states=states)
     if form in ("csv", "json"):
         return render(table, form)
+    columns = list(table.columns)
     table = pd.concat([table.astype(object), *map(_teacher_row, runs)], ignore_index=True)
-    table = table[[c for c in table.columns if c != "reason" or table[c].astype(bool).any()]]
+    table = table[[c for c in columns if c != "reason" or table[c].astype(bool).any()]]
     heads = [_headline(run) for run in runs]
     tails = [_best(run) for run in runs]
     return "\n\n".join([*heads, render(table, form), *filter(None, tails)])
@@ -177,7 +180,7 @@ def _teacher_row(run: Run) -> pd.DataFrame:
         "seconds": run.teacher["seconds"],
         "reason": "",
     }
-    return pd.DataFrame([{key: row[key] for key in row if key != "run"}], dtype=object)
+    return pd.DataFrame([row], dtype=object)
 
 
 def _headline(run: Run) -> str:
