@@ -1,4 +1,4 @@
-"""Trials that crash, disks that fill, files that are damaged: a row or a line, never silence."""
+"""Trials that crash, disks that fill, files that break: a row or a line, never silence."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_full_disk_ends_the_search_and_room_lets_it_go_on(
                 file.write(b"x" * 4096)
         except OSError:
             pass
-    out, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert "No space left on device; make room and go on with --resume" in err
     assert "Traceback" not in err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -67,7 +66,9 @@ def check_promises(place: Workplace, before: dict[int, dict[str, Any]], *, kills
     assert {row["state"] for row in after.values()} <= {"completed", "stopped"}
     for number, row in before.items():
         if row["state"] != "running":
-            assert {**after[number], "rank": 0} == {**row, "rank": 0}, "a finished trial changed"
+            assert {**after[number], "rank": 0} == {**row, "rank": 0}, (
+                "a finished trial changed"
+            )
     computed = place.epochs()
     wanted = {(t, e) for t, row in after.items() for e in range(1, row["epochs"] + 1)}
     assert wanted <= set(computed)
@@ -108,7 +109,7 @@ def test_second_driver_is_refused(place: Workplace) -> None:
     second = place.search("--resume")
     assert second.returncode == 2
     assert "another search is running" in second.stderr
-    out, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     check_promises(place, {}, kills=0)
 
@@ -128,7 +129,7 @@ def test_torn_journal_and_stale_lock(killed: Workplace) -> None:
     before = {row["trial"]: row for row in killed.trials()}
     journal = killed.run / "study.journal"
     journal.write_bytes(journal.read_bytes() + b'{"op_code":6,"trial_id"')
-    os.symlink(journal, killed.run / "study.journal.lock")
+    (killed.run / "study.journal.lock").symlink_to(journal)
     assert {row["trial"]: row for row in killed.trials()} == before
     done = killed.search("--resume", timeout=60)
     assert done.returncode == 0, done.stderr
@@ -172,8 +173,7 @@ def test_checkpoints_torn_lost_and_ahead_of_the_report(killed: Workplace) -> Non
 def forget_last_report(journal: Path, number: int) -> None:
     """Make the last epoch of a trial one that was checkpointed but never reported."""
     lines = journal.read_bytes().splitlines(keepends=True)
-    report = f'"op_code":7,"worker_id"'.encode()
-    of_trial = f'"trial_id":{number},'.encode()
+    report, of_trial = b'"op_code":7,"worker_id"', b'"trial_id":%d,' % number
     for index in range(len(lines) - 1, -1, -1):
         if report in lines[index] and of_trial in lines[index]:
             del lines[index]

@@ -1,0 +1,91 @@
+"""Several Ray nodes on this machine: one is lost, one joins, one cannot see the run folder."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+from workplace import Workplace
+
+MIB = 2**20
+NODE = {"num_cpus": 1, "object_store_memory": 80 * MIB}
+
+
+@pytest.fixture
+def cluster(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without CPUs of its own and two workers of one CPU, with their own files."""
+    place.environment["FAULTY_PAUSE_S"] = "0.5"
+    for key, value in place._environment().items():
+        monkeypatch.setenv(key, value)
+    head = {**NODE, "num_cpus": 0, "temp_dir": str(place.temporary / "ray")}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
+def test_lost_node_and_new_node(place: Workplace, cluster: Any) -> None:
+    first, _second = cluster.add_node(**NODE), cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
+    process = place.start("--address", cluster.address)
+    place.wait_for_epochs(7)
+    cluster.remove_node(first, allow_graceful=False)
+    cluster.add_node(**NODE)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    rows = place.trials()
+    assert sorted(row["trial"] for row in rows) == list(range(6))
+    assert {row["state"] for row in rows} <= {"completed", "stopped"}
+    twice = sum(count - 1 for count in place.epochs().values())
+    assert twice <= 1, f"the lost trial went on from its checkpoint: {place.epochs()}"
+
+
+def test_no_cluster_at_the_address(place: Workplace) -> None:
+    done = place.search("--address", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert "no Ray cluster answers" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def blind_node(place: Workplace, cluster: Any) -> Iterator[None]:
+    """A node whose view of the runs folder is an empty disk."""
+    runs = place.run.parent
+    runs.mkdir()
+    ray = Path(sys.executable).with_name("ray")
+    script = (
+        f"mount -t tmpfs none {runs} && exec {ray} start --address={cluster.address} "
+        f"--num-cpus=1 --object-store-memory={80 * MIB} --block"
+    )
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here to give a node its own view of the disk")
+    node = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        family = psutil.Process(node.pid).children(recursive=True)
+        for process in [*family, psutil.Process(node.pid)]:
+            process.kill()
+        node.wait()
+
+
+@pytest.mark.usefixtures("blind_node")
+def test_run_folder_that_a_node_cannot_see(place: Workplace, cluster: Any) -> None:
+    cluster.wait_for_nodes()
+    place.wait_for(lambda: _alive(cluster) == 2, timeout=60)
+    done = place.search("--address", cluster.address)
+    assert done.returncode == 2, done.stderr
+    assert "cannot see this folder" in done.stderr
+    assert not list((place.run / "trials").glob("*")), "it says so before anything is trained"
+
+
+def _alive(cluster: Any) -> int:
+    return len([node for node in cluster.global_state.node_table() if node["Alive"]])
