@@ -299,10 +299,6 @@ def _dimension(key: str, raw: object, model: type[BaseModel], origin: str) -> Di
 
 
 def _check_together(config: Config) -> None:
-    if not config.searched():
-        raise ConfigError(
-            f"{config.origin}: space: every entry is fixed; search at least one of them"
-        )
     if config.scheduler.name == "asha" and config.scheduler.grace_period > config.max_epochs():
         raise ConfigError(
             f"{config.origin}: scheduler.grace_period: must not exceed the students' epochs, "
