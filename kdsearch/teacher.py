@@ -193,6 +193,8 @@ def _read(entry: Path, name: str) -> Teacher | None:
     try:
         description = json.loads((entry / "teacher.json").read_text())
         history = [EpochReport(**report) for report in description["history"]]
+        if not history:
+            raise ValueError("its history is empty")
         weights = load_state(entry / "model.pt")
     except FileNotFoundError:
         return None
