@@ -18,7 +18,7 @@ from kdsearch.method import Method
 from kdsearch.space import Dimension, Fixed, Value, parse_dimension, to_yaml
 
 REQUIRED_SECTIONS = ("data", "teacher", "student", "space", "search")
-OPTIONAL_SECTIONS = ("scheduler", "resources")
+OPTIONAL_SECTIONS = ("scheduler", "confirm", "resources")
 REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
 
 Count = Annotated[int, Field(ge=1)]
@@ -63,6 +63,15 @@ class SchedulerSettings(Section):
     """One of so many trials passes a rung; rungs lie so many times apart."""
 
 
+class ConfirmSettings(Section):
+    """The best trials, trained again with new seeds beside their controls."""
+
+    top: Annotated[int, Field(ge=0)] = 2
+    """How many of the best trials; 0 leaves the confirmation out."""
+    seeds: Count = 3
+    """How often each is trained anew."""
+
+
 class ResourceSettings(Section):
     """What a trial runs on."""
 
@@ -97,6 +106,7 @@ class Config:
     space: Mapping[str, Dimension]
     search: SearchSettings
     scheduler: SchedulerSettings
+    confirm: ConfirmSettings
     resources: ResourceSettings
 
     def student_settings(self, searched: Mapping[str, Value]) -> BaseModel:
@@ -140,6 +150,7 @@ class Config:
             "space": {key: to_yaml(dimension) for key, dimension in self.space.items()},
             "search": self.search.model_dump(mode="json"),
             "scheduler": self.scheduler.model_dump(mode="json"),
+            "confirm": self.confirm.model_dump(mode="json"),
             "resources": self.resources.model_dump(mode="json"),
         }
 
@@ -175,6 +186,7 @@ def parse_config(raw: object, origin: str) -> Config:
         space=space,
         search=_section(SearchSettings, raw, "search", origin),
         scheduler=_section(SchedulerSettings, raw, "scheduler", origin),
+        confirm=_section(ConfirmSettings, raw, "confirm", origin),
         resources=_section(ResourceSettings, raw, "resources", origin),
     )
     _check_together(config)

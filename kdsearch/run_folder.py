@@ -9,6 +9,8 @@ runs/<name>/
   search.log         what was logged
   trials/<number>/   trial.json (parameters and fate, a second source beside the study),
                      metrics.jsonl, last.pt (to go on) and best.pt (to score with)
+  confirm/<name>/<seed>/  metrics.jsonl, scores.npz and result.json of a configuration that
+                     was trained again
   best/              model.pt, config.yaml, metrics.json: what a user takes away
 """
 
@@ -17,17 +19,27 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from kdsearch.errors import ConfigError, RunError
-from kdsearch.files import DamagedFile, load_state, save_state, write_json, write_text
+from kdsearch.files import (
+    DamagedFile,
+    load_state,
+    save_state,
+    whole_file,
+    write_json,
+    write_text,
+)
 from kdsearch.method import EpochReport, State
 from kdsearch.space import Value
 
@@ -52,6 +64,7 @@ class RunFolder:
         self.log_file = path / "search.log"
         self.trials = path / "trials"
         self.best = path / "best"
+        self.confirmations = path / "confirm"
         self.scratch = path / ".tune"
         self._generation_file = path / ".generation"
         self._temporary_file = path / ".temporary"
@@ -187,7 +200,12 @@ class RunFolder:
 
     def trial(self, number: int, generation: int | None = None) -> TrialFolder:
         """The folder of one trial; writing to it needs the driver's generation."""
-        return TrialFolder(self, number, generation)
+        return TrialFolder(self, self.trials / str(number), generation)
+
+    def confirmation(self, name: str, seed: int, generation: int | None = None) -> Confirmation:
+        """The folder of one configuration trained again with one seed."""
+        path = self.confirmations / name / str(seed)
+        return Confirmation(path, TrialFolder(self, path, generation))
 
 
 @dataclass(frozen=True)
@@ -221,9 +239,9 @@ class Note:
 class TrialFolder:
     """What one trial leaves on disk: its epochs, where to go on, and its best weights."""
 
-    def __init__(self, run: RunFolder, number: int, generation: int | None) -> None:
+    def __init__(self, run: RunFolder, path: Path, generation: int | None) -> None:
         """Name a trial's folder; nothing is read or created."""
-        self.path = run.trials / str(number)
+        self.path = path
         self.error_file = self.path / "error.txt"
         self.best_file = self.path / "best.pt"
         self._last_file = self.path / "last.pt"
@@ -329,6 +347,48 @@ class TrialFolder:
     def _check_generation(self) -> None:
         if self._generation is not None and self._run._generation() != self._generation:
             raise Superseded(f"{self._run.path}: a newer search has taken over this run")
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """One configuration trained again with one seed.
+
+    Attributes:
+        training: Its epochs and where to go on, as of a trial.
+    """
+
+    path: Path
+    training: TrialFolder
+
+    def result(self) -> dict[str, Any] | None:
+        """What came of it; None while it is not finished."""
+        try:
+            result: dict[str, Any] = json.loads((self.path / "result.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return result
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Keep what came of it; written last, it stands for the scores as well."""
+        write_json(self.path / "result.json", result)
+
+    def scores(self) -> dict[str, NDArray[np.float32]]:
+        """Scores of the validation and the test beats, each of shape (n,).
+
+        Raises:
+            RunError: They are missing or damaged.
+        """
+        path = self.path / "scores.npz"
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in ("validation", "test")}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None
+
+    def write_scores(self, scores: dict[str, NDArray[np.float32]]) -> None:
+        """Keep the scores."""
+        with whole_file(self.path / "scores.npz") as file:
+            np.savez_compressed(file, **scores)  # type: ignore[arg-type]
 
 
 def _parse(line: bytes) -> EpochReport | None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from pydantic import BaseModel
 from ray import tune
 
 from kdsearch.config import Config
 from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
-from kdsearch.method import Compute, EpochReport, Stack, State, Targets
+from kdsearch.method import Compute, Stack, State, Targets
 from kdsearch.run_folder import RunFolder, Superseded, TrialFolder
+from kdsearch.search.training import Training
 
 # Keys of a result, read by the scheduler and the progress line.
 EPOCH, EPOCHS, VAL_AUC, SECONDS = "epoch", "epochs", "val_auc", "seconds"
@@ -57,7 +59,7 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
     """
     folder = RunFolder(inputs.run).trial(trial["number"], inputs.generation)
     try:
-        _Trial(trial, inputs, folder).run()
+        _train(trial, inputs, folder)
     except TrialDiverged as diverged:
         tune.report({FAILURE: str(diverged), EPOCH: 0, VAL_AUC: float("nan")})
     except Superseded:
@@ -70,59 +72,44 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
         raise
 
 
-class _Trial:
-    def __init__(self, trial: dict[str, Any], inputs: TrialInputs, folder: TrialFolder) -> None:
-        torch.set_num_threads(inputs.threads)
-        self._folder = folder
-        self._settings = inputs.config.student_settings(trial["params"])
-        self._epochs = int(cast("Any", self._settings).epochs)
-        self._history: list[EpochReport] = []
-        self._stack = self._begin(trial["number"], inputs)
+def _train(trial: dict[str, Any], inputs: TrialInputs, folder: TrialFolder) -> None:
+    training = _begin(trial, inputs, folder)
+    for epoch in range(1, len(training.history) + 1):
+        _report(training, epoch)
+    while not training.done:
+        training.advance()
+        _report(training, len(training.history))
 
-    def _begin(self, number: int, inputs: TrialInputs) -> Stack:
-        stack = inputs.config.method.student_stack(
-            self._settings,
-            1,
-            data=inputs.data,
-            teacher=inputs.teacher,
-            targets=inputs.targets,
-            compute=inputs.compute,
-        )
-        checkpoint = self._folder.checkpoint()
-        state = None if checkpoint is None else checkpoint.state
-        self._history = [] if checkpoint is None else checkpoint.history
-        stack.put_in(0, self._settings, seed=trial_seed(inputs.config, number), state=state)
-        return stack
 
-    def run(self) -> None:
-        for index in range(len(self._history)):
-            self._report(self._history[: index + 1])
-        while len(self._history) < self._epochs:
-            self._history = [*self._history, self._advance()]
-            self._report(self._history)
+def _begin(trial: dict[str, Any], inputs: TrialInputs, folder: TrialFolder) -> Training:
+    settings = inputs.config.student_settings(trial["params"])
+    seed = trial_seed(inputs.config, trial["number"])
+    return Training(student_stack(settings, inputs), settings, seed=seed, folder=folder)
 
-    def _advance(self) -> EpochReport:
-        report = self._stack.advance()[0]
-        if isinstance(report, Exception):
-            raise report
-        improved = all(report.val_auc > earlier.val_auc for earlier in self._history)
-        self._folder.write(
-            report,
-            self._history,
-            self._stack.save(0),
-            best=self._stack.weights(0) if improved else None,
-        )
-        return report
 
-    def _report(self, history: list[EpochReport]) -> None:
-        tune.report(
-            {
-                EPOCH: len(history),
-                EPOCHS: self._epochs,
-                VAL_AUC: max(report.val_auc for report in history),
-                SECONDS: sum(report.seconds for report in history),
-            }
-        )
+def student_stack(settings: BaseModel, inputs: TrialInputs) -> Stack:
+    """An empty stack of one slot for a student with these settings."""
+    torch.set_num_threads(inputs.threads)
+    return inputs.config.method.student_stack(
+        settings,
+        1,
+        data=inputs.data,
+        teacher=inputs.teacher,
+        targets=inputs.targets,
+        compute=inputs.compute,
+    )
+
+
+def _report(training: Training, epoch: int) -> None:
+    history = training.history[:epoch]
+    tune.report(
+        {
+            EPOCH: epoch,
+            EPOCHS: training.epochs,
+            VAL_AUC: max(report.val_auc for report in history),
+            SECONDS: sum(report.seconds for report in history),
+        }
+    )
 
 
 def trial_seed(config: Config, number: int) -> int:
