@@ -56,8 +56,15 @@ def _guarded(command: Callable[[], int]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
+
+
+def _print(text: str) -> None:
+    """Print to a reader who may have seen enough, as ``head`` has after ten lines."""
+    try:
+        print(text, flush=True)
     except BrokenPipeError:
-        os._exit(0)
+        # Python flushes once more at its end, and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _search_parser() -> argparse.ArgumentParser:
@@ -155,7 +162,8 @@ def _with_flags(space: Path, flags: dict[str, Any]) -> Any:
     for name in ("num_samples", "max_concurrent", "time_budget", "seed"):
         if name in flags:
             changed["search"][names.get(name, name)] = flags[name]
-    return parse_config(changed, f"{space} with --{', --'.join(flags)}".replace("_", "-"))
+    given = ", ".join(f"--{name}" for name in flags).replace("_", "-")
+    return parse_config(changed, f"{space} with {given}")
 
 
 def _dry_run(config: Any) -> int:
@@ -165,7 +173,7 @@ def _dry_run(config: Any) -> int:
 
     dataset = load_dataset(config.data, cache_dir())
     compute = resolve_teacher_compute(config)
-    print(describe_plan(config, dataset, compute, cache_dir()))
+    _print(describe_plan(config, dataset, compute, cache_dir()))
     return 0
 
 
@@ -179,5 +187,5 @@ def _analyze(options: argparse.Namespace) -> int:
         states=options.state,
         form=options.format,
     )
-    print(text)
+    _print(text)
     return 0
