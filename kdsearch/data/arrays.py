@@ -33,16 +33,16 @@ def load_npz(path: Path, leads: int) -> Beats:
     Raises:
         DataError: The file is not of this form, or a value is NaN or infinite.
     """
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     for name in ("x", "y"):
         if name not in arrays:
             found = ", ".join(sorted(arrays)) or "none"
             raise DataError(f"{path}: no array '{name}' in it (found: {found})")
     x = _check_beats(arrays["x"], leads, f"{path}: x")
-    classes = _read_classes(arrays["y"], len(x), f"{path}: y")
+    classes = read_classes(arrays["y"], len(x), f"{path}: y")
     record = arrays.get("record")
     if record is not None:
-        record = _read_records(record, len(x), f"{path}: record")
+        record = read_records(record, len(x), f"{path}: record")
     _check_both_kinds(classes, path)
     return _beats(x, classes, record, path)
 
@@ -92,7 +92,12 @@ def _beats(x: FloatArray, classes: TextArray, record: TextArray | None, path: Pa
     )
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of an .npz file.
+
+    Raises:
+        DataError: It is none, or holds pickles.
+    """
     try:
         # Pickles can run any code when they are read, so they are never allowed.
         archive = np.load(path, allow_pickle=False)
@@ -152,7 +157,12 @@ def _as_float32(x: NDArray[Any], where: str) -> FloatArray:
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
-def _read_classes(y: NDArray[Any], beats: int, where: str) -> TextArray:
+def read_classes(y: NDArray[Any], beats: int, where: str) -> TextArray:
+    """Labels 0 and 1 or names as classes, of which ``"N"`` is normal, shape (n,).
+
+    Raises:
+        DataError: They are of another form, or not as many as the beats.
+    """
     if y.shape != (beats,):
         raise DataError(
             f"{where}: expected one label for each of {beats} beats, found {y.shape}"
@@ -178,7 +188,12 @@ def _read_names(y: NDArray[Any], where: str) -> TextArray:
     return np.where(normal, NORMAL, names)
 
 
-def _read_records(record: NDArray[Any], beats: int, where: str) -> TextArray:
+def read_records(record: NDArray[Any], beats: int, where: str) -> TextArray:
+    """The record of each beat as text, shape (n,).
+
+    Raises:
+        DataError: It is of another form, or not one for each beat.
+    """
     if record.shape != (beats,) or record.dtype.kind not in "iuU":
         raise DataError(
             f"{where}: expected a number or a text for each of {beats} beats, "

@@ -20,6 +20,25 @@ LENGTH_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
+class Cutting:
+    """How beats were cut from a recording: whoever scores a new one has to do the same.
+
+    Attributes:
+        sampling_rate_hz: Of the beats; recordings at other rates are resampled to it.
+        band_hz: Edges of the band-pass filter, applied forwards and backwards.
+        filter_order: Its order, as a finite impulse response at that rate.
+        samples_before: Samples of a beat before its R peak.
+        first_lead: Name of the first lead, or None where it is not the same everywhere.
+    """
+
+    sampling_rate_hz: float
+    band_hz: tuple[float, float]
+    filter_order: int
+    samples_before: int
+    first_lead: str | None = None
+
+
+@dataclass(frozen=True)
 class Beats:
     """All the beats of one source, as cut: neither normalised nor split.
 
@@ -31,6 +50,7 @@ class Beats:
         fingerprint: SHA-256 over what determines the arrays.
         description: One line for people, for example ``"MIT-BIH, 44 records, 97,568 beats"``.
         simulated: True for generated beats, which prove nothing about real ones.
+        cutting: How they were cut, or None where somebody else did and nobody knows.
     """
 
     x: FloatArray
@@ -39,6 +59,7 @@ class Beats:
     fingerprint: str
     description: str
     simulated: bool = False
+    cutting: Cutting | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +112,8 @@ class Dataset:
         fingerprint: SHA-256 of source, split, leads, augmentation and limits.
         description: One line for people.
         simulated: True for generated beats.
+        length: Samples of a beat before it was padded.
+        cutting: As of the `Beats`.
     """
 
     training: TrainingData
@@ -98,6 +121,8 @@ class Dataset:
     fingerprint: str
     description: str
     simulated: bool
+    length: int
+    cutting: Cutting | None = None
 
 
 def normalise(x: FloatArray) -> FloatArray:

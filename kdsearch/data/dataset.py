@@ -71,6 +71,8 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
         fingerprint=_fingerprint(beats, settings),
         description=_describe(beats, settings, len(rows.train), validation, test),
         simulated=beats.simulated,
+        length=beats.x.shape[2],
+        cutting=beats.cutting,
     )
 
 

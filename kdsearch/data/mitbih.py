@@ -23,7 +23,16 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from kdsearch.data.beats import AAMI_CLASSES, NORMAL, Beats, BoolArray, FloatArray, IndexArray
+from kdsearch.data.beats import (
+    AAMI_CLASSES,
+    NORMAL,
+    Beats,
+    BoolArray,
+    Cutting,
+    FloatArray,
+    IndexArray,
+    TextArray,
+)
 from kdsearch.data.cache import cached_arrays, sha256_of_files
 from kdsearch.data.progress import show_progress
 from kdsearch.errors import DataError
@@ -41,6 +50,7 @@ R_PEAK_TOLERANCE_S = 0.05
 NEAREST_R_PEAK_SAMPLES = 10
 FIRST_LEAD = "MLII"
 LEADS_KEPT = 2
+CUTTING = Cutting(SAMPLING_RATE_HZ, BAND_HZ, FILTER_ORDER, SAMPLES_BEFORE)
 
 SYMBOLS = {
     "N": ("N", "L", "R"),
@@ -117,6 +127,7 @@ def load(folder: Path, leads: int, cache: Path) -> Beats:
         record=arrays["record"],
         fingerprint=key,
         description=_describe(headers, len(arrays["x"])),
+        cutting=replace(CUTTING, first_lead=_common_first_lead(headers)),
     )
 
 
@@ -135,8 +146,13 @@ def record_names(folder: Path) -> list[str]:
     return names
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, annotated: bool = True, first_lead: str = FIRST_LEAD) -> Header:
     """Read NAME.hea and see that the files that belong to it are there.
+
+    Args:
+        path: Path of the record without extension.
+        annotated: Whether it must have annotations, NAME.atr.
+        first_lead: The lead that is used first where the record has it.
 
     Raises:
         DataError: The header cannot be read, or a file is missing.
@@ -157,16 +173,22 @@ def read_header(path: Path) -> Header:
         )
     except UNREADABLE as error:
         raise DataError(f"{file}: not a readable WFDB header ({_reason(error)})") from None
-    for needed in (*result.signal_files, path.name + ".atr"):
+    annotations = (f"{path.name}.atr",) if annotated else ()
+    for needed in (*result.signal_files, *annotations):
         if not (path.parent / needed).is_file():
             raise DataError(f"{path.parent / needed}: missing, but {file.name} is there")
-    return _first_lead_first(result)
+    return _reordered(result, first_lead)
 
 
-def _first_lead_first(header: Header) -> Header:
-    first = header.leads.index(FIRST_LEAD) if FIRST_LEAD in header.leads else 0
+def _reordered(header: Header, first_lead: str) -> Header:
+    first = header.leads.index(first_lead) if first_lead in header.leads else 0
     order = (first, *(i for i in range(len(header.leads)) if i != first))
     return replace(header, leads=tuple(header.leads[i] for i in order), order=order)
+
+
+def _common_first_lead(headers: Sequence[Header]) -> str | None:
+    names = {header.leads[0] for header in headers}
+    return names.pop() if len(names) == 1 else None
 
 
 def _leads_kept(headers: Sequence[Header], asked: int) -> int:
@@ -272,7 +294,7 @@ def _cut_all(headers: Sequence[Header], leads: int) -> Mapping[str, NDArray[Any]
     }
 
 
-def cut_record(header: Header, leads: int) -> tuple[FloatArray, NDArray[np.str_]]:
+def cut_record(header: Header, leads: int) -> tuple[FloatArray, TextArray]:
     """Filter one record and cut a window around each annotated beat.
 
     Args:
@@ -285,20 +307,45 @@ def cut_record(header: Header, leads: int) -> tuple[FloatArray, NDArray[np.str_]
     Raises:
         DataError: The signal or the annotations cannot be read, hold NaN or no beat.
     """
-    signal = band_pass(_read_signal(header, leads))
-    position, classes = _read_annotations(header)
-    inside = (position >= SAMPLES_BEFORE) & (position + SAMPLES_AFTER < signal.shape[1])
+    signal = band_pass(read_signal(header, leads))
+    position, classes = read_annotations(header)
+    inside = inside_record(position, signal)
     position, classes = position[inside], classes[inside]
     if signal.shape[1] > 0 and len(position):
         # BeatGAN trusts a normal label only where a detector sees a beat as well.
         kept = (classes != NORMAL) | _near_an_r_peak(position, signal[0])
         position, classes = position[kept], classes[kept]
+    return windows(signal, position), classes
+
+
+def inside_record(position: IndexArray, signal: NDArray[np.float64]) -> BoolArray:
+    """Which beats have all their samples, shape (n,)."""
+    return np.asarray(
+        (position >= SAMPLES_BEFORE) & (position + SAMPLES_AFTER < signal.shape[1])
+    )
+
+
+def windows(signal: NDArray[np.float64], position: IndexArray) -> FloatArray:
+    """Cut a window around each beat, all of them `inside_record`.
+
+    Args:
+        signal: Filtered leads, shape (leads, samples).
+        position: Sample of each beat, shape (n,).
+
+    Returns:
+        Shape (n, leads, 320), float32.
+    """
     window = position[:, None] + np.arange(-SAMPLES_BEFORE, SAMPLES_AFTER)
     beats = signal[:, window].transpose(1, 0, 2)
-    return np.ascontiguousarray(beats, dtype=np.float32), classes
+    return np.ascontiguousarray(beats, dtype=np.float32)
 
 
-def _read_signal(header: Header, leads: int) -> NDArray[np.float64]:
+def read_signal(header: Header, leads: int) -> NDArray[np.float64]:
+    """The first leads of a record in mV at 360 Hz, not filtered, shape (leads, samples).
+
+    Raises:
+        DataError: The signal cannot be read, is truncated or holds NaN.
+    """
     import wfdb  # noqa: PLC0415
 
     file = header.path.parent / header.signal_files[0]
@@ -330,7 +377,12 @@ def _resample(signal: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64
     return np.asarray(resample_poly(signal, ratio.numerator, ratio.denominator, axis=1))
 
 
-def _read_annotations(header: Header) -> tuple[IndexArray, NDArray[np.str_]]:
+def read_annotations(header: Header) -> tuple[IndexArray, TextArray]:
+    """The annotated beats of a record: their samples at 360 Hz and AAMI classes, shape (n,).
+
+    Raises:
+        DataError: The annotations cannot be read, or none of them is a beat.
+    """
     import wfdb  # noqa: PLC0415
 
     file = f"{header.path}.atr"
@@ -366,7 +418,7 @@ def band_pass(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _near_an_r_peak(position: IndexArray, lead: NDArray[np.float64]) -> BoolArray:
-    peaks = _r_peaks(lead)
+    peaks = r_peaks(lead)
     if len(peaks) == 0:
         return np.zeros(len(position), dtype=np.bool_)
     right = np.searchsorted(peaks, position).clip(max=len(peaks) - 1)
@@ -375,7 +427,8 @@ def _near_an_r_peak(position: IndexArray, lead: NDArray[np.float64]) -> BoolArra
     return np.asarray(distance < NEAREST_R_PEAK_SAMPLES)
 
 
-def _r_peaks(lead: NDArray[np.float64]) -> IndexArray:
+def r_peaks(lead: NDArray[np.float64]) -> IndexArray:
+    """R peaks of a filtered lead at 360 Hz by Hamilton's segmenter, corrected, shape (n,)."""
     from biosppy.signals import ecg  # noqa: PLC0415
 
     found = ecg.hamilton_segmenter(lead, SAMPLING_RATE_HZ)["rpeaks"]

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import NORMAL, Beats, FloatArray, IndexArray, TextArray
-from kdsearch.data.mitbih import SAMPLES_AFTER, SAMPLES_BEFORE, SAMPLING_RATE_HZ, band_pass
+from kdsearch.data.mitbih import (
+    CUTTING,
+    SAMPLES_AFTER,
+    SAMPLES_BEFORE,
+    SAMPLING_RATE_HZ,
+    band_pass,
+)
 from kdsearch.data.randomness import Purpose, generator
 from kdsearch.data.settings import SimulatedSettings
 
@@ -91,6 +97,7 @@ def simulate(settings: SimulatedSettings, seed: int) -> Beats:
         fingerprint=hashlib.sha256(recipe.encode()).hexdigest(),
         description=f"simulated ECG, {settings.patients} patients, {len(x):,} beats",
         simulated=True,
+        cutting=CUTTING,
     )
 
 

@@ -71,7 +71,7 @@ def tiny_dataset(fingerprint: str = "f" * 64, seed: int = 0) -> Dataset:
     x[abnormal] = normalise(noise)
     beats = LabelledBeats(x, abnormal, np.where(abnormal, "V", "N"), None)
     training = TrainingData(waves(24, seed + 2), beats)
-    return Dataset(training, beats, fingerprint, "made-up waves", simulated=True)
+    return Dataset(training, beats, fingerprint, "made-up waves", simulated=True, length=32)
 
 
 def tiny_teacher(**changes: object) -> TeacherSettings:
