@@ -174,12 +174,12 @@ def test_the_best_configuration_can_be_pasted_into_a_space_file():
     config = parse_config(space_file(), "kd.yaml")
     params = {"temperature": 1.2345678901234567e-05, "alpha": 0.25, "w_adv": 3.0}
     pasted = config.as_dict() | yaml.safe_load(best_yaml(config.as_dict(), params))
-    expected = config.student_settings(params)
+    again = parse_config(pasted, "pasted.yaml")
+    assert again.student_settings({}) == config.student_settings(params)
     for key, value in params.items():
-        # One setting is opened again, since a search of nothing is refused.
-        reopened = pasted["space"] | {key: config.as_dict()["space"][key]}
-        again = parse_config(pasted | {"space": reopened}, "pasted.yaml")
-        assert again.student_settings({key: value}) == expected
+        opened = pasted["space"] | {key: config.as_dict()["space"][key]}
+        again = parse_config(pasted | {"space": opened}, "pasted.yaml")
+        assert again.student_settings({key: value}) == config.student_settings(params)
 
 
 def test_a_space_without_a_word_column_needs_none():
