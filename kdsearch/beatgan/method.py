@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kdsearch.beatgan.networks import Architecture, require_same_architecture
-from kdsearch.beatgan.scoring import load_generator, score
+from kdsearch.beatgan.scoring import ScoringNetwork, load_generator, reconstruct, score
 from kdsearch.beatgan.settings import NetworkSettings, StudentSettings, TeacherSettings
 from kdsearch.beatgan.stack import PER_STUDENT, BeatGanStack
 from kdsearch.beatgan.targets import teacher_targets
@@ -80,6 +80,16 @@ class BeatGan:
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
         """Mean squared error of each beat's reconstruction, shape (n,)."""
         return score(load_generator(weights, compute), x, compute)
+
+    def reconstruct(
+        self, weights: State, x: FloatArray, compute: Compute
+    ) -> NDArray[np.float32]:
+        """What the generator makes of normalised and padded beats, of their shape."""
+        return reconstruct(weights, x, compute)
+
+    def scoring_network(self, weights: State) -> ScoringNetwork:
+        """Scores and reconstructions as one network on the CPU, for export."""
+        return ScoringNetwork(load_generator(weights, Compute("cpu", "fp32"))).eval()
 
 
 def _networks(settings: NetworkSettings) -> Architecture:

@@ -107,6 +107,19 @@ def check_values(
             )
 
 
+class ScoringNetwork(nn.Module):
+    """A generator and the mean squared error that it leaves of each beat, in one graph."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map beats (n, leads, length) to scores (n,) and their reconstructions."""
+        fake = self.generator(x)
+        return beat_errors(x.unsqueeze(1), fake.unsqueeze(1)).squeeze(1), fake
+
+
 def score(
     generator: nn.Module, x: FloatArray, compute: Compute, *, batch: int = BATCH
 ) -> NDArray[np.float32]:

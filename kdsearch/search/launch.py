@@ -29,6 +29,7 @@ from kdsearch.search.bridge import Ledger, StudyScheduler, StudySearcher
 from kdsearch.search.progress import SearchProgress, duration, teacher_progress
 from kdsearch.search.rungs import Rungs
 from kdsearch.search.trainable import TrialInputs
+from kdsearch.student import COMPUTE, describe_student
 from kdsearch.study import Study, TrialRecord
 from kdsearch.teacher import Teacher, TeacherCache
 
@@ -300,17 +301,22 @@ class _Search:
             self._say(f"{left} trials are left; go on with --resume")
             return
         weights = self._folder.trial(best.number).best_weights()
-        metrics = {
+        metrics: dict[str, Any] = {
             "trial": best.number,
             "data": {"description": dataset.description, "simulated": dataset.simulated},
-            "student": self._measure(weights, dataset, compute),
+            # As it will be used, wherever that is; its threshold belongs to these scores.
+            "student": self._measure(weights, dataset, COMPUTE),
             "teacher": self._measure(teacher.weights, dataset, compute),
         }
-        settings = self._config.student_settings(best.params).model_dump(mode="json")
-        config = {"method": self._config.method.name, "student": settings}
+        card = describe_student(
+            self._config,
+            self._config.student_settings(best.params),
+            dataset,
+            metrics["student"]["validation"]["confusion.threshold"],
+        )
         description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
         self._folder.write_teacher(teacher.weights, description)
-        self._folder.write_best(weights, config, metrics)
+        self._folder.write_best(weights, card, metrics)
 
     def _measure(self, weights: State, dataset: Dataset, compute: Compute) -> dict[str, Any]:
         def scores(beats: LabelledBeats) -> Any:
