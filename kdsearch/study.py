@@ -203,10 +203,19 @@ def write_study(
     beside.unlink(missing_ok=True)
     study = _open(beside, writer=True)
     for record in records:
-        study.add_trial(_frozen(record, space))
+        study.add_trial(_frozen_or_lost(record, space))
     if path.exists():
         path.replace(path.with_name(f"{path.name}.damaged"))
     beside.replace(path)
+
+
+def _frozen_or_lost(record: TrialRecord, space: Mapping[str, Dimension]) -> FrozenTrial:
+    """The trial as Optuna keeps it; a record that contradicts itself is a failed trial."""
+    try:
+        return _frozen(record, space)
+    except (ValueError, TypeError) as error:
+        reason = f"lost together with the study: {error}"
+        return _frozen(TrialRecord(record.number, "failed", {}, reason=reason), space)
 
 
 def _frozen(record: TrialRecord, space: Mapping[str, Dimension]) -> FrozenTrial:

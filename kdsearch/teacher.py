@@ -58,7 +58,7 @@ def fingerprint(method: Method, settings: BaseModel, dataset: Dataset, compute: 
     """Name a teacher by everything that determines its weights."""
     identity = {
         "recipe": RECIPE,
-        "method": method.name,
+        "method": f"{type(method).__module__}:{type(method).__qualname__}",
         "settings": settings.model_dump(mode="json"),
         "data": dataset.fingerprint,
         "precision": compute.precision,
@@ -115,8 +115,8 @@ class TeacherCache:
         compute: Compute,
     ) -> Targets:
         """What the students are taught, calculated once and kept beside the teacher."""
-        kinds = sorted({str(cast("Any", student).target) for student in students})
-        path = self._folder / teacher.fingerprint / f"targets-{'-'.join(kinds)}.pt"
+        name = _name_of_targets(method, students)
+        path = self._folder / teacher.fingerprint / f"targets-{name}.pt"
         try:
             return {key: _array(value) for key, value in load_state(path).items()}
         except (FileNotFoundError, DamagedFile):
@@ -126,6 +126,15 @@ class TeacherCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_state(path, {key: torch.tensor(value) for key, value in targets.items()})
         return targets
+
+
+def _name_of_targets(method: Method, students: Sequence[BaseModel]) -> str:
+    """Students that differ in scalars alone are taught the same."""
+    shared = {
+        student.model_dump_json(exclude=set(method.per_student), exclude_none=False)
+        for student in students
+    }
+    return hashlib.sha256("\n".join(sorted(shared)).encode()).hexdigest()[:16]
 
 
 def _array(tensor: Any) -> NDArray[np.float32]:

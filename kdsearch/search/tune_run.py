@@ -97,7 +97,8 @@ def cluster(
         except (ConnectionError, ValueError, TimeoutError) as error:
             raise UserError(f"--address {address}: no Ray cluster answers: {error}") from None
         try:
-            yield
+            with signals_raise():
+                yield
         finally:
             ray.shutdown()
         return
@@ -111,7 +112,9 @@ def cluster(
             _temp_dir=temporary,
             **quiet,
         )
-        yield
+        # Again: starting Ray put its own handler of SIGTERM in the place of ours.
+        with signals_raise():
+            yield
     finally:
         ray.shutdown()
         shutil.rmtree(temporary, ignore_errors=True)
