@@ -70,8 +70,9 @@ def search(request: Request) -> list[TrialRecord]:
     """
     folder = request.folder
     check_resume(request)
-    with folder.lock(), tune_run.signals_raise(), _logging_to(folder.log_file):
-        return _Search(request).run()
+    signals = tune_run.Signals()
+    with folder.lock(), signals.caught(), _logging_to(folder.log_file):
+        return _Search(request, signals).run()
 
 
 def check_resume(request: Request) -> None:
@@ -141,7 +142,8 @@ def _identity(config: Config) -> dict[str, Any]:
 
 
 class _Search:
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, signals: tune_run.Signals) -> None:
+        self._signals = signals
         self._config = request.config
         self._folder = request.folder
         self._console = request.console
@@ -248,7 +250,11 @@ class _Search:
             rungs.refill(earlier)
         inputs = self._inputs(dataset, teacher, compute)
         with tune_run.cluster(
-            self._request.address, self._config, _bytes(inputs), self._folder
+            self._request.address,
+            self._config,
+            data_bytes=_bytes(inputs),
+            folder=self._folder,
+            signals=self._signals,
         ):
             tune_run.probe_storage(self._folder.path)
             gpu = tune_run.on_gpu(self._config)
@@ -261,6 +267,7 @@ class _Search:
                     at_a_time=tune_run.concurrency(self._config, gpu),
                     gpu=gpu,
                     scratch=self._folder.scratch.resolve(),
+                    signals=self._signals,
                 )
 
     def _trial_compute(self, gpu: bool) -> Compute:

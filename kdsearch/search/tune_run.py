@@ -56,35 +56,67 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
-@contextmanager
-def signals_raise() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into `Interrupted`; a second one ends the process."""
+class Signals:
+    """SIGINT and SIGTERM: the first ends the search in order, a second one at once."""
 
-    def handle(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, leave)
-        signal.signal(signal.SIGTERM, leave)
+    def __init__(self) -> None:
+        """Nothing is caught before `caught`."""
+        self._seen: int | None = None
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Turn the first signal into `Interrupted`, wherever it comes.
+
+        Raised in the middle of Ray's compiled code it arrives as another exception, or not
+        at all; hence the translation here and `check` for loops around Ray.
+        """
+        before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        except Exception:
+            self.check()
+            raise
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal has come."""
+        if self._seen is not None:
+            raise Interrupted(self._seen)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._seen is not None:
+            os._exit(128 + signum)
+        self._seen = signum
         raise Interrupted(signum)
 
-    def leave(signum: int, frame: FrameType | None) -> None:
-        os._exit(128 + signum)
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+class _CheckSignals(tune.Callback):
+    """Look for a lost signal whenever Tune has done something."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._signals.check()
 
 
 @contextmanager
 def cluster(
-    address: str | None, config: Config, data_bytes: int, folder: RunFolder
+    address: str | None,
+    config: Config,
+    *,
+    data_bytes: int,
+    folder: RunFolder,
+    signals: Signals,
 ) -> Iterator[None]:
     """Join the cluster at ``address``, or start Ray on this machine and stop it again.
 
     Args:
         address: As Ray takes it, for example ``auto``; None for this machine alone.
         data_bytes: Size of what the trials share.
+        signals: Put in charge again once Ray, which has handlers of its own, has started.
         folder: The run, which remembers Ray's temporary files for the case of a kill.
 
     Raises:
@@ -97,7 +129,7 @@ def cluster(
         except (ConnectionError, ValueError, TimeoutError) as error:
             raise UserError(f"--address {address}: no Ray cluster answers: {error}") from None
         try:
-            with signals_raise():
+            with signals.caught():
                 yield
         finally:
             ray.shutdown()
@@ -113,7 +145,7 @@ def cluster(
             **quiet,
         )
         # Again: starting Ray put its own handler of SIGTERM in the place of ours.
-        with signals_raise():
+        with signals.caught():
             yield
     finally:
         ray.shutdown()
@@ -219,6 +251,7 @@ def run_tune(
     at_a_time: int,
     gpu: bool,
     scratch: Path,
+    signals: Signals,
 ) -> None:
     """Run ``trials`` trials; what became of them stands in the study.
 
@@ -249,6 +282,7 @@ def run_tune(
             name="tune",
             storage_path=str(scratch),
             failure_config=tune.FailureConfig(max_failures=config.search.retries),
+            callbacks=[_CheckSignals(signals)],
             verbose=0,
         ),
     )
