@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kdsearch.beatgan.networks import Architecture, require_same_architecture
-from kdsearch.beatgan.scoring import ScoringNetwork, load_generator, reconstruct, score
+from kdsearch.beatgan.scoring import (
+    ScoringNetwork,
+    load_generator,
+    reconstruct,
+    require_shape,
+    score,
+)
 from kdsearch.beatgan.settings import NetworkSettings, StudentSettings, TeacherSettings
 from kdsearch.beatgan.stack import PER_STUDENT, BeatGanStack
 from kdsearch.beatgan.targets import teacher_targets
@@ -78,13 +84,23 @@ class BeatGan:
         )
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
-        """Mean squared error of each beat's reconstruction, shape (n,)."""
+        """Mean squared error of each beat's reconstruction, shape (n,).
+
+        Raises:
+            ValueError: The beats are not of the shape that the weights were trained on.
+        """
+        require_shape(weights, x)
         return score(load_generator(weights, compute), x, compute)
 
     def reconstruct(
         self, weights: State, x: FloatArray, compute: Compute
     ) -> NDArray[np.float32]:
-        """What the generator makes of normalised and padded beats, of their shape."""
+        """What the generator makes of normalised and padded beats, of their shape.
+
+        Raises:
+            ValueError: As `score`.
+        """
+        require_shape(weights, x)
         return reconstruct(weights, x, compute)
 
     def scoring_network(self, weights: State) -> ScoringNetwork:

@@ -65,6 +65,20 @@ def architecture_of(weights: Mapping[str, Any]) -> Architecture:
     return Architecture(**described)
 
 
+def require_shape(weights: Mapping[str, Any], x: FloatArray) -> None:
+    """Refuse beats of another length, which the convolutions would take without a word.
+
+    Raises:
+        ValueError: Names both shapes.
+    """
+    architecture = architecture_of(weights)
+    expected = architecture.leads, architecture.length
+    if x.shape[1:] != expected:
+        raise ValueError(
+            f"the weights were trained on beats of shape {expected}, not {x.shape[1:]}"
+        )
+
+
 def load_generator(weights: Mapping[str, Any], compute: Compute) -> Generator:
     """The generator of `weights_state`, ready to score.
 
