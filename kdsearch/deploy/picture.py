@@ -64,6 +64,8 @@ def _title(scored: Scored, shown: int) -> str:
 
 
 def _draw_scores(axes: Axes, scored: Scored) -> None:
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415
+
     x, unit = _places(scored)
     flagged = scored.flagged
     axes.plot(x[~flagged], scored.scores[~flagged], ".", color=QUIET, ms=3, label="not flagged")
@@ -71,8 +73,9 @@ def _draw_scores(axes: Axes, scored: Scored) -> None:
     axes.axhline(scored.student.threshold, color=BEAT, lw=0.8, ls="--", label="threshold")
     if scored.scores.min() > 0:
         axes.set_yscale("log")
-        for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            ticks("{x:g}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     axes.set_xlabel(unit)
     axes.set_ylabel("score")
     axes.margins(x=0.01)

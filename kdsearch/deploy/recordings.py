@@ -14,6 +14,9 @@ from kdsearch.deploy.inputs import Reading, Source
 from kdsearch.errors import DataError
 from kdsearch.student import Student
 
+# BeatGAN's windows are centred one sample behind the annotation, which is at the R peak.
+BEHIND_PEAK = 1
+
 
 def read_folder(folder: Path, student: Student, reading: Reading) -> list[Source]:
     """All records of a folder; MIT-BIH's paced ones are left out, as in training.
@@ -56,8 +59,7 @@ def read_record(path: Path, student: Student, reading: Reading) -> Source:
     inside = mitbih.inside_record(position, signal)
     if not inside.any():
         raise DataError(f"{path}.hea: not one whole beat found in the record")
-    # BeatGAN's windows are centred one sample behind the annotation.
-    place = (position[inside] - int(annotated)) / mitbih.SAMPLING_RATE_HZ
+    place = (position[inside] - BEHIND_PEAK) / mitbih.SAMPLING_RATE_HZ
     return Source(
         x=mitbih.windows(signal, position[inside]),
         record=np.full(len(place), path.name),
@@ -111,7 +113,7 @@ def _detect(signal: NDArray[np.float64], path: Path) -> IndexArray:
     if signal.shape[1] == 0:
         return np.zeros(0, dtype=np.int64)
     try:
-        return np.unique(mitbih.r_peaks(signal[0]))
+        return np.unique(mitbih.r_peaks(signal[0])) + BEHIND_PEAK
     except mitbih.UNREADABLE:
         # The detector gives up in various ways over a signal without beats.
         raise DataError(f"{path}.hea: no R peaks could be found in the record") from None

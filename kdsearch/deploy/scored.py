@@ -84,7 +84,7 @@ class Scored:
         """What was found, in a few lines."""
         n, flagged = len(self.scores), int(self.flagged.sum())
         lines = [
-            f"{self.name}: {flagged:,} of {n:,} beats flagged ({flagged / n:.1%}), "
+            f"{self.name}: {flagged:,} of {n:,} beats flagged ({flagged / n:.2%}), "
             f"threshold {self.student.threshold:.4g}, "
             f"scores {self.scores.min():.4g} to {self.scores.max():.4g}"
         ]
