@@ -37,7 +37,7 @@ def read_npz_beats(path: Path, student: Student) -> Source:
     leads = student.card.input.leads
     if x.ndim == 3 and x.shape[1] > leads:
         # As in training, which takes the first ones.
-        notes = [f"{path.name}: {x.shape[1]} leads, of which the first {leads} are scored"]
+        notes = [f"{path.name}: scored by the first {leads} of {x.shape[1]} leads"]
         x = x[:, :leads]
     if x.ndim == 2 and leads == 1:
         x = x[:, None, :]
@@ -91,7 +91,6 @@ def _read_table(path: Path) -> pd.DataFrame:
             names=names,
             dtype=dict.fromkeys(TEXT_COLUMNS, str),
             na_filter=False,
-            float_precision="round_trip",
             low_memory=False,
             encoding="utf-8-sig",
         )
