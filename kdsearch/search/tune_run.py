@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ from kdsearch.search.trainable import TrialInputs, train_student  # noqa: E402
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
+CONNECT_TIMEOUT_S = 10.0
 TEMPORARY_PREFIX = "kds-"
 
 
@@ -124,6 +126,7 @@ def cluster(
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is not None:
+        _check_reachable(address)
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, TimeoutError) as error:
@@ -151,6 +154,17 @@ def cluster(
         ray.shutdown()
         shutil.rmtree(temporary, ignore_errors=True)
         folder.forget_temporary()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray would try for minutes where nobody listens."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "//" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--address {address}: no Ray cluster answers: {error}") from None
 
 
 def _own_temporary_folder(folder: RunFolder) -> str:
