@@ -107,6 +107,11 @@ def _analyze_parser() -> argparse.ArgumentParser:
     add("--top", type=int, metavar="N", help="only the first N rows")
     add("--sort", metavar="COLUMN", help="sort by a column, best or largest first")
     add("--state", action="append", help="only trials in this state; may be repeated")
+    add(
+        "--confirm",
+        action="store_true",
+        help="train the best trials again with new seeds first, if that is still to be done",
+    )
     add("--format", choices=("table", "csv", "markdown", "json"), default="table")
     return parser
 
@@ -177,9 +182,22 @@ def _dry_run(config: Any) -> int:
     return 0
 
 
+def _confirm(run: Path) -> None:
+    """Confirm a finished search by its own stored configuration."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from kdsearch.run_folder import RunFolder  # noqa: PLC0415
+    from kdsearch.search.launch import confirmation_request, search  # noqa: PLC0415
+
+    search(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
+
+
 def _analyze(options: argparse.Namespace) -> int:
     from kdsearch.summary import summarise  # noqa: PLC0415
 
+    if options.confirm:
+        for run in options.runs:
+            _confirm(run)
     text = summarise(
         options.runs,
         top=options.top,

@@ -5,6 +5,8 @@ runs/<name>/
   teacher.json       fingerprints, seconds, metrics of the teacher and of its data
   teacher.pt         the teacher's weights: a resume needs no cache
   study.journal      the study: every trial, parameter, epoch and fate; the one truth
+  evaluation.npz     best student and teacher on validation and test beats, and examples
+  verdict.json       what the confirmation says of the best trials
   leaderboard.csv    a row per trial
   search.log         what was logged
   trials/<number>/   trial.json (parameters and fate, a second source beside the study),
@@ -20,11 +22,11 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -43,6 +45,8 @@ from kdsearch.files import (
 from kdsearch.method import EpochReport, State
 from kdsearch.space import Value
 
+T = TypeVar("T")
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -60,6 +64,8 @@ class RunFolder:
         self.teacher_file = path / "teacher.json"
         self.teacher_weights = path / "teacher.pt"
         self.study_file = path / "study.journal"
+        self.verdict_file = path / "verdict.json"
+        self.evaluation_file = path / "evaluation.npz"
         self.leaderboard_file = path / "leaderboard.csv"
         self.log_file = path / "search.log"
         self.trials = path / "trials"
@@ -152,6 +158,33 @@ class RunFolder:
     def write_leaderboard(self, text: str) -> None:
         """Keep the leaderboard as CSV."""
         write_text(self.leaderboard_file, text)
+
+    def write_verdict(self, verdict: dict[str, Any]) -> None:
+        """Keep what the confirmation says."""
+        write_json(self.verdict_file, verdict)
+
+    def write_evaluation(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep scores, truth and example beats."""
+        with whole_file(self.evaluation_file) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    def read_evaluation(self, parse: Callable[[Mapping[str, NDArray[Any]]], T]) -> T | None:
+        """Read what `write_evaluation` kept; None where there is nothing.
+
+        Args:
+            parse: Makes of the arrays what is returned; raises KeyError, TypeError or
+                ValueError where they are not what it needs.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        if not self.evaluation_file.exists():
+            return None
+        try:
+            with np.load(self.evaluation_file, allow_pickle=False) as archive:
+                return parse(dict(archive))
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise RunError(f"{self.evaluation_file}: cannot be read: {error}") from None
 
     def write_best(
         self, weights: State, config: dict[str, Any], metrics: dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,17 @@ from kdsearch.leaderboard import (
 )
 from kdsearch.recovery import records_from_folders
 from kdsearch.run_folder import RunFolder
+from kdsearch.statistics import mean_and_sd
 from kdsearch.study import TrialRecord, read_records
 
 # Sorted upwards; every other column has its largest value first.
 ASCENDING = ("rank", "trial", "state", "reason", "run")
+FIGURES = {
+    "val AUC": "val_auc",
+    "val AP": "val_ap",
+    "test AUC": "test_auc",
+    "test AP": "test_ap",
+}
 WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed"}
 
 
@@ -40,6 +47,7 @@ class Run:
     Attributes:
         config: The content of ``search.yaml``.
         teacher: The content of ``teacher.json``, empty before there is one.
+        verdict: The content of ``verdict.json``, empty before there is one.
         metrics: The content of ``best/metrics.json``, empty before the search's end.
     """
 
@@ -48,6 +56,7 @@ class Run:
     records: list[TrialRecord]
     teacher: dict[str, Any]
     metrics: dict[str, Any]
+    verdict: dict[str, Any]
 
     @property
     def searched(self) -> list[str]:
@@ -74,6 +83,7 @@ def read_run(path: Path) -> Run:
         records=_records(folder),
         teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
         metrics=folder.read_json(metrics) if metrics.exists() else {},
+        verdict=folder.read_json(folder.verdict_file) if folder.verdict_file.exists() else {},
     )
 
 
@@ -210,7 +220,33 @@ def _best(run: Run) -> str:
     ]
     if run.metrics:
         blocks.append(_measured(run))
+    if run.verdict:
+        blocks.append(_verdict(run.verdict))
     return "\n\n".join(blocks)
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    """What the confirmation says, sentences first."""
+    rows = [_confirmed(c) for c in verdict["configurations"] if c["seeds"]]
+    rows += [
+        {
+            "trained again": baseline["name"],
+            "seeds": "-",
+            **{name: f"{baseline[key]:.4f}" for name, key in FIGURES.items()},
+        }
+        for baseline in verdict["baselines"]
+    ]
+    lines = [f"- {line}" for line in verdict["sentences"]]
+    table = pd.DataFrame(rows).to_string(index=False)
+    return "\n".join(["verdict (chosen on validation alone):", *lines, "", table])
+
+
+def _confirmed(configuration: Mapping[str, Any]) -> dict[str, str]:
+    row = {"trained again": configuration["name"], "seeds": str(len(configuration["seeds"]))}
+    for name, key in FIGURES.items():
+        mean, deviation = mean_and_sd(configuration[key])
+        row[name] = f"{mean:.4f} ± {deviation:.4f}"
+    return row
 
 
 def _measured(run: Run) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -24,10 +24,15 @@ from kdsearch.method import Stack
 from kdsearch.run_folder import Confirmation, RunFolder
 from kdsearch.search.trainable import STORAGE_ERRORS, TrialInputs, student_stack
 from kdsearch.search.training import Training
+from kdsearch.search.tune_run import Signals, concurrency
 from kdsearch.study import TrialRecord
 
 # Far from the seeds of the search, whose trials count from `seed` * 1,000,003.
 FIRST_SEED = 500_000_000
+
+
+# How often a signal that was lost inside Ray is looked for.
+WAIT_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,36 +85,51 @@ class ConfirmationInputs:
     test: LabelledBeats
 
 
+def left_to_confirm(
+    folder: RunFolder, chosen: Sequence[Candidate], config: Config
+) -> list[tuple[Candidate, int]]:
+    """Pairs of a configuration and a seed that no earlier driver finished."""
+    return [
+        (candidate, seed)
+        for seed in seeds(config)
+        for candidate in chosen
+        if folder.confirmation(candidate.name, seed).result() is None
+    ]
+
+
 def confirm(
     folder: RunFolder,
     chosen: Sequence[Candidate],
     inputs: ConfirmationInputs,
     *,
-    resources: dict[str, float],
-    at_a_time: int,
-    on_done: Callable[[str], None],
+    on_done: Callable[[str, int, int], None],
+    signals: Signals,
 ) -> None:
     """Train every configuration with every seed, as Ray tasks, a few at a time.
 
     What an earlier call finished is not trained again; what it left unfinished goes on.
+
+    Args:
+        on_done: Called with what came of one training, how many are done, and of how many.
     """
-    left = [
-        (candidate, seed)
-        for seed in seeds(inputs.trial.config)
-        for candidate in chosen
-        if folder.confirmation(candidate.name, seed).result() is None
-    ]
-    shared = ray.put(inputs)
-    retries = inputs.trial.config.search.retries
-    options = {"num_cpus": resources["cpu"], "num_gpus": resources.get("gpu", 0)}
-    remote: Any = ray.remote(_confirm_one)
-    task = remote.options(max_retries=retries, **options)
+    config = inputs.trial.config
+    gpu = inputs.trial.compute.device == "cuda"
+    left = left_to_confirm(folder, chosen, config)
+    total, at_a_time = len(chosen) * config.confirm.seeds, concurrency(config, gpu)
+    shared, remote = ray.put(inputs), cast("Any", ray.remote(_confirm_one))
+    task = remote.options(
+        max_retries=config.search.retries,
+        num_cpus=config.resources.cpus_per_trial,
+        num_gpus=config.resources.gpus_per_trial if gpu else 0,
+    )
     running: list[Any] = []
     while left or running:
         while left and len(running) < at_a_time:
             running.append(task.remote(shared, *left.pop(0)))
-        done, running = ray.wait(running, num_returns=1)
-        on_done(_outcome(done[0]))
+        done, running = ray.wait(running, num_returns=1, timeout=WAIT_S)
+        signals.check()
+        for ready in done:
+            on_done(_outcome(ready), total - len(left) - len(running), total)
 
 
 def _outcome(task: Any) -> str:

@@ -13,25 +13,40 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
+from kdsearch.baselines import baseline_scores
 from kdsearch.compute import resolve_device, resolve_precision
-from kdsearch.config import Config, parse_config, read_yaml
+from kdsearch.config import Config, ConfirmSettings, parse_config, read_yaml
 from kdsearch.data import cache_dir, load_dataset
-from kdsearch.data.beats import Dataset, LabelledBeats
+from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, RunError, SearchFailed
+from kdsearch.evaluation import Finalist, evaluate_run
 from kdsearch.files import DamagedFile, load_state
 from kdsearch.leaderboard import best_record, leaderboard
-from kdsearch.method import Compute, EpochReport, State
-from kdsearch.metrics import evaluate
+from kdsearch.method import Compute, EpochReport
 from kdsearch.recovery import recover
 from kdsearch.run_folder import RunFolder
 from kdsearch.search import tune_run
 from kdsearch.search.bridge import Ledger, StudyScheduler, StudySearcher
-from kdsearch.search.progress import SearchProgress, duration, teacher_progress
+from kdsearch.search.confirm import (
+    Candidate,
+    ConfirmationInputs,
+    candidates,
+    confirm,
+    left_to_confirm,
+    seeds,
+)
+from kdsearch.search.progress import (
+    SearchProgress,
+    confirmation_progress,
+    duration,
+    teacher_progress,
+)
 from kdsearch.search.rungs import Rungs
 from kdsearch.search.trainable import TrialInputs
 from kdsearch.student import COMPUTE, describe_student
-from kdsearch.study import Study, TrialRecord
+from kdsearch.study import Study, TrialRecord, read_records
 from kdsearch.teacher import Teacher, TeacherCache
+from kdsearch.verdict import conclude
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +107,21 @@ def check_resume(request: Request) -> None:
         )
     if exists:
         _compare(_stored_config(folder), request.config, folder)
+
+
+def confirmation_request(folder: RunFolder, console: Console) -> Request:
+    """The request that confirms a finished search and does nothing else.
+
+    Raises:
+        RunError: The search is not finished.
+    """
+    config = _stored_config(folder)
+    records = read_records(folder.study_file)
+    if len(records) != config.search.num_samples or not all(r.finished for r in records):
+        raise RunError(f"{folder.path}: the search is not finished; go on with --resume first")
+    if config.confirm.top == 0:
+        config = replace(config, confirm=ConfirmSettings())
+    return Request(config, stored_flags(folder), folder, True, None, console)
 
 
 def stored_flags(folder: RunFolder) -> dict[str, Any]:
@@ -160,7 +190,11 @@ class _Search:
         compute = resolve_teacher_compute(self._config)
         teacher = self._teacher(dataset, compute)
         study = study or self._open_study()
-        self._run_trials(study, dataset, teacher, compute)
+        inputs = self._inputs(dataset, teacher, compute)
+        if self._trials_left(study) or self._confirmations_left(study.records()):
+            with self._cluster(inputs) as on_cluster:
+                self._run_trials(study, on_cluster)
+                self._confirm(study.records(), dataset, on_cluster)
         records = study.records()
         leaderboard_to_file(self._folder, records, self._config)
         self._finish(records, dataset, teacher, compute)
@@ -187,6 +221,7 @@ class _Search:
             )
         done = len(records) == total and all(record.finished for record in records)
         whole = done and (self._folder.best / "metrics.json").exists()
+        whole = whole and not self._confirmations_left(records)
         if whole:
             self._say(f"{self._folder.path}: complete with {total} trials; nothing to do")
         return whole
@@ -233,9 +268,24 @@ class _Search:
                 f"is another one (fingerprint {known!s:.12}, here {teacher.fingerprint:.12})"
             )
 
-    def _run_trials(
-        self, study: Study, dataset: Dataset, teacher: Teacher, compute: Compute
-    ) -> None:
+    def _trials_left(self, study: Study) -> int:
+        return self._config.search.num_samples - sum(r.finished for r in study.records())
+
+    @contextmanager
+    def _cluster(self, inputs: TrialInputs) -> Iterator[TrialInputs]:
+        """Ray, and the inputs as the machines that it found will use them."""
+        with tune_run.cluster(
+            self._request.address,
+            self._config,
+            data_bytes=_bytes(inputs),
+            folder=self._folder,
+            signals=self._signals,
+        ):
+            tune_run.probe_storage(self._folder.path)
+            gpu = tune_run.on_gpu(self._config)
+            yield replace(inputs, compute=self._trial_compute(gpu))
+
+    def _run_trials(self, study: Study, inputs: TrialInputs) -> None:
         total = self._config.search.num_samples
         earlier = study.records()
         progress = SearchProgress(self._console, total, earlier)
@@ -248,27 +298,58 @@ class _Search:
         if self._config.scheduler.name == "asha":
             rungs = Rungs(self._config.scheduler, self._config.max_epochs())
             rungs.refill(earlier)
-        inputs = self._inputs(dataset, teacher, compute)
-        with tune_run.cluster(
-            self._request.address,
-            self._config,
-            data_bytes=_bytes(inputs),
-            folder=self._folder,
-            signals=self._signals,
-        ):
-            tune_run.probe_storage(self._folder.path)
-            gpu = tune_run.on_gpu(self._config)
-            with progress.shown():
-                tune_run.run_tune(
-                    replace(inputs, compute=self._trial_compute(gpu)),
-                    StudySearcher(ledger, unfinished, total),
-                    StudyScheduler(ledger, rungs),
-                    trials=trials,
-                    at_a_time=tune_run.concurrency(self._config, gpu),
-                    gpu=gpu,
-                    scratch=self._folder.scratch.resolve(),
-                    signals=self._signals,
-                )
+        with progress.shown():
+            tune_run.run_tune(
+                inputs,
+                StudySearcher(ledger, unfinished, total),
+                StudyScheduler(ledger, rungs),
+                trials=trials,
+                scratch=self._folder.scratch.resolve(),
+                signals=self._signals,
+            )
+
+    def _candidates(self, records: Sequence[TrialRecord]) -> list[Candidate]:
+        """What is to be confirmed: nothing while trials are left, or where none is wanted."""
+        done = len(records) == self._config.search.num_samples
+        done = done and all(record.finished for record in records)
+        if not done or self._config.confirm.top == 0 or best_record(records) is None:
+            return []
+        return candidates(self._config, records)
+
+    def _confirmations_left(self, records: Sequence[TrialRecord]) -> int:
+        return len(left_to_confirm(self._folder, self._candidates(records), self._config))
+
+    def _confirm(
+        self, records: Sequence[TrialRecord], dataset: Dataset, inputs: TrialInputs
+    ) -> None:
+        chosen = self._candidates(records)
+        if not chosen:
+            return
+        with confirmation_progress(self._console) as on_done:
+            confirm(
+                self._folder,
+                chosen,
+                ConfirmationInputs(inputs, dataset.test),
+                on_done=on_done,
+                signals=self._signals,
+            )
+
+    def _conclude(self, records: Sequence[TrialRecord], dataset: Dataset) -> TrialRecord | None:
+        """Write the verdict; the trial that it chose, or the search's best without one."""
+        chosen = self._candidates(records)
+        if not chosen:
+            return best_record(records)
+        verdict = conclude(
+            self._folder,
+            {candidate.name: candidate.role for candidate in chosen},
+            seeds(self._config),
+            dataset,
+            baseline_scores(dataset, cache_dir()),
+        )
+        self._folder.write_verdict(verdict)
+        if verdict["chosen"] is None:
+            return best_record(records)
+        return records[int(verdict["chosen"].removeprefix("trial-"))]
 
     def _trial_compute(self, gpu: bool) -> Compute:
         device: Literal["cuda", "cpu"] = "cuda" if gpu else "cpu"
@@ -307,13 +388,21 @@ class _Search:
         if left or best is None:
             self._say(f"{left} trials are left; go on with --resume")
             return
+        best = self._conclude(records, dataset) or best
         weights = self._folder.trial(best.number).best_weights()
+        evaluation = evaluate_run(
+            self._folder,
+            self._config.method,
+            dataset,
+            trial=best.number,
+            # As it will be used, wherever that is; its threshold belongs to these scores.
+            student=Finalist(weights, COMPUTE),
+            teacher=Finalist(teacher.weights, compute),
+        )
         metrics: dict[str, Any] = {
             "trial": best.number,
             "data": {"description": dataset.description, "simulated": dataset.simulated},
-            # As it will be used, wherever that is; its threshold belongs to these scores.
-            "student": self._measure(weights, dataset, COMPUTE),
-            "teacher": self._measure(teacher.weights, dataset, compute),
+            **evaluation.metrics(),
         }
         card = describe_student(
             self._config,
@@ -324,18 +413,6 @@ class _Search:
         description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
         self._folder.write_teacher(teacher.weights, description)
         self._folder.write_best(weights, card, metrics)
-
-    def _measure(self, weights: State, dataset: Dataset, compute: Compute) -> dict[str, Any]:
-        def scores(beats: LabelledBeats) -> Any:
-            return self._config.method.score(weights, beats.x, compute)
-
-        validation = dataset.training.validation
-        on_validation = evaluate(scores(validation), validation.classes)
-        # The threshold is chosen on the validation beats: the test beats choose nothing.
-        threshold = on_validation.confusion.threshold
-        test = dataset.test
-        on_test = evaluate(scores(test), test.classes, threshold=threshold)
-        return {"validation": on_validation.as_dict(), "test": on_test.as_dict()}
 
     def _say(self, text: str) -> None:
         logger.info(text)

@@ -145,6 +145,27 @@ def teacher_progress(console: Console) -> Iterator[Callable[[EpochReport, int], 
         yield on_epoch
 
 
+@contextmanager
+def confirmation_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for the confirmation, one step for each network trained again."""
+    columns = (
+        TextColumn("confirmation"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def on_done(text: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+            if not console.is_terminal:
+                console.print(f"confirmation {done}/{total}: {text}", highlight=False)
+
+        yield on_done
+
+
 def duration(seconds: float) -> str:
     """A time span as people say it."""
     if seconds < 90:

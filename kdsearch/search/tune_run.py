@@ -262,8 +262,6 @@ def run_tune(
     scheduler: StudyScheduler,
     *,
     trials: int,
-    at_a_time: int,
-    gpu: bool,
     scratch: Path,
     signals: Signals,
 ) -> None:
@@ -272,7 +270,7 @@ def run_tune(
     Args:
         scratch: A folder for Tune's own files, which nobody reads; removed at the end.
     """
-    config = inputs.config
+    config, gpu = inputs.config, inputs.compute.device == "cuda"
     resources: dict[str, float] = {"cpu": config.resources.cpus_per_trial}
     if gpu:
         resources["gpu"] = config.resources.gpus_per_trial
@@ -287,7 +285,7 @@ def run_tune(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=trials,
-            max_concurrent_trials=at_a_time,
+            max_concurrent_trials=concurrency(config, gpu),
             time_budget_s=config.search.time_budget_s,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.trial_id}",

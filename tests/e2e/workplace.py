@@ -32,6 +32,7 @@ space:
   w_adv: {uniform: [0.5, 5]}
   lr: {loguniform: [1.0e-4, 5.0e-3]}
 search: {num_samples: 6, retries: 2}
+confirm: {top: 0}
 scheduler: {name: asha, grace_period: 1, reduction_factor: 3}
 resources: {device: cpu, precision: fp32}
 """
@@ -113,6 +114,8 @@ class Workplace:
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
+            # Two threads of a tiny network wait for each other longer than they work.
+            "OMP_NUM_THREADS": "1",
             "KDSEARCH_CACHE": str(self.path / "cache"),
             "TMPDIR": str(self.temporary),
             "PYTHONPATH": str(Path(__file__).parent),

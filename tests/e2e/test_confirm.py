@@ -1,0 +1,65 @@
+"""The confirmation: killed, resumed, read back, and asked for later."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from workplace import Workplace, kill_all
+
+
+def test_killed_confirmation_goes_on_and_concludes(place: Workplace) -> None:
+    place.space.write_text(place.space.read_text().replace("{top: 0}", "{top: 1, seeds: 3}"))
+    assert place.search("--num-samples", "3").returncode == 0, "a first, whole confirmation"
+    whole = json.loads((place.run / "verdict.json").read_text())
+    check_verdict(place, whole)
+    # Once more from the second seed on, and killed on the way.
+    for result in place.run.glob("confirm/*/*/result.json"):
+        if json.loads(result.read_text())["seed"] % 10:
+            result.unlink()
+            (result.parent / "metrics.jsonl").unlink()
+    before = sum(place.epochs().values())
+    place.environment["FAULTY_PAUSE_S"] = "0.5"
+    process = place.start("--num-samples", "3", "--resume")
+    place.wait_for_epochs(before + 6)
+    kill_all(process)
+    place.environment.clear()
+    done = place.search("--resume")
+    assert done.returncode == 0, done.stderr
+    again = json.loads((place.run / "verdict.json").read_text())
+    assert again["configurations"] == whole["configurations"], (
+        "the same seeds, the same figures"
+    )
+    assert "nothing to do" in place.search("--resume").stderr
+
+
+def check_verdict(place: Workplace, verdict: dict) -> None:  # type: ignore[type-arg]
+    chosen = verdict["chosen"]
+    assert re.fullmatch(r"trial-\d", chosen)
+    names = {c["name"]: c for c in verdict["configurations"]}
+    assert set(names) == {"teacher", chosen, f"control-of-{chosen}"}
+    for found in names.values():
+        assert len(found["seeds"]) == len(found["val_auc"]) == len(found["test_ap"]) == 3
+        assert len(set(found["test_auc"])) > 1, "seeds differ"
+    against = [d["against"] for d in verdict["differences"] if d["of"] == chosen]
+    assert against[:2] == [f"control-of-{chosen}", "teacher"]
+    assert len(verdict["baselines"]) == 4
+    first = verdict["differences"][0]
+    a, b = names[chosen]["test_auc"], names[f"control-of-{chosen}"]["test_auc"]
+    assert first["estimate"] == sum(x - y for x, y in zip(a, b, strict=True)) / 3
+    assert first["low"] <= first["estimate"] <= first["high"]
+    assert first["judgement"] in ("better", "worse", "not distinguishable")
+    assert json.loads((place.run / "best/metrics.json").read_text())["trial"] == int(chosen[-1])
+    printed = place.analyze().stdout
+    assert first["sentence"] in printed
+    assert "nearest neighbour" in printed
+
+
+def test_confirm_later(place: Workplace) -> None:
+    process = place.search("--num-samples", "2")
+    assert process.returncode == 0, process.stderr
+    assert not (place.run / "verdict.json").exists()
+    done = place.analyze("--confirm")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((place.run / "verdict.json").read_text())["configurations"]) == 5
+    assert "verdict" in done.stdout
