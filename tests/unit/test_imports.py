@@ -23,7 +23,7 @@ LAYERS = (
     ("beatgan",),
     ("abilities",),
     ("config", "run_folder", "teacher"),
-    ("student",),
+    ("student", "evaluation"),
     ("study",),
     ("recovery", "leaderboard"),
     ("summary",),
