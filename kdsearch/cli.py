@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdsearch.errors import SearchFailed, StorageFailed, UserError
+from kdsearch.errors import ConfigError, SearchFailed, StorageFailed, UserError
 
 SEARCH_EXAMPLES = """examples:
   python run_search.py --space search_spaces/kd.yaml
@@ -23,6 +23,7 @@ ANALYZE_EXAMPLES = """examples:
   python analyze.py runs/kd --top 5 --format markdown
   python analyze.py runs/kd --state stopped --sort seconds
   python analyze.py runs/kd runs/random
+  python analyze.py runs/kd --html report.html --plots figures
 """
 
 
@@ -113,6 +114,9 @@ def _analyze_parser() -> argparse.ArgumentParser:
         help="train the best trials again with new seeds first, if that is still to be done",
     )
     add("--format", choices=("table", "csv", "markdown", "json"), default="table")
+    add("--html", type=Path, metavar="FILE", help="write the report as one page, offline")
+    add("--plots", type=Path, metavar="DIR", help="write its pictures for a paper")
+    add("--plot-format", choices=("png", "svg"), default="png", help="default: png")
     return parser
 
 
@@ -206,4 +210,22 @@ def _analyze(options: argparse.Namespace) -> int:
         form=options.format,
     )
     _print(text)
+    if options.html or options.plots:
+        _report(options)
     return 0
+
+
+def _report(options: argparse.Namespace) -> None:
+    """The page and the pictures; where they are goes to people, not into a pipe."""
+    from kdsearch.report import write_html, write_plots  # noqa: PLC0415
+    from kdsearch.summary import read_run  # noqa: PLC0415
+
+    if len(options.runs) > 1:
+        raise ConfigError(f"--html and --plots: take one run, but found {len(options.runs)}")
+    run = read_run(options.runs[0])
+    if options.html:
+        write_html(run, options.html)
+        print(f"report: {options.html}", file=sys.stderr)
+    if options.plots:
+        for path in write_plots(run, options.plots, options.plot_format):
+            print(f"picture: {path}", file=sys.stderr)

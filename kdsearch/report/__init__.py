@@ -1,0 +1,88 @@
+"""The report: one page that opens without a network, or pictures for a paper.
+
+Both are made of a run folder alone, finished or not. What is not there yet says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+from kdsearch.report.chart import Section
+from kdsearch.report.contents import gather
+from kdsearch.report.html import write_page
+from kdsearch.report.of_scores import (
+    beats_section,
+    classes_section,
+    curves_section,
+    histograms_section,
+)
+from kdsearch.report.of_search import (
+    importance_section,
+    leaderboard_section,
+    learning_curves,
+    plane_section,
+    space_section,
+)
+from kdsearch.report.of_verdict import verdict_section
+from kdsearch.report.palette import WORDS
+from kdsearch.report.pictures import write_pictures
+from kdsearch.summary import Run
+
+SECTIONS = (
+    verdict_section,
+    leaderboard_section,
+    learning_curves,
+    space_section,
+    importance_section,
+    plane_section,
+    curves_section,
+    classes_section,
+    histograms_section,
+    beats_section,
+)
+SIMULATED = "The beats are simulated: nothing here says anything about patients."
+
+
+def write_html(run: Run, path: Path) -> None:
+    """Write the report of a run as one HTML file, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    write_page(
+        path,
+        title=f"kdsearch: {run.folder.path.resolve().name}",
+        notice=SIMULATED if run.teacher.get("data", {}).get("simulated") else "",
+        facts=_facts(run),
+        sections=_sections(run),
+    )
+
+
+def write_plots(run: Run, folder: Path, form: Literal["png", "svg"] = "png") -> list[Path]:
+    """Draw the same as pictures for a paper, a file per section.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    return write_pictures(folder, _sections(run), form)
+
+
+def _sections(run: Run) -> list[Section]:
+    contents = gather(run)
+    return [section(contents) for section in SECTIONS]
+
+
+def _facts(run: Run) -> list[str]:
+    """What was searched on, and how far the search is."""
+    facts = [run.teacher["data"]["description"]] if run.teacher else []
+    counts: Counter[str] = Counter(record.state for record in run.records)
+    planned = run.config["search"]["num_samples"]
+    parts = [f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state]]
+    if len(run.records) < planned:
+        parts.append(f"{planned - len(run.records)} to come")
+    return [*facts, f"{planned} trials: {', '.join(parts) or 'none yet'}"]

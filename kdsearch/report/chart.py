@@ -1,0 +1,154 @@
+"""What a report is made of: sections with charts and tables, described once.
+
+A chart says what is to be seen, not how it is drawn. The page and the pictures for a paper
+are two renderings of the same description, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = Sequence[float] | NDArray[np.float32] | NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis.
+
+    Attributes:
+        title: What it shows, with its unit.
+        log: Logarithmic.
+        limits: Its two ends, or None to fit the data.
+        ticks: Positions and texts in place of numbers.
+        hidden: Draw neither ticks nor title.
+    """
+
+    title: str = ""
+    log: bool = False
+    limits: tuple[float, float] | None = None
+    ticks: tuple[tuple[float, str], ...] | None = None
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """Data that belong together.
+
+    Attributes:
+        name: Its entry in the legend; series of one name share one entry.
+        kind: ``bars`` lie flat, from zero to ``x``; ``area`` is a line over a light surface.
+        hover: A text per point, or one for all.
+        values: Colour each point by a figure, on the scale that the chart names.
+        low: Left end of an interval around each point; ``high`` is the right one.
+        in_legend: Whether the legend has it.
+    """
+
+    name: str
+    x: Numbers
+    y: Numbers
+    colour: str
+    kind: Literal["line", "points", "bars", "area"] = "line"
+    dash: bool = False
+    width: float = 2
+    opacity: float = 1
+    symbol: Literal["circle", "square", "x", "star"] = "circle"
+    size: float = 9
+    hover: str | Sequence[str] = ""
+    values: Numbers | None = None
+    low: Numbers | None = None
+    high: Numbers | None = None
+    in_legend: bool = True
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text at a place of the chart."""
+
+    x: float
+    y: float
+    text: str
+    align: Literal["left", "center"] = "center"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture.
+
+    Attributes:
+        title: Above it.
+        series: The later ones lie on top.
+        lines: Vertical lines, each with a text.
+        labels: Texts inside.
+        shade: A figure from 0 to 1 per x of the first series, drawn as depth of colour behind
+            everything.
+        scale: Title, lowest and highest figure of the colour scale, if the points have one.
+        height: In pixels of the page.
+        legend: Whether there is a legend.
+    """
+
+    title: str
+    x: Axis
+    y: Axis
+    series: Sequence[Series]
+    lines: Sequence[tuple[float, str]] = ()
+    labels: Sequence[Label] = ()
+    shade: Numbers | None = None
+    scale: tuple[str, float, float] | None = None
+    height: int = 380
+    legend: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: what is shown, and what it is sorted by where that differs."""
+
+    text: str
+    order: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows; with ``searchable`` the reader can sort and filter it.
+
+    Attributes:
+        marked: Numbers of the rows that stand out.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    searchable: bool = False
+    marked: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Charts side by side under one heading; ``small`` ones stand several in a row."""
+
+    charts: Sequence[Chart]
+    title: str = ""
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report.
+
+    Attributes:
+        key: Its anchor in the page and its file name among the pictures.
+        lead: Sentences that come first, as large as what they say.
+        text: How to read what follows.
+        missing: Why there is nothing to be seen, or an empty text.
+    """
+
+    key: str
+    title: str
+    lead: Sequence[str] = ()
+    text: str = ""
+    tables: Sequence[Table] = ()
+    groups: Sequence[Group] = field(default_factory=tuple)
+    missing: str = ""

@@ -1,0 +1,50 @@
+"""Colours that colour-blind readers can tell apart (Okabe and Ito), one meaning each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+VERMILION, PURPLE, SKY = "#D55E00", "#CC79A7", "#56B4E9"
+GREY, INK = "#8A94A0", "#1F2933"
+
+Symbol = Literal["circle", "square", "x", "star"]
+
+FATES = {"completed": BLUE, "stopped": ORANGE, "failed": VERMILION, "running": GREEN}
+SYMBOLS: dict[str, Symbol] = {
+    "completed": "circle",
+    "stopped": "square",
+    "failed": "x",
+    "running": "star",
+}
+WORDS = {
+    "completed": "completed",
+    "stopped": "stopped early",
+    "failed": "failed",
+    "running": "running or interrupted",
+}
+STUDENT, CONTROL, TEACHER = BLUE, ORANGE, GREEN
+CLASSES = {"N": GREY, "S": BLUE, "V": VERMILION, "F": PURPLE, "Q": GREEN}
+
+# Even in lightness, so that it survives a copier as well.
+SCALE = "viridis"
+
+
+def of_class(label: str) -> str:
+    """The colour of a class; sources with other names than AAMI's have but one abnormal."""
+    return CLASSES.get(label, VERMILION)
+
+
+def on_scale(value: float, low: float, high: float) -> str:
+    """The colour of a figure between ``low`` and ``high``."""
+    part = (value - low) / (high - low) if high > low else 1.0
+    return to_hex(colormaps[SCALE](part))
+
+
+def scale_stops(count: int = 9) -> list[tuple[float, str]]:
+    """The colour scale as places between 0 and 1 and their colours."""
+    places = [i / (count - 1) for i in range(count)]
+    return [(place, on_scale(place, 0, 1)) for place in places]
