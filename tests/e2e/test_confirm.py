@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 from workplace import Workplace, kill_all
 
 
@@ -46,7 +47,8 @@ def check_verdict(place: Workplace, verdict: dict) -> None:  # type: ignore[type
     assert len(verdict["baselines"]) == 4
     first = verdict["differences"][0]
     a, b = names[chosen]["test_auc"], names[f"control-of-{chosen}"]["test_auc"]
-    assert first["estimate"] == sum(x - y for x, y in zip(a, b, strict=True)) / 3
+    mean = sum(x - y for x, y in zip(a, b, strict=True)) / 3
+    assert first["estimate"] == pytest.approx(mean)
     assert first["low"] <= first["estimate"] <= first["high"]
     assert first["judgement"] in ("better", "worse", "not distinguishable")
     assert json.loads((place.run / "best/metrics.json").read_text())["trial"] == int(chosen[-1])
