@@ -34,7 +34,7 @@ from workplace import SPACE, Workplace, kill_all  # noqa: E402
 from kdsearch.errors import RunError  # noqa: E402
 from kdsearch.study import TrialRecord, read_records  # noqa: E402
 
-TEACHER_EPOCHS = 30
+TEACHER_EPOCHS = 45
 STEP = 6
 KINDS = ("kill -9 of the driver", "kill -9 of all", "SIGTERM", "SIGINT")
 
@@ -60,6 +60,7 @@ class Torture:
         place.environment["FAULTY_PAUSE_S"] = "0.4"
         self.place = place
         self.target = STEP
+        self.delay = 0.0
         self.moments: Counter[tuple[str, str]] = Counter()
         self.finished: dict[int, TrialRecord] = {}
         self.broken: list[str] = []
@@ -106,20 +107,27 @@ class Torture:
 
     def wait(self, process: subprocess.Popen[str], before: int) -> None:
         """Until a random time after the start, or until just after some epoch."""
-        if random.random() < 0.3:
+        self.delay = 1.0
+        if random.random() < 0.2:
             wait_until(lambda: process.poll() is not None, random.uniform(0, 9))
             return
-        more = random.choice((1, 1, 2, 3, 5, 8, 12))
+        more = random.choice((1, 1, 2, 3, 5, 8, 12) if self.teacher_done() else (1, 2, 3))
         wait_until(lambda: process.poll() is not None or self.epochs() >= before + more, 60)
-        wait_until(lambda: process.poll() is not None, random.choice((0, 0.02, 0.1, 0.3)))
+        self.delay = random.choice((0, 0.005, 0.02, 0.1, 0.3))
+        wait_until(lambda: process.poll() is not None, self.delay)
 
     def moment(self, before: int) -> str:
         if self.epochs() == before:
             return "before the first epoch of this start"
-        if not (self.place.run / "teacher.json").exists():
+        if not self.teacher_done():
             return "in the teacher's training"
+        if self.delay <= 0.02:
+            return "as an epoch is written"
         left = self.target - sum(record.finished for record in self.records())
         return "in the last two trials" if left <= 2 else "in the middle of the trials"
+
+    def teacher_done(self) -> bool:
+        return (self.place.run / "teacher.json").exists()
 
     def epochs(self) -> int:
         log = self.place.path / "epochs.log"
@@ -183,7 +191,7 @@ def wait_until(condition: object, seconds: float) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.005)
 
 
 if __name__ == "__main__":

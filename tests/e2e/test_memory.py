@@ -21,7 +21,7 @@ def test_memory_does_not_grow_with_the_number_of_trials(place: Workplace) -> Non
         assert old in space
         space = space.replace(old, new)
     place.space.write_text(space)
-    process = place.start()
+    process = place.start("--quiet")
     sizes = {}
     for trials in (100, 990):
         place.wait_for(lambda n=trials: _started(place) >= n, timeout=800)  # type: ignore[misc]
