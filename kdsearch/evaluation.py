@@ -29,7 +29,7 @@ from kdsearch.metrics import Metrics, evaluate, rank
 from kdsearch.run_folder import RunFolder
 
 # Of each class, so many beats that raised an alarm and so many that did not.
-EXAMPLES = 3
+EXAMPLES = 4
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ are two renderings of the same description, so that they cannot disagree.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,6 +34,15 @@ class Axis:
     limits: tuple[float, float] | None = None
     ticks: tuple[tuple[float, str], ...] | None = None
     hidden: bool = False
+
+
+def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
+    """Round values of a logarithmic axis, closer where it spans less, and written out."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    decades = math.log10(high / low)
+    steps = (1, 2, 5) if decades < 1.7 else (1, 3) if decades < 2.7 else (1,)
+    values = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    return tuple((value, f"{value:g}") for value in values)
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,14 @@ class Chart:
     height: int = 380
     legend: bool = True
 
+    def ticks(self, which: Literal["x", "y"]) -> tuple[tuple[float, str], ...] | None:
+        """The axis's own ticks, or those of its data where it is logarithmic."""
+        axis = self.x if which == "x" else self.y
+        if axis.ticks is not None or not axis.log:
+            return axis.ticks
+        values = np.concatenate([np.asarray(getattr(one, which)) for one in self.series])
+        return log_ticks(float(values.min()), float(values.max()))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -132,6 +150,22 @@ class Group:
     charts: Sequence[Chart]
     title: str = ""
     small: bool = False
+
+    @property
+    def dense(self) -> bool:
+        """Whether they are small enough for two in a row on a phone."""
+        return self.small and all(chart.y.hidden for chart in self.charts)
+
+    def legend(self) -> list[Series]:
+        """What small charts have in common, once for all of them: the first of each name."""
+        if not self.small:
+            return []
+        found: dict[str, Series] = {}
+        for chart in self.charts:
+            for series in chart.series if chart.legend else ():
+                if series.in_legend:
+                    found.setdefault(series.name, series)
+        return list(found.values())
 
 
 @dataclass(frozen=True)

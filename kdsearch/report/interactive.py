@@ -17,13 +17,13 @@ GRID = "#E4E8EC"
 
 def figure_json(chart: Chart, *, small: bool) -> str:
     """The figure for Plotly's JavaScript, safe inside a script element of a page."""
-    figure = go.Figure(_traces(chart), _layout(chart, small=small))
+    figure = go.Figure(_traces(chart, small=small), _layout(chart, small=small))
     # `<`, `>` and `/` come out as escapes.
     text: str = figure.to_json(engine="json")
     return text
 
 
-def _traces(chart: Chart) -> list[dict[str, Any]]:
+def _traces(chart: Chart, *, small: bool) -> list[dict[str, Any]]:
     traces = [] if chart.shade is None else [_shade(chart)]
     seen: set[str] = set()
     for series in chart.series:
@@ -35,7 +35,7 @@ def _traces(chart: Chart) -> list[dict[str, Any]]:
                 **trace,
                 "name": escape(series.name),
                 "legendgroup": escape(series.name),
-                "showlegend": first and chart.legend,
+                "showlegend": first and chart.legend and not small,
                 **_hover(series),
             }
         )
@@ -171,7 +171,12 @@ def _layout(chart: Chart, *, small: bool) -> dict[str, Any]:
     return {
         "template": "none",
         "height": chart.height,
-        "margin": {"l": 12 if chart.y.hidden else 58, "r": 12, "t": 12, "b": 44},
+        "margin": {
+            "l": 12 if chart.y.hidden else 58,
+            "r": 12,
+            "t": 12,
+            "b": 44 if chart.x.title else 24,
+        },
         "font": {"family": FONT, "size": 11 if small else 13, "color": palette.INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "white",
@@ -179,8 +184,8 @@ def _layout(chart: Chart, *, small: bool) -> dict[str, Any]:
         # A finger on a chart scrolls the page.
         "dragmode": False,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": _axis(chart.x),
-        "yaxis": _axis(chart.y),
+        "xaxis": _axis(chart.x, chart.ticks("x")),
+        "yaxis": _axis(chart.y, chart.ticks("y")),
         "shapes": [
             {
                 "type": "line",
@@ -198,7 +203,7 @@ def _layout(chart: Chart, *, small: bool) -> dict[str, Any]:
     }
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
+def _axis(axis: Axis, ticks: tuple[tuple[float, str], ...] | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "title": {"text": escape(axis.title), "standoff": 8},
         "type": "log" if axis.log else "linear",
@@ -208,17 +213,19 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "showline": not axis.hidden,
         "linecolor": palette.GREY,
     }
-    if axis.log:
-        # One, two and five: a decade alone may be all that an axis shows.
-        found |= {"dtick": "D2", "exponentformat": "power", "minexponent": 4}
     if axis.limits is not None:
         low, high = axis.limits
         found["range"] = [low, high]
-    if axis.ticks is not None:
-        found["tickvals"] = [place for place, _ in axis.ticks]
-        found["ticktext"] = [escape(text) for _, text in axis.ticks]
+    if ticks is not None:
+        found["tickvals"] = [place for place, _ in ticks]
+        found["ticktext"] = [escape(text) for _, text in ticks]
     if axis.hidden:
-        found |= {"showticklabels": False, "showgrid": False, "title": {"text": ""}}
+        found |= {
+            "showticklabels": False,
+            "ticks": "",
+            "showgrid": False,
+            "title": {"text": ""},
+        }
     return found
 
 

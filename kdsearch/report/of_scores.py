@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsearch.data.beats import NORMAL, FloatArray
+from kdsearch.data.beats import NORMAL, BoolArray, FloatArray
 from kdsearch.evaluation import Evaluation
 from kdsearch.metrics import Ranking, rank
 from kdsearch.report import palette
@@ -20,7 +20,7 @@ COLOURS = {
     "teacher": palette.TEACHER,
 }
 POINTS = 400
-BINS = 50
+BINS = 40
 # Leads on the scale of -1 to 1 stand so far apart that they do not touch.
 LEAD_DISTANCE = 2.4
 
@@ -49,12 +49,14 @@ Ranked = Sequence[tuple[Curve, Ranking]]
 
 def _roc(ranked: Ranked) -> Chart:
     series = [_line([0.0, 1.0], [0.0, 1.0])]
+    aucs = [(curve.name, ranking.roc_auc()) for curve, ranking in ranked]
     for curve, ranking in ranked:
         x = np.append(0.0, ranking.false_positives / ranking.false_positives[-1])
         y = np.append(0.0, ranking.true_positives / ranking.true_positives[-1])
         at = ranking.confusion(curve.threshold)
-        name = f"{curve.name}, AUC {ranking.roc_auc():.3f}"
-        series += _curve(curve, name, x, y, (1 - at.specificity, at.sensitivity))
+        series += _curve(
+            curve, _named(curve, "AUC", aucs), x, y, (1 - at.specificity, at.sensitivity)
+        )
     return Chart(
         "ROC",
         Axis("1 − specificity", limits=(0, 1)),
@@ -68,14 +70,14 @@ def _pr(ranked: Ranked) -> Chart:
     positives = ranked[0][1].true_positives[-1]
     share = float(positives / (positives + ranked[0][1].false_positives[-1]))
     series = [_line([0.0, 1.0], [share, share])]
+    precisions = [(curve.name, ranking.average_precision()) for curve, ranking in ranked]
     for curve, ranking in ranked:
         x = ranking.true_positives / positives
         y = ranking.true_positives / (ranking.true_positives + ranking.false_positives)
         at = ranking.confusion(curve.threshold)
         called = at.true_positives + at.false_positives
         point = (at.sensitivity, at.true_positives / called) if called else None
-        name = f"{curve.name}, AP {ranking.average_precision():.3f}"
-        series += _curve(curve, name, x, y, point)
+        series += _curve(curve, _named(curve, "AP", precisions), x, y, point)
     return Chart(
         "Precision–recall",
         Axis("sensitivity (recall)", limits=(0, 1)),
@@ -83,6 +85,13 @@ def _pr(ranked: Ranked) -> Chart:
         series,
         height=440,
     )
+
+
+def _named(curve: Curve, what: str, figures: Sequence[tuple[str, float]]) -> str:
+    """The entry of the legend that all seeds of a network share."""
+    own = [figure for name, figure in figures if name == curve.name]
+    ends = dict.fromkeys(f"{end:.3f}" for end in (min(own), max(own)))
+    return f"{curve.name}, {what} {'–'.join(ends)}"
 
 
 def _line(x: list[float], y: list[float]) -> Series:
@@ -122,11 +131,11 @@ def classes_section(contents: Contents) -> Section:
     evaluation = contents.evaluation
     if evaluation is None:
         return Section(key, title, missing=contents.evaluation_missing)
-    curves = {curve.who: curve for curve in contents.curves()}
+    curves = contents.curves()
     rows = [
-        _class_row(curve, label, evaluation)
+        _class_row([curve for curve in curves if curve.who == who], label, evaluation)
         for label in [*_classes(evaluation), "all"]
-        for curve in curves.values()
+        for who in dict.fromkeys(curve.who for curve in curves)
     ]
     columns = [
         "class",
@@ -143,7 +152,8 @@ def classes_section(contents: Contents) -> Section:
         title,
         text="Each class of the test beats against the normal ones, at the threshold with "
         "the best F1 on the validation beats. PPV and F1 count the false alarms of all normal "
-        "beats against the class, so that rare classes have low ones.",
+        "beats against the class, so that rare classes have low ones. The control's figures "
+        "are means over its seeds.",
         tables=[Table(columns, rows, searchable=True)],
     )
 
@@ -154,25 +164,28 @@ def _classes(evaluation: Evaluation) -> list[str]:
     return known + sorted(found - set(known))
 
 
-def _class_row(curve: Curve, label: str, evaluation: Evaluation) -> list[Cell]:
+def _class_row(curves: Sequence[Curve], label: str, evaluation: Evaluation) -> list[Cell]:
+    """One network, its figures being means over its seeds."""
     classes = evaluation.test_classes
     members = (classes != NORMAL) if label == "all" else (classes == label)
-    kept = members | (classes == NORMAL)
+    figures = np.mean([_figures(curve, members, classes == NORMAL) for curve in curves], axis=0)
+    return [
+        Cell(label),
+        Cell(curves[0].who),
+        Cell(f"{members.sum():,}", float(members.sum())),
+        *(Cell("–", -1.0) if np.isnan(v) else Cell(f"{v:.3f}", float(v)) for v in figures),
+    ]
+
+
+def _figures(curve: Curve, members: BoolArray, normal: BoolArray) -> list[float]:
+    """AUC, sensitivity, specificity, PPV (NaN without any alarm) and F1."""
+    kept = members | normal
     ranking = rank(curve.scores[kept], members[kept])
     at = ranking.confusion(curve.threshold)
     called = at.true_positives + at.false_positives
     ppv = at.true_positives / called if called else float("nan")
-    f1 = 2 * at.true_positives / (called + members.sum())
-    figures = (ranking.roc_auc(), at.sensitivity, at.specificity, ppv, f1)
-    return [
-        Cell(label),
-        Cell(curve.who),
-        Cell(f"{members.sum():,}", float(members.sum())),
-        *(
-            Cell("–" if np.isnan(v) else f"{v:.3f}", -1.0 if np.isnan(v) else v)
-            for v in figures
-        ),
-    ]
+    f1 = 2 * at.true_positives / (called + int(members.sum()))
+    return [ranking.roc_auc(), at.sensitivity, at.specificity, ppv, f1]
 
 
 def histograms_section(contents: Contents) -> Section:
@@ -242,11 +255,12 @@ def beats_section(contents: Contents) -> Section:
             charts = _beats(evaluation, label, alarm=alarm)
             if charts:
                 groups.append(Group(charts, _kind(label, alarm=alarm), small=True))
+    unit = "samples" if evaluation.examples.time_ms is None else "milliseconds from the R peak"
     return Section(
         key,
         title,
-        text="Test beats as the networks see them, each scaled to its own range, and what "
-        "student and teacher make of them. The darker the background, the larger the "
+        text=f"Time in {unit}. Test beats as the networks see them, each scaled to its own "
+        "range, and what student and teacher make of them. The darker the background, the larger the "
         "student's error there: that is what raises the alarm. The beats were taken evenly "
         "from the highest to the lowest score of their kind, not for their looks.",
         groups=groups,
@@ -287,13 +301,13 @@ def _beat(evaluation: Evaluation, place: int) -> Chart:
         title += f", record {evaluation.test_record[row]}"
     return Chart(
         title,
-        Axis("samples" if time is None else "ms from the R peak"),
+        Axis(),
         Axis(limits=(-1.25 - LEAD_DISTANCE * (len(x) - 1), 1.25), hidden=True),
         series,
         shade=_shade(
             x, examples.student if examples.student is not None else examples.teacher, place
         ),
-        height=190 + 90 * (len(x) - 1),
+        height=150 + 90 * (len(x) - 1),
     )
 
 

@@ -78,7 +78,10 @@ def learning_curves(contents: Contents) -> Section:
                 hover="teacher",
             )
         )
-    chart = Chart("Validation AUC by epoch", Axis("epoch"), Axis(AUC), drawn)
+    longest = max((len(one.x) for one in drawn), default=1)
+    chart = Chart(
+        "Validation AUC by epoch", Axis("epoch", ticks=_whole(longest)), Axis(AUC), drawn
+    )
     return Section(
         "learning-curves",
         "Learning curves",
@@ -100,6 +103,12 @@ def _learning_curve(record: TrialRecord, contents: Contents) -> Series:
         opacity=0.75,
         hover=f"trial {record.number}, {palette.WORDS[record.state]}",
     )
+
+
+def _whole(last: int) -> tuple[tuple[float, str], ...]:
+    """At most ten whole numbers from 1: there is no half an epoch."""
+    step = -(-last // 10)
+    return tuple((float(epoch), str(epoch)) for epoch in range(1, last + 1, step))
 
 
 def _epochs(values: Sequence[float]) -> list[float]:
@@ -202,6 +211,7 @@ def _parallel(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) 
         Axis(ticks=tuple(zip(xs, names, strict=True)), limits=(-0.35, len(xs) - 0.65)),
         Axis(limits=(-0.14, 1.14), hidden=True),
         lines,
+        lines=[(x, "") for x in xs],
         labels=labels,
         scale=(AUC, low, high),
         legend=False,

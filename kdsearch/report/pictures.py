@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from kdsearch.files import whole_file
 from kdsearch.report import palette
@@ -112,8 +113,8 @@ def _draw(axes: Axes, chart: Chart, *, legend: bool) -> None:
             )  # fmt: skip
     for label in chart.labels:
         axes.text(label.x, label.y, _text(label.text), ha=label.align, va="center", fontsize=8)
-    _axis(axes, "x", chart.x)
-    _axis(axes, "y", chart.y)
+    _axis(axes, "x", chart.x, chart.ticks("x"))
+    _axis(axes, "y", chart.y, chart.ticks("y"))
     axes.set_title(_text(chart.title))
     if chart.scale is not None:
         _scale(axes, chart.scale)
@@ -165,14 +166,24 @@ def _line(axes: Axes, series: Series, name: str | None) -> None:
         axes.fill_between(x, y, step="mid", color=series.colour, alpha=0.1, linewidth=0)
 
 
-def _axis(axes: Axes, which: Literal["x", "y"], axis: Axis) -> None:
+def _axis(
+    axes: Axes,
+    which: Literal["x", "y"],
+    axis: Axis,
+    ticks: tuple[tuple[float, str], ...] | None,
+) -> None:
     own = axes.xaxis if which == "x" else axes.yaxis
     if axis.log:
         axes.set(**{f"{which}scale": "log"})
+        own.set_minor_locator(NullLocator())
+    limits = own.get_view_interval()
     if axis.limits is not None:
         axes.set(**{f"{which}lim": axis.limits})
-    if axis.ticks is not None:
-        own.set_ticks([p for p, _ in axis.ticks], [_text(text) for _, text in axis.ticks])
+    if ticks is not None:
+        own.set_ticks([p for p, _ in ticks], [_text(text) for _, text in ticks])
+    if axis.log:
+        # Setting ticks widens an axis to hold them all.
+        own.set_view_interval(*limits, ignore=True)
     if axis.hidden:
         own.set_ticks([])
         axes.spines["left" if which == "y" else "bottom"].set_visible(False)
