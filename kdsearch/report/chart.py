@@ -40,7 +40,7 @@ def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
     """Round values of a logarithmic axis, closer where it spans less, and written out."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     decades = math.log10(high / low)
-    steps = (1, 2, 5) if decades < 1.7 else (1, 3) if decades < 2.7 else (1,)
+    steps = (1, 2, 5) if decades < 1.1 else (1, 3) if decades < 2.2 else (1,)
     values = [step * 10.0**power for power in range(first, last + 1) for step in steps]
     return tuple((value, f"{value:g}") for value in values)
 

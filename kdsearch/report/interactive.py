@@ -28,20 +28,35 @@ def _traces(chart: Chart, *, small: bool) -> list[dict[str, Any]]:
     seen: set[str] = set()
     for series in chart.series:
         trace = _bars(series) if series.kind == "bars" else _scatter(series, chart)
-        first = series.in_legend and series.name not in seen
+        first = series.in_legend and series.name not in seen and chart.legend and not small
         seen |= {series.name}
         traces.append(
             {
                 **trace,
                 "name": escape(series.name),
                 "legendgroup": escape(series.name),
-                "showlegend": first and chart.legend and not small,
+                "showlegend": first and series.values is None,
                 **_hover(series),
             }
         )
+        if first and series.values is not None:
+            traces.append(_entry(series))
     if chart.scale is not None and all(series.values is None for series in chart.series):
         traces.append(_scale_alone(chart))
     return traces
+
+
+def _entry(series: Series) -> dict[str, Any]:
+    """An entry of the legend for points of many colours, which has none of them."""
+    return {
+        "type": "scatter",
+        "x": [None],
+        "y": [None],
+        "mode": "markers",
+        "marker": {"symbol": series.symbol, "size": series.size, "color": series.colour},
+        "name": escape(series.name),
+        "legendgroup": escape(series.name),
+    }
 
 
 def _hover(series: Series) -> dict[str, Any]:
@@ -68,6 +83,8 @@ def _bars(series: Series) -> dict[str, Any]:
         "y": list(series.y),
         "marker": {"color": series.colour},
         "width": 0.6,
+        "textposition": "outside",
+        "cliponaxis": False,
     }
 
 
@@ -230,7 +247,7 @@ def _axis(axis: Axis, ticks: tuple[tuple[float, str], ...] | None) -> dict[str, 
 
 
 def _annotations(chart: Chart) -> list[dict[str, Any]]:
-    plain = {"showarrow": False, "font": {"size": 12}}
+    plain = {"showarrow": False, "font": {"size": 12}, "bgcolor": "white"}
     inside: list[dict[str, Any]] = [
         {
             **plain,

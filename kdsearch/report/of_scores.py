@@ -259,10 +259,11 @@ def beats_section(contents: Contents) -> Section:
     return Section(
         key,
         title,
-        text=f"Time in {unit}. Test beats as the networks see them, each scaled to its own "
-        "range, and what student and teacher make of them. The darker the background, the larger the "
+        text="Test beats as the networks see them, each scaled to its own range, and what "
+        "student and teacher make of them. The darker the background, the larger the "
         "student's error there: that is what raises the alarm. The beats were taken evenly "
-        "from the highest to the lowest score of their kind, not for their looks.",
+        "from the highest to the lowest score of their kind, not for their looks. Above each "
+        f"beat stand the student's score and the record, below it the time in {unit}.",
         groups=groups,
     )
 
@@ -294,11 +295,9 @@ def _beat(evaluation: Evaluation, place: int) -> Chart:
             dash = name == "teacher"
             series += _traces(name, axis, fakes[place], colour, width=1.6, dash=dash)
     row = int(examples.rows[place])
-    title = (
-        f"score {evaluation.student.test[row] / evaluation.student.threshold:.2f} × threshold"
-    )
+    title = f"{evaluation.student.test[row] / evaluation.student.threshold:.2f} × threshold"
     if evaluation.test_record is not None:
-        title += f", record {evaluation.test_record[row]}"
+        title += f" · {evaluation.test_record[row]}"
     return Chart(
         title,
         Axis(),

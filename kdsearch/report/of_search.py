@@ -283,7 +283,7 @@ def importance_section(contents: Contents) -> Section:
         places,
         palette.BLUE,
         kind="bars",
-        hover=[f"{name}: {value:.2f}" for name, value in zip(names, values, strict=True)],
+        hover=[f"{value:.2f}" for value in values],
     )
     chart = Chart(
         "Share of what sets the best quarter apart",

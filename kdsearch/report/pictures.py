@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import NullLocator
 
 from kdsearch.files import whole_file
@@ -76,8 +76,12 @@ def _figure(section: Section) -> Figure:
         if title:
             part.suptitle(_text(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
         places = part.subplots(1, columns, squeeze=False)[0]
-        for place, chart in zip(places, charts, strict=False):
-            _draw(place, chart, legend=chart.legend and _new(chart, seen))
+        small = len(charts) > 2 or columns > 2
+        new = [chart.legend and _new(chart, seen) for chart in charts]
+        for place, chart, legend in zip(places, charts, new, strict=False):
+            _draw(place, chart, legend=legend and not small)
+        if small and any(new):
+            _legend(part, places[new.index(True)], loc="outside lower right", ncols=5)
         for place in places[len(charts) :]:
             place.set_axis_off()
     return figure
@@ -85,7 +89,7 @@ def _figure(section: Section) -> Figure:
 
 def _rows(section: Section) -> Iterator[tuple[str, Sequence[Chart], int]]:
     for group in section.groups:
-        columns = 3 if group.small else min(2, len(group.charts))
+        columns = 4 if group.small else min(2, len(group.charts))
         for start in range(0, len(group.charts), columns):
             title = group.title if start == 0 else ""
             yield title, group.charts[start : start + columns], columns
@@ -112,14 +116,15 @@ def _draw(axes: Axes, chart: Chart, *, legend: bool) -> None:
                 xytext=(3, 0), textcoords="offset points", va="top",
             )  # fmt: skip
     for label in chart.labels:
-        axes.text(label.x, label.y, _text(label.text), ha=label.align, va="center", fontsize=8)
+        axes.text(label.x, label.y, _text(label.text), ha=label.align, va="center", fontsize=8,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
     _axis(axes, "x", chart.x, chart.ticks("x"))
     _axis(axes, "y", chart.y, chart.ticks("y"))
     axes.set_title(_text(chart.title))
     if chart.scale is not None:
         _scale(axes, chart.scale)
     if legend:
-        _legend(axes)
+        _legend(axes, axes)
 
 
 def _shade(axes: Axes, chart: Chart) -> None:
@@ -199,11 +204,11 @@ def _scale(axes: Axes, scale: tuple[str, float, float]) -> None:
     figure.colorbar(colours, ax=axes, label=_text(title), pad=0.02, aspect=30)
 
 
-def _legend(axes: Axes) -> None:
+def _legend(where: Axes | SubFigure, axes: Axes, **options: Any) -> None:
     handles, names = axes.get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
     if once:
-        axes.legend(once.values(), once.keys())
+        where.legend(list(once.values()), list(once.keys()), **options)
 
 
 def _text(text: str) -> str:
