@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from kdsearch.comparison import over_compute, over_trials
 from kdsearch.config import read_yaml
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.leaderboard import (
@@ -129,7 +130,29 @@ def summarise(
     table = table[[c for c in columns if c != "reason" or table[c].astype(bool).any()]]
     heads = [_headline(run) for run in runs]
     tails = [_best(run) for run in runs]
+    if len(runs) > 1:
+        tails = [*_compared(runs, form), *tails]
     return "\n\n".join([*heads, render(table, form), *filter(None, tails)])
+
+
+def _compared(runs: Sequence[Run], form: Format) -> list[str]:
+    """What each run had reached after so many trials, and after so much training."""
+    records = {str(run.folder.path): run.records for run in runs}
+    blocks = {
+        "best val_auc so far, by trials": over_trials(records),
+        "best val_auc so far, by seconds of training": over_compute(records).round(
+            {"seconds": 0}
+        ),
+    }
+    return [f"{title}\n\n{_figures(table, form)}" for title, table in blocks.items()]
+
+
+def _figures(table: pd.DataFrame, form: Format) -> str:
+    shown = table.astype(object)
+    for column in table.columns[1:]:
+        shown[column] = [f"{v:.4f}" if pd.notna(v) else "-" for v in table[column]]
+    shown[table.columns[0]] = [f"{v:.0f}" for v in table[table.columns[0]]]
+    return render(shown, form)
 
 
 def _keep_leaderboard(run: Run) -> None:

@@ -25,7 +25,7 @@ LAYERS = (
     ("config", "run_folder", "teacher"),
     ("student", "evaluation"),
     ("study",),
-    ("recovery", "leaderboard"),
+    ("recovery", "leaderboard", "comparison"),
     ("summary",),
     ("verdict",),
     ("report",),
