@@ -6,6 +6,7 @@ runs/<name>/
   teacher.pt         the teacher's weights: a resume needs no cache
   study.journal      the study: every trial, parameter, epoch and fate; the one truth
   evaluation.npz     best student and teacher on validation and test beats, and examples
+  costs.json         parameters, operations and time per beat, by trial and of the teacher
   verdict.json       what the confirmation says of the best trials
   leaderboard.csv    a row per trial
   search.log         what was logged
@@ -64,6 +65,7 @@ class RunFolder:
         self.teacher_file = path / "teacher.json"
         self.teacher_weights = path / "teacher.pt"
         self.study_file = path / "study.journal"
+        self.costs_file = path / "costs.json"
         self.verdict_file = path / "verdict.json"
         self.evaluation_file = path / "evaluation.npz"
         self.leaderboard_file = path / "leaderboard.csv"
@@ -185,6 +187,10 @@ class RunFolder:
                 return parse(dict(archive))
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise RunError(f"{self.evaluation_file}: cannot be read: {error}") from None
+
+    def write_costs(self, costs: dict[str, Any]) -> None:
+        """Keep what scoring costs, by trial and of the teacher."""
+        write_json(self.costs_file, costs)
 
     def write_best(
         self, weights: State, config: dict[str, Any], metrics: dict[str, Any]

@@ -210,8 +210,7 @@ def importances(path: Path) -> dict[str, float]:
             value=_record(trial).val_auc, params=trial.params, distributions=trial.distributions
         )
         for trial in _open(path, writer=False).get_trials(deepcopy=False)
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        and trial.intermediate_values
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.intermediate_values
     ]
     if len(trials) < FEWEST_FOR_IMPORTANCE:
         raise RunError(

@@ -25,6 +25,7 @@ from kdsearch.leaderboard import (
     leaderboard,
     render,
 )
+from kdsearch.pareto import pareto_front
 from kdsearch.recovery import records_from_folders
 from kdsearch.run_folder import RunFolder
 from kdsearch.statistics import mean_and_sd
@@ -49,6 +50,7 @@ class Run:
         config: The content of ``search.yaml``.
         teacher: The content of ``teacher.json``, empty before there is one.
         verdict: The content of ``verdict.json``, empty before there is one.
+        costs: The content of ``costs.json``, empty before there is one.
         metrics: The content of ``best/metrics.json``, empty before the search's end.
     """
 
@@ -58,6 +60,7 @@ class Run:
     teacher: dict[str, Any]
     metrics: dict[str, Any]
     verdict: dict[str, Any]
+    costs: dict[str, Any]
 
     @property
     def searched(self) -> list[str]:
@@ -84,6 +87,7 @@ def read_run(path: Path) -> Run:
         records=_records(folder),
         teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
         metrics=folder.read_json(metrics) if metrics.exists() else {},
+        costs=folder.read_json(folder.costs_file) if folder.costs_file.exists() else {},
         verdict=folder.read_json(folder.verdict_file) if folder.verdict_file.exists() else {},
     )
 
@@ -243,9 +247,33 @@ def _best(run: Run) -> str:
     ]
     if run.metrics:
         blocks.append(_measured(run))
+    if run.costs:
+        blocks.append(_front(run))
     if run.verdict:
         blocks.append(_verdict(run.verdict))
     return "\n\n".join(blocks)
+
+
+def _front(run: Run) -> str:
+    """Trials that no other beats in both validation AUC and parameters, and the teacher."""
+    known = {str(r.number): r for r in run.records if r.state != "failed"}
+    points = {
+        int(number): (cost["parameters"], known[number].val_auc)
+        for number, cost in run.costs.items()
+        if number in known and known[number].curve
+    }
+    names = [str(number) for number in pareto_front(points)]
+    rows = [
+        {
+            "AUC against cost": "teacher" if name == "teacher" else f"trial {name}",
+            "val_auc": run.teacher["val_auc"] if name == "teacher" else known[name].val_auc,
+            "parameters": f"{run.costs[name]['parameters']:,}",
+            "multiply-adds": f"{run.costs[name]['operations']:,}",
+            "µs per beat": f"{run.costs[name]['microseconds']:.0f}",
+        }
+        for name in [*names, *(["teacher"] if "teacher" in run.costs else [])]
+    ]
+    return pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.4f}")
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:

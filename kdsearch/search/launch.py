@@ -13,9 +13,11 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
+from kdsearch.abilities import Exporting
 from kdsearch.baselines import baseline_scores
 from kdsearch.compute import resolve_device, resolve_precision
 from kdsearch.config import Config, ConfirmSettings, parse_config, read_yaml
+from kdsearch.costs import measure, student_costs
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, RunError, SearchFailed
@@ -289,7 +291,8 @@ class _Search:
         total = self._config.search.num_samples
         earlier = study.records()
         progress = SearchProgress(self._console, total, earlier)
-        ledger = Ledger(study, self._folder, progress, self._config.search.keep_weights)
+        keep = max(self._config.search.keep_weights, self._config.confirm.top)
+        ledger = Ledger(study, self._folder, progress, keep)
         unfinished = study.adopt()
         trials = len(unfinished) + total - len(earlier)
         if trials == 0:
@@ -413,6 +416,30 @@ class _Search:
         description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
         self._folder.write_teacher(teacher.weights, description)
         self._folder.write_best(weights, card, metrics)
+        self._write_costs(records, dataset, teacher, compute)
+
+    def _write_costs(
+        self,
+        records: Sequence[TrialRecord],
+        dataset: Dataset,
+        teacher: Teacher,
+        compute: Compute,
+    ) -> None:
+        students = {
+            r.number: self._config.student_settings(r.params) for r in records if r.params
+        }
+        method, data = self._config.method, dataset.training
+        targets = TeacherCache(cache_dir()).targets(
+            teacher, method, list(students.values()), data, compute
+        )
+        costs = student_costs(
+            method, students, data=data, teacher=teacher.weights, targets=targets
+        )
+        described: dict[str, Any] = {str(n): cost.as_dict() for n, cost in costs.items()}
+        if isinstance(method, Exporting):
+            _, leads, length = data.train.shape
+            described["teacher"] = measure(method, teacher.weights, leads, length).as_dict()
+        self._folder.write_costs(described)
 
     def _say(self, text: str) -> None:
         logger.info(text)

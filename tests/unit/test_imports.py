@@ -25,7 +25,7 @@ LAYERS = (
     ("config", "run_folder", "teacher"),
     ("student", "evaluation"),
     ("study",),
-    ("recovery", "leaderboard", "comparison"),
+    ("recovery", "leaderboard", "comparison", "pareto", "costs"),
     ("summary",),
     ("verdict",),
     ("report",),
