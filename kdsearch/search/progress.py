@@ -89,11 +89,12 @@ class SearchProgress:
             for state, word in (("stopped", "stopped early"), ("failed", "failed"))
             if self._ended[state]
         ]
-        if self._best[1] >= 0:
-            parts.append(f"best val_auc {self._best[0]:.4f} ({self._describe(self._best[1])})")
         left = self._seconds_left(done)
         if left is not None:
             parts.append(f"about {duration(left)} left")
+        # Last, because a narrow terminal cuts the end off.
+        if self._best[1] >= 0:
+            parts.append(f"best val_auc {self._best[0]:.4f} ({self._describe(self._best[1])})")
         return Text(" · ".join(parts), overflow="ellipsis", no_wrap=True)
 
     def _describe(self, number: int) -> str:
