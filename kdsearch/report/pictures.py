@@ -181,14 +181,13 @@ def _axis(
     if axis.log:
         axes.set(**{f"{which}scale": "log"})
         own.set_minor_locator(NullLocator())
-    limits = own.get_view_interval()
     if axis.limits is not None:
         axes.set(**{f"{which}lim": axis.limits})
     if ticks is not None:
+        # Ticks outside would widen the axis to hold them.
+        low, high = sorted(own.get_view_interval())
+        ticks = tuple(tick for tick in ticks if low <= tick[0] <= high)
         own.set_ticks([p for p, _ in ticks], [_text(text) for _, text in ticks])
-    if axis.log:
-        # Setting ticks widens an axis to hold them all.
-        own.set_view_interval(*limits, ignore=True)
     if axis.hidden:
         own.set_ticks([])
         axes.spines["left" if which == "y" else "bottom"].set_visible(False)
