@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdsearch.errors import ConfigError, SearchFailed, StorageFailed, UserError
+from kdsearch.errors import ConfigError, Interrupted, SearchFailed, StorageFailed, UserError
 
 SEARCH_EXAMPLES = """examples:
   python run_search.py --space search_spaces/kd.yaml
@@ -47,6 +47,12 @@ def _guarded(command: Callable[[], int]) -> int:
     except SearchFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Interrupted as interrupted:
+        print(
+            f"{interrupted}: stopped; every finished epoch is kept, go on with --resume",
+            file=sys.stderr,
+        )
+        return 128 + interrupted.signum
     except StorageFailed as error:
         print(
             f"error: {error}; make room and go on with --resume, nothing finished is lost",
@@ -126,7 +132,6 @@ def _search(options: argparse.Namespace) -> int:
 
     from kdsearch.run_folder import RunFolder  # noqa: PLC0415
     from kdsearch.search.launch import Request, search, stored_flags  # noqa: PLC0415
-    from kdsearch.search.tune_run import Interrupted  # noqa: PLC0415
 
     folder = RunFolder.named(options.runs_dir, options.name or options.space.stem)
     flags = _given_flags(options)
@@ -137,15 +142,9 @@ def _search(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(config)
     request = Request(config, flags, folder, options.resume, options.address, console)
-    try:
-        search(request)
-    except Interrupted as signal:
-        console.print(
-            f"{signal}: stopped; every finished epoch is kept, go on with --resume",
-            highlight=False,
-        )
-        return 128 + signal.signum
-    return _analyze(_analyze_parser().parse_args([str(folder.path)]))
+    search(request)
+    page = str(folder.report_file)
+    return _analyze(_analyze_parser().parse_args([str(folder.path), "--html", page]))
 
 
 FLAGS = ("data", "num_samples", "max_concurrent", "time_budget", "seed")

@@ -1,5 +1,7 @@
 """The errors that kdsearch raises on purpose; anything else that escapes is a bug of ours."""
 
+import signal
+
 
 class UserError(Exception):
     """Something the user can mend. The command lines print it in one line and exit with 2.
@@ -34,3 +36,12 @@ class StorageFailed(BaseException):
     Not an `Exception`, so that nobody on the way takes it for a failed trial: the search ends,
     and everything unfinished goes on with the next resume.
     """
+
+
+class Interrupted(BaseException):
+    """A signal asked the search to end."""
+
+    def __init__(self, signum: int) -> None:
+        """Remember which signal it was."""
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum

@@ -8,6 +8,7 @@ runs/<name>/
   evaluation.npz     best student and teacher on validation and test beats, and examples
   costs.json         parameters, operations and time per beat, by trial and of the teacher
   verdict.json       what the confirmation says of the best trials
+  report.html        everything on one page that opens without a network
   leaderboard.csv    a row per trial
   search.log         what was logged
   trials/<number>/   trial.json (parameters and fate, a second source beside the study),
@@ -65,6 +66,7 @@ class RunFolder:
         self.teacher_file = path / "teacher.json"
         self.teacher_weights = path / "teacher.pt"
         self.study_file = path / "study.journal"
+        self.report_file = path / "report.html"
         self.costs_file = path / "costs.json"
         self.verdict_file = path / "verdict.json"
         self.evaluation_file = path / "evaluation.npz"

@@ -38,7 +38,7 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
 from kdsearch.config import Config  # noqa: E402
-from kdsearch.errors import RunError, UserError  # noqa: E402
+from kdsearch.errors import Interrupted, RunError, UserError  # noqa: E402
 from kdsearch.run_folder import RunFolder  # noqa: E402
 from kdsearch.search.bridge import StudyScheduler, StudySearcher  # noqa: E402
 from kdsearch.search.trainable import TrialInputs, train_student  # noqa: E402
@@ -47,15 +47,6 @@ logger = logging.getLogger(__name__)
 MIB = 2**20
 CONNECT_TIMEOUT_S = 10.0
 TEMPORARY_PREFIX = "kds-"
-
-
-class Interrupted(BaseException):
-    """A signal asked the search to end."""
-
-    def __init__(self, signum: int) -> None:
-        """Remember which signal it was."""
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
 
 
 class Signals:
