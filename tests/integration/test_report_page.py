@@ -1,0 +1,143 @@
+"""The report of a real search in a real browser, without a network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdsearch.report import SECTIONS
+
+ROOT = Path(__file__).parents[2]
+SPACE = """
+data:
+  source: simulated
+  simulated: {patients: 6, beats: 900}
+  train_limit: 128
+teacher: {width: 2, latent: 4, epochs: 2, lr: 1.0e-3}
+student: {width: 2, latent: 4, epochs: 2}
+space:
+  temperature: {loguniform: [0.5, 4]}
+  alpha: {loguniform: [1.0e-2, 1]}
+  w_adv: {uniform: [0.5, 5]}
+  lr: {loguniform: [1.0e-4, 5.0e-3]}
+search: {num_samples: 5}
+confirm: {top: 1, seeds: 2}
+resources: {device: cpu, precision: fp32}
+"""
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
+
+
+def chromium() -> str:
+    """Where the browser is; without one there is nothing to test, except in CI."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        message = "no chromium: install it (Debian: apt-get install chromium) to test the page"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a search of five trials that were confirmed."""
+    chromium()
+    place = tmp_path_factory.mktemp("report")
+    (place / "kd.yaml").write_text(SPACE)
+    for script, *flags in (
+        ("run_search.py", "--space", "kd.yaml", "--quiet"),
+        ("analyze.py", "runs/kd", "--html", "report.html"),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / script), *flags],
+            cwd=place,
+            env={**os.environ, "KDSEARCH_CACHE": str(place / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    return place / "report.html"
+
+
+class Page:
+    """The page as it was opened, and what it complained about or asked for."""
+
+    def __init__(self, page: Any) -> None:
+        self.browser = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, path: Path) -> None:
+        """Open the file and draw every chart, also those below."""
+        self.browser.goto(path.as_uri())
+        self.browser.wait_for_selector("#leaderboard .dt-container")
+        self.browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+        self.browser.wait_for_function(
+            "document.querySelectorAll('.chart:not(:has(.main-svg))').length === 0"
+        )
+
+    def column(self, number: int) -> list[str]:
+        cells = f"#leaderboard tbody tr td:nth-child({number})"
+        texts: list[str] = self.browser.locator(cells).all_inner_texts()
+        return texts
+
+
+@pytest.fixture(params=WIDTHS)
+def page(request: pytest.FixtureRequest, report: Path) -> Iterator[Page]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    width, height = WIDTHS[request.param]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        opened = Page(browser.new_page(viewport={"width": width, "height": height}))
+        opened.open(report)
+        yield opened
+        browser.close()
+
+
+def test_the_page_shows_everything_sorts_and_searches(page: Page, report: Path):
+    assert page.browser.locator("section").count() == len(SECTIONS)
+    assert page.browser.locator("section:has(.missing)").count() == 1  # Importance.
+    assert page.browser.locator(".chart .main-svg").count() > 30
+
+    heading = page.browser.locator("#leaderboard th", has_text="val_auc")
+    heading.click()
+    page.browser.wait_for_selector("#leaderboard th[aria-sort=ascending]")
+    upwards = [float(text) for text in page.column(4)]
+    assert upwards == sorted(upwards)
+    heading.click()
+    page.browser.wait_for_selector("#leaderboard th[aria-sort=descending]")
+    assert [float(text) for text in page.column(4)] == upwards[::-1]
+
+    page.browser.fill("#leaderboard input[type=search]", "no such trial")
+    assert len(page.column(4)) == 0
+    page.browser.fill("#leaderboard input[type=search]", f"{upwards[0]:.4f}")
+    assert {float(text) for text in page.column(4)} == {upwards[0]}
+
+    widths = "[document.documentElement.scrollWidth, innerWidth]"
+    needed, given = page.browser.evaluate(widths)
+    assert needed <= given, "the page itself must not scroll sideways"
+    outside = [url for url in page.requests if not url.startswith(("data:", "blob:"))]
+    assert outside == [report.as_uri()]
+    assert page.complaints == []
