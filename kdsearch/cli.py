@@ -131,7 +131,8 @@ def _search(options: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415
 
     from kdsearch.run_folder import RunFolder  # noqa: PLC0415
-    from kdsearch.search.launch import Request, search, stored_flags  # noqa: PLC0415
+    from kdsearch.search.launch import search  # noqa: PLC0415
+    from kdsearch.search.resume import Request, stored_flags  # noqa: PLC0415
 
     folder = RunFolder.named(options.runs_dir, options.name or options.space.stem)
     flags = _given_flags(options)
@@ -190,7 +191,8 @@ def _confirm(run: Path) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from kdsearch.run_folder import RunFolder  # noqa: PLC0415
-    from kdsearch.search.launch import confirmation_request, search  # noqa: PLC0415
+    from kdsearch.search.launch import search  # noqa: PLC0415
+    from kdsearch.search.resume import confirmation_request  # noqa: PLC0415
 
     search(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
 

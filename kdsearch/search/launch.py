@@ -6,25 +6,23 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 
 from kdsearch.abilities import Exporting
 from kdsearch.baselines import baseline_scores
 from kdsearch.compute import resolve_device, resolve_precision
-from kdsearch.config import Config, ConfirmSettings, parse_config, read_yaml
+from kdsearch.config import Config
 from kdsearch.costs import measure, student_costs
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, RunError, SearchFailed
 from kdsearch.evaluation import Finalist, evaluate_run
-from kdsearch.files import DamagedFile, load_state
 from kdsearch.leaderboard import best_record, leaderboard
-from kdsearch.method import Compute, EpochReport
+from kdsearch.method import Compute
 from kdsearch.recovery import recover
 from kdsearch.run_folder import RunFolder
 from kdsearch.search import tune_run
@@ -37,41 +35,22 @@ from kdsearch.search.confirm import (
     left_to_confirm,
     seeds,
 )
+from kdsearch.search.kept_teacher import describe_teacher, read_teacher
 from kdsearch.search.progress import (
     SearchProgress,
     confirmation_progress,
     duration,
     teacher_progress,
 )
+from kdsearch.search.resume import Request, check_resume
 from kdsearch.search.rungs import Rungs
 from kdsearch.search.trainable import TrialInputs
 from kdsearch.student import COMPUTE, describe_student
-from kdsearch.study import Study, TrialRecord, read_records
+from kdsearch.study import Study, TrialRecord
 from kdsearch.teacher import Teacher, TeacherCache
 from kdsearch.verdict import conclude
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a command line asks for.
-
-    Attributes:
-        config: The resolved search, flags included.
-        flags: The flags that changed it, to be applied again by a resume.
-        folder: Where it runs.
-        resume: Go on with what is there, rather than refuse it.
-        address: A Ray cluster, or None for this machine alone.
-        console: Where progress goes; a quiet one draws nothing.
-    """
-
-    config: Config
-    flags: dict[str, Any]
-    folder: RunFolder
-    resume: bool
-    address: str | None
-    console: Console
 
 
 def search(request: Request) -> list[TrialRecord]:
@@ -90,87 +69,6 @@ def search(request: Request) -> list[TrialRecord]:
     signals = tune_run.Signals()
     with folder.lock(), signals.caught(), _logging_to(folder.log_file):
         return _Search(request, signals).run()
-
-
-def check_resume(request: Request) -> None:
-    """Refuse to mix two searches in one folder.
-
-    Raises:
-        RunError: The folder holds a search and ``--resume`` was not given, or holds another
-            one, or holds none and it was given. Names what differs.
-    """
-    folder, exists = request.folder, request.folder.exists()
-    if request.resume and not exists:
-        raise RunError(f"{folder.path}: nothing to resume; leave out --resume to start")
-    if not request.resume and exists:
-        raise RunError(
-            f"{folder.path}: this run exists already; go on with --resume, or choose another "
-            "--name"
-        )
-    if exists:
-        _compare(_stored_config(folder), request.config, folder)
-
-
-def confirmation_request(folder: RunFolder, console: Console) -> Request:
-    """The request that confirms a finished search and does nothing else.
-
-    Raises:
-        RunError: The search is not finished.
-    """
-    config = _stored_config(folder)
-    records = read_records(folder.study_file)
-    if len(records) != config.search.num_samples or not all(r.finished for r in records):
-        raise RunError(f"{folder.path}: the search is not finished; go on with --resume first")
-    if config.confirm.top == 0:
-        config = replace(config, confirm=ConfirmSettings())
-    return Request(config, stored_flags(folder), folder, True, None, console)
-
-
-def stored_flags(folder: RunFolder) -> dict[str, Any]:
-    """The flags that a run was started with; none where there is no run."""
-    if not folder.config_file.exists():
-        return {}
-    raw = read_yaml(folder.config_file)
-    flags = raw.get("flags") if isinstance(raw, dict) else None
-    return dict(flags) if isinstance(flags, dict) else {}
-
-
-def _stored_config(folder: RunFolder) -> Config:
-    raw = read_yaml(folder.config_file)
-    if not isinstance(raw, dict):
-        raise RunError(
-            f"{folder.config_file}: damaged; put it back with the space file that this run "
-            "was started with"
-        )
-    raw.pop("flags", None)
-    return parse_config(raw, str(folder.config_file))
-
-
-def _compare(stored: Config, given: Config, folder: RunFolder) -> None:
-    old, new = _identity(stored), _identity(given)
-    for key in old.keys() | new.keys():
-        if old.get(key) != new.get(key):
-            raise RunError(
-                f"{folder.path} holds a search with {key}={old.get(key)!r}, not "
-                f"{new.get(key)!r}: resume it with its own file and flags, or choose another "
-                "--name"
-            )
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    """What two searches must share to be one, flat; amounts and machines may differ.
-
-    Where the data lie is not part of it, since they may have moved; their content is compared
-    when they are read.
-    """
-    plain = config.as_dict()
-    free = {"num_samples", "max_concurrent", "time_budget_s", "retries", "keep_weights"}
-    flat: dict[str, Any] = {"method": plain["method"]}
-    for section in ("data", "teacher", "student", "space", "search", "scheduler"):
-        for key, value in plain[section].items():
-            if (section, key) != ("data", "source") and key not in free:
-                flat[f"{section}.{key}"] = value
-    return flat
 
 
 class _Search:
@@ -444,39 +342,6 @@ class _Search:
     def _say(self, text: str) -> None:
         logger.info(text)
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-def read_teacher(folder: RunFolder) -> Teacher | None:
-    """The teacher that a run keeps; None where there is none or it is damaged."""
-    if not folder.teacher_file.exists():
-        return None
-    try:
-        description = folder.read_json(folder.teacher_file)
-        weights = load_state(folder.teacher_weights)
-        history = [EpochReport(**report) for report in description["history"]]
-        return Teacher(description["fingerprint"], weights, history, found=True)
-    except (RunError, DamagedFile, FileNotFoundError, KeyError, TypeError) as error:
-        logger.warning("the run's copy of its teacher cannot be used: %s", error)
-        return None
-
-
-def describe_teacher(teacher: Teacher, dataset: Dataset) -> dict[str, Any]:
-    """The content of ``teacher.json``."""
-    return {
-        "fingerprint": teacher.fingerprint,
-        "found_in_cache": teacher.found,
-        "seconds": teacher.seconds,
-        "epochs": len(teacher.history),
-        "best_epoch": teacher.best.epoch,
-        "val_auc": teacher.best.val_auc,
-        "val_ap": teacher.best.val_ap,
-        "history": [asdict(report) for report in teacher.history],
-        "data": {
-            "fingerprint": dataset.fingerprint,
-            "description": dataset.description,
-            "simulated": dataset.simulated,
-        },
-    }
 
 
 def resolve_teacher_compute(config: Config) -> Compute:

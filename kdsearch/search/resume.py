@@ -1,0 +1,120 @@
+"""What a run folder holds from earlier drivers, and whether a request goes with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Console
+
+from kdsearch.config import Config, ConfirmSettings, parse_config, read_yaml
+from kdsearch.errors import RunError
+from kdsearch.run_folder import RunFolder
+from kdsearch.study import read_records
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for.
+
+    Attributes:
+        config: The resolved search, flags included.
+        flags: The flags that changed it, to be applied again by a resume.
+        folder: Where it runs.
+        resume: Go on with what is there, rather than refuse it.
+        address: A Ray cluster, or None for this machine alone.
+        console: Where progress goes; a quiet one draws nothing.
+    """
+
+    config: Config
+    flags: dict[str, Any]
+    folder: RunFolder
+    resume: bool
+    address: str | None
+    console: Console
+
+
+def check_resume(request: Request) -> None:
+    """Refuse to mix two searches in one folder.
+
+    Raises:
+        RunError: The folder holds a search and ``--resume`` was not given, or holds another
+            one, or holds none and it was given. Names what differs.
+    """
+    folder, exists = request.folder, request.folder.exists()
+    if request.resume and not exists:
+        raise RunError(f"{folder.path}: nothing to resume; leave out --resume to start")
+    if not request.resume and exists:
+        raise RunError(
+            f"{folder.path}: this run exists already; go on with --resume, or choose another "
+            "--name"
+        )
+    if exists:
+        _compare(stored_config(folder), request.config, folder)
+
+
+def confirmation_request(folder: RunFolder, console: Console) -> Request:
+    """The request that confirms a finished search and does nothing else.
+
+    Raises:
+        RunError: The search is not finished.
+    """
+    config = stored_config(folder)
+    records = read_records(folder.study_file)
+    if len(records) != config.search.num_samples or not all(r.finished for r in records):
+        raise RunError(f"{folder.path}: the search is not finished; go on with --resume first")
+    if config.confirm.top == 0:
+        config = replace(config, confirm=ConfirmSettings())
+    return Request(config, stored_flags(folder), folder, True, None, console)
+
+
+def stored_flags(folder: RunFolder) -> dict[str, Any]:
+    """The flags that a run was started with; none where there is no run."""
+    if not folder.config_file.exists():
+        return {}
+    raw = read_yaml(folder.config_file)
+    flags = raw.get("flags") if isinstance(raw, dict) else None
+    return dict(flags) if isinstance(flags, dict) else {}
+
+
+def stored_config(folder: RunFolder) -> Config:
+    """The resolved configuration that a run was started with.
+
+    Raises:
+        UserError: ``search.yaml`` is missing or damaged.
+    """
+    raw = read_yaml(folder.config_file)
+    if not isinstance(raw, dict):
+        raise RunError(
+            f"{folder.config_file}: damaged; put it back with the space file that this run "
+            "was started with"
+        )
+    raw.pop("flags", None)
+    return parse_config(raw, str(folder.config_file))
+
+
+def _compare(stored: Config, given: Config, folder: RunFolder) -> None:
+    old, new = _identity(stored), _identity(given)
+    for key in old.keys() | new.keys():
+        if old.get(key) != new.get(key):
+            raise RunError(
+                f"{folder.path} holds a search with {key}={old.get(key)!r}, not "
+                f"{new.get(key)!r}: resume it with its own file and flags, or choose another "
+                "--name"
+            )
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """What two searches must share to be one, flat; amounts and machines may differ.
+
+    Where the data lie is not part of it, since they may have moved; their content is compared
+    when they are read.
+    """
+    plain = config.as_dict()
+    free = {"num_samples", "max_concurrent", "time_budget_s", "retries", "keep_weights"}
+    flat: dict[str, Any] = {"method": plain["method"]}
+    for section in ("data", "teacher", "student", "space", "search", "scheduler"):
+        for key, value in plain[section].items():
+            if (section, key) != ("data", "source") and key not in free:
+                flat[f"{section}.{key}"] = value
+    return flat
