@@ -77,6 +77,7 @@ class RunFolder:
         self.confirmations = path / "confirm"
         self.scratch = path / ".tune"
         self._generation_file = path / ".generation"
+        self._unfinished_file = path / ".unfinished"
         self._temporary_file = path / ".temporary"
 
     @classmethod
@@ -217,6 +218,19 @@ class RunFolder:
             return int(self._generation_file.read_text())
         except (FileNotFoundError, ValueError):
             return 0
+
+    @property
+    def concluded(self) -> bool:
+        """Whether everything derived from the study stands for all that is in it."""
+        return (self.best / "metrics.json").exists() and not self._unfinished_file.exists()
+
+    def begin_work(self) -> None:
+        """What is derived from the study is out of date from now on, however this ends."""
+        write_text(self._unfinished_file, "")
+
+    def end_work(self) -> None:
+        """What is derived from the study is up to date."""
+        self._unfinished_file.unlink(missing_ok=True)
 
     def remember_temporary(self, name: str) -> None:
         """Keep the name of this driver's temporary folder, for its successor to remove."""

@@ -87,6 +87,7 @@ class _Search:
         self._say(dataset.description)
         self._check_data(dataset)
         self._folder.write_config(self._config.as_dict(), self._request.flags)
+        self._folder.begin_work()
         compute = resolve_teacher_compute(self._config)
         teacher = self._teacher(dataset, compute)
         study = study or self._open_study()
@@ -120,8 +121,7 @@ class _Search:
                 f"num_samples={total}"
             )
         done = len(records) == total and all(record.finished for record in records)
-        whole = done and (self._folder.best / "metrics.json").exists()
-        whole = whole and not self._confirmations_left(records)
+        whole = done and self._folder.concluded and not self._confirmations_left(records)
         if whole:
             self._say(f"{self._folder.path}: complete with {total} trials; nothing to do")
         return whole
@@ -315,6 +315,7 @@ class _Search:
         self._folder.write_teacher(teacher.weights, description)
         self._folder.write_best(weights, card, metrics)
         self._write_costs(records, dataset, teacher, compute)
+        self._folder.end_work()
 
     def _write_costs(
         self,

@@ -333,3 +333,15 @@ def test_trial_numbers_are_in_order_of_value(folder: RunFolder):
     for name in ("10", "9", "0", "x", ".tmp"):
         (folder.trials / name).mkdir(parents=True)
     assert folder.trial_numbers() == [0, 9, 10]
+
+
+def test_derived_files_count_once_the_work_has_ended(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    assert not folder.concluded, "nothing is there"
+    folder.begin_work()
+    folder.write_best({}, {}, {"trial": 0})
+    assert not folder.concluded, "killed before the end"
+    folder.end_work()
+    assert folder.concluded
+    folder.begin_work()
+    assert not folder.concluded, "extended: what is there speaks of fewer trials"
