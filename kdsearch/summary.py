@@ -87,8 +87,23 @@ def read_run(path: Path) -> Run:
         records=_records(folder),
         teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
         metrics=folder.read_json(metrics) if metrics.exists() else {},
-        costs=folder.read_json(folder.costs_file) if folder.costs_file.exists() else {},
+        costs=_costs(folder),
         verdict=folder.read_json(folder.verdict_file) if folder.verdict_file.exists() else {},
+    )
+
+
+def _costs(folder: RunFolder) -> dict[str, Any]:
+    """The entries of ``costs.json`` that are whole; the file may be a stranger's."""
+    if not folder.costs_file.exists():
+        return {}
+    entries = folder.read_json(folder.costs_file).items()
+    return {name: cost for name, cost in entries if _is_cost(cost)}
+
+
+def _is_cost(cost: object) -> bool:
+    keys = ("parameters", "operations", "microseconds")
+    return isinstance(cost, dict) and all(
+        isinstance(cost.get(key), int | float) and cost[key] > 0 for key in keys
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from kdsearch.report.chart import Section
 from kdsearch.report.contents import gather
 from kdsearch.report.html import write_page
+from kdsearch.report.of_costs import costs_section
 from kdsearch.report.of_scores import (
     beats_section,
     classes_section,
@@ -37,6 +38,7 @@ SECTIONS = (
     space_section,
     importance_section,
     plane_section,
+    costs_section,
     curves_section,
     classes_section,
     histograms_section,

@@ -108,6 +108,12 @@ def measure(folder: RunFolder, method: Any = None, cache: Path = Path("unused"))
     )
 
 
+def cost(name: str) -> dict[str, Any]:
+    """Two sizes of students, the even ones the smaller, and a larger teacher."""
+    parameters = 5000 if name == "teacher" else 1000 + int(name) % 2
+    return {"parameters": parameters, "operations": 10 * parameters, "microseconds": 3.0}
+
+
 def verdict() -> dict[str, Any]:
     figures = {key: [0.9, 0.8] for key in ("val_auc", "val_ap", "test_auc", "test_ap")}
     difference = {"estimate": 0.1, "low": 0.05, "high": 0.15, "seed": 7, "p_value": 0.01}
@@ -142,6 +148,7 @@ def run(tmp_path: Path) -> RunFolder:
     search(folder, [*map(record, range(14)), failed])
     evaluation = measure(folder)
     folder.write_verdict(verdict())
+    folder.write_costs({name: cost(name) for name in [*map(str, range(15)), "teacher"]})
     for seed in (7, 8):
         folder.confirmation("control-of-trial-1", seed).write_scores(
             {"validation": evaluation.student.validation, "test": evaluation.student.test}
@@ -211,7 +218,8 @@ def test_a_killed_run_shows_what_it_has(tmp_path: Path):
         folder, [record(0), record(1, state="running"), record(2, state="running", curve={})]
     )
     said = missing(page(folder))
-    assert said.keys() == {"verdict", "importance", "roc", "classes", "scores", "beats"}
+    at_the_end = {"verdict", "importance", "costs", "roc", "classes", "scores", "beats"}
+    assert said.keys() == at_the_end
     assert f"at least {FEWEST_FOR_IMPORTANCE} finished trials" in said["importance"]
     assert "there are 1" in said["importance"]
 
@@ -248,7 +256,7 @@ def test_a_method_without_reconstructions_has_no_example_beats(run: RunFolder):
 def test_pictures_are_a_file_per_section(run: RunFolder, form: Any, start: bytes):
     paths = write_plots(read_run(run.path), run.path.parent / "plots", form)
     names = [path.stem for path in paths]
-    assert {"verdict", "space", "importance", "roc", "scores", "beats"} <= set(names)
+    assert {"verdict", "space", "importance", "costs", "roc", "scores", "beats"} <= set(names)
     assert all(path.read_bytes().startswith(start) for path in paths)
 
 
@@ -328,3 +336,11 @@ def test_logarithmic_axes_have_round_ticks(low: float, high: float, texts: list[
 def test_configurations_are_named_as_people_say_them():
     assert words("control-of-trial-7") == "trial 7 without distillation"
     assert words("teacher") == "teacher"
+
+
+def test_students_of_one_size_are_a_sentence_and_no_chart(run: RunFolder):
+    alike = {"parameters": 1234, "operations": 56789, "microseconds": 3.0}
+    run.write_costs({**{str(number): alike for number in range(15)}, "teacher": alike})
+    page = run.path / "r.html"
+    write_html(read_run(run.path), page)
+    assert "All students of this search cost the same: 1,234 parameters" in page.read_text()
