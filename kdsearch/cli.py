@@ -144,8 +144,22 @@ def _search(options: argparse.Namespace) -> int:
         return _dry_run(config)
     request = Request(config, flags, folder, options.resume, options.address, console)
     search(request)
-    page = str(folder.report_file)
-    return _analyze(_analyze_parser().parse_args([str(folder.path), "--html", page]))
+    _keep_report(folder)
+    return _analyze(_analyze_parser().parse_args([str(folder.path)]))
+
+
+def _keep_report(folder: Any) -> None:
+    """Write the report of a search; one that finds no room is said, and costs no result."""
+    from kdsearch.report import write_html  # noqa: PLC0415
+    from kdsearch.summary import read_run  # noqa: PLC0415
+
+    try:
+        write_html(read_run(folder.path), folder.report_file)
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"no report: {folder.report_file}: {reason}; try --html", file=sys.stderr)
+    else:
+        print(f"report: {folder.report_file}", file=sys.stderr)
 
 
 FLAGS = ("data", "num_samples", "max_concurrent", "time_budget", "seed")

@@ -100,6 +100,7 @@ def test_full_disk_ends_the_search_and_room_lets_it_go_on(
     ballast.unlink()
     done = place.search("--resume")
     assert done.returncode == 0, done.stderr
+    assert "no report" in done.stderr, "the page is larger than the disk"
     rows = place.trials()
     assert sorted(row["trial"] for row in rows) == list(range(6))
     assert {row["state"] for row in rows} <= {"completed", "stopped"}
