@@ -21,7 +21,7 @@ def costs_section(contents: Contents) -> Section:
         return Section(key, title, missing=NOT_YET)
     sizes = {costs[str(r.number)]["parameters"] for r in records}
     if len(sizes) == 1:
-        return Section(key, title, missing=_alike(costs, str(records[0].number)))
+        return Section(key, title, text=_alike(costs, str(records[0].number)))
     return Section(
         key,
         title,
