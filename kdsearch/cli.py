@@ -29,15 +29,15 @@ ANALYZE_EXAMPLES = """examples:
 
 def search_command(arguments: Sequence[str] | None = None) -> int:
     """``run_search.py``: run or resume a search, print its leaderboard."""
-    return _guarded(lambda: _search(_search_parser().parse_args(arguments)))
+    return guarded(lambda: _search(_search_parser().parse_args(arguments)))
 
 
 def analyze_command(arguments: Sequence[str] | None = None) -> int:
     """``analyze.py``: print the leaderboard of one or several runs."""
-    return _guarded(lambda: _analyze(_analyze_parser().parse_args(arguments)))
+    return guarded(lambda: _analyze(_analyze_parser().parse_args(arguments)))
 
 
-def _guarded(command: Callable[[], int]) -> int:
+def guarded(command: Callable[[], int]) -> int:
     """Answer what the user can mend in one line; a traceback is a bug of ours."""
     try:
         return command()

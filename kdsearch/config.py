@@ -174,7 +174,7 @@ def parse_config(raw: object, origin: str) -> Config:
     for section in REQUIRED_SECTIONS:
         if section not in raw:
             raise ConfigError(f"{origin}: section '{section}' is missing")
-    method = _method(raw.get("method", "beatgan"), origin)
+    method = load_method(raw.get("method", "beatgan"), origin)
     student, space = _student_and_space(raw, method, origin)
     config = Config(
         origin=origin,
@@ -221,7 +221,12 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _method(name: object, origin: str) -> Method:
+def load_method(name: object, origin: str) -> Method:
+    """The built-in method, or a user's own by where it is imported from.
+
+    Raises:
+        ConfigError: There is none of this name; ``origin`` says who asked for it.
+    """
     # Imported here: the configuration of a search must not load torch before it has to.
     from kdsearch.beatgan import BeatGan  # noqa: PLC0415
 

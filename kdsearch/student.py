@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from kdsearch import __version__
 from kdsearch.abilities import Reconstructing
-from kdsearch.config import Config, Section, _method, read_yaml
+from kdsearch.config import Config, Section, load_method, read_yaml
 from kdsearch.data.arrays import LARGEST
 from kdsearch.data.beats import (
     LENGTH_MULTIPLE,
@@ -257,7 +257,7 @@ def load_student(path: str | os.PathLike[str]) -> Student:
     card_file = model.with_name(CARD)
     card = _read_card(card_file)
     weights = _read_weights(model)
-    method = _method(card.method, str(card_file))
+    method = load_method(card.method, str(card_file))
     try:
         student = Student(method, weights, card)
     except ValueError as error:

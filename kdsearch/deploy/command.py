@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdsearch.cli import _guarded
+from kdsearch.cli import guarded
 
 SCORE_EXAMPLES = """examples:
   python -m kdsearch score runs/kd mitdb/100             # a WFDB record, annotated or not
@@ -22,12 +22,12 @@ MODEL_HELP = "a run folder, its best/, or the model.pt in it"
 
 def score_command(arguments: Sequence[str] | None = None) -> int:
     """``python -m kdsearch score``: score beats, write a table and a picture."""
-    return _guarded(lambda: _score(_score_parser().parse_args(arguments)))
+    return guarded(lambda: _score(_score_parser().parse_args(arguments)))
 
 
 def export_command(arguments: Sequence[str] | None = None) -> int:
     """``python -m kdsearch export``: write a student in a format that others run."""
-    return _guarded(lambda: _export(_export_parser().parse_args(arguments)))
+    return guarded(lambda: _export(_export_parser().parse_args(arguments)))
 
 
 def _score_parser() -> argparse.ArgumentParser:

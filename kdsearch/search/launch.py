@@ -98,7 +98,7 @@ class _Search:
                 self._confirm(study.records(), dataset, on_cluster)
         records = study.records()
         leaderboard_to_file(self._folder, records, self._config)
-        self._finish(records, dataset, teacher, compute)
+        self._finish(records, dataset, teacher, inputs)
         return records
 
     def _study_of_earlier_drivers(self) -> Study | None:
@@ -277,18 +277,17 @@ class _Search:
         records: Sequence[TrialRecord],
         dataset: Dataset,
         teacher: Teacher,
-        compute: Compute,
+        inputs: TrialInputs,
     ) -> None:
         """Measure the best student and the teacher on the test beats, once."""
-        best = best_record(records)
-        if records and all(record.state == "failed" for record in records):
-            reasons = sorted({record.reason for record in records})
-            raise SearchFailed(f"all {len(records)} trials failed: {'; '.join(reasons)}")
-        left = sum(not record.finished for record in records)
-        left += self._config.search.num_samples - len(records)
-        if left or best is None:
+        left = self._config.search.num_samples - sum(record.finished for record in records)
+        if left:
             self._say(f"{left} trials are left; go on with --resume")
             return
+        best = best_record(records)
+        if best is None:
+            reasons = sorted({record.reason for record in records})
+            raise SearchFailed(f"all {len(records)} trials failed: {'; '.join(reasons)}")
         best = self._conclude(records, dataset) or best
         weights = self._folder.trial(best.number).best_weights()
         evaluation = evaluate_run(
@@ -298,7 +297,7 @@ class _Search:
             trial=best.number,
             # As it will be used, wherever that is; its threshold belongs to these scores.
             student=Finalist(weights, COMPUTE),
-            teacher=Finalist(teacher.weights, compute),
+            teacher=Finalist(teacher.weights, inputs.compute),
         )
         metrics: dict[str, Any] = {
             "trial": best.number,
@@ -314,30 +313,21 @@ class _Search:
         description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
         self._folder.write_teacher(teacher.weights, description)
         self._folder.write_best(weights, card, metrics)
-        self._write_costs(records, dataset, teacher, compute)
+        self._write_costs(records, inputs)
         self._folder.end_work()
 
-    def _write_costs(
-        self,
-        records: Sequence[TrialRecord],
-        dataset: Dataset,
-        teacher: Teacher,
-        compute: Compute,
-    ) -> None:
+    def _write_costs(self, records: Sequence[TrialRecord], inputs: TrialInputs) -> None:
         students = {
             r.number: self._config.student_settings(r.params) for r in records if r.params
         }
-        method, data = self._config.method, dataset.training
-        targets = TeacherCache(cache_dir()).targets(
-            teacher, method, list(students.values()), data, compute
-        )
+        method, data, teacher = self._config.method, inputs.data, inputs.teacher
         costs = student_costs(
-            method, students, data=data, teacher=teacher.weights, targets=targets
+            method, students, data=data, teacher=teacher, targets=inputs.targets
         )
         described: dict[str, Any] = {str(n): cost.as_dict() for n, cost in costs.items()}
         if isinstance(method, Exporting):
             _, leads, length = data.train.shape
-            described["teacher"] = measure(method, teacher.weights, leads, length).as_dict()
+            described["teacher"] = measure(method, teacher, leads, length).as_dict()
         self._folder.write_costs(described)
 
     def _say(self, text: str) -> None:
