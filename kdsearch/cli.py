@@ -131,8 +131,8 @@ def _search(options: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415
 
     from kdsearch.run_folder import RunFolder  # noqa: PLC0415
-    from kdsearch.search.launch import search  # noqa: PLC0415
-    from kdsearch.search.resume import Request, stored_flags  # noqa: PLC0415
+    from kdsearch.tuning.launch import search  # noqa: PLC0415
+    from kdsearch.tuning.resume import Request, stored_flags  # noqa: PLC0415
 
     folder = RunFolder.named(options.runs_dir, options.name or options.space.stem)
     flags = _given_flags(options)
@@ -191,8 +191,8 @@ def _with_flags(space: Path, flags: dict[str, Any]) -> Any:
 
 def _dry_run(config: Any) -> int:
     from kdsearch.data import cache_dir, load_dataset  # noqa: PLC0415
-    from kdsearch.search.launch import resolve_teacher_compute  # noqa: PLC0415
-    from kdsearch.search.plan import describe_plan  # noqa: PLC0415
+    from kdsearch.tuning.launch import resolve_teacher_compute  # noqa: PLC0415
+    from kdsearch.tuning.plan import describe_plan  # noqa: PLC0415
 
     dataset = load_dataset(config.data, cache_dir())
     compute = resolve_teacher_compute(config)
@@ -205,8 +205,8 @@ def _confirm(run: Path) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from kdsearch.run_folder import RunFolder  # noqa: PLC0415
-    from kdsearch.search.launch import search  # noqa: PLC0415
-    from kdsearch.search.resume import confirmation_request  # noqa: PLC0415
+    from kdsearch.tuning.launch import search  # noqa: PLC0415
+    from kdsearch.tuning.resume import confirmation_request  # noqa: PLC0415
 
     search(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
 

@@ -29,7 +29,7 @@ LAYERS = (
     ("summary",),
     ("verdict",),
     ("report",),
-    ("search",),
+    ("tuning",),
     ("cli",),
     ("deploy",),
     ("__main__",),
@@ -37,9 +37,9 @@ LAYERS = (
 
 # Packages, and the only parts of kdsearch that may import them.
 CONFINED = {
-    "ray": {"search"},
-    "optuna": {"search", "study"},
-    "yaml": {"config", "leaderboard", "run_folder", "search"},
+    "ray": {"tuning"},
+    "optuna": {"study", "tuning"},
+    "yaml": {"config", "leaderboard", "run_folder", "tuning"},
     "argparse": {"cli", "deploy"},
     "wfdb": {"data"},
     "biosppy": {"data"},
@@ -192,7 +192,7 @@ def loaded_at_start(module: str) -> set[str]:
         ("kdsearch.config", {"torch", "ray", "optuna", "pandas", "kdsearch.beatgan"}),
         ("kdsearch.run_folder", {"torch", "ray", "optuna", "pandas"}),
         ("kdsearch.beatgan", {"ray", "optuna", "yaml", "pandas", "kdsearch.run_folder"}),
-        ("kdsearch.search.progress", {"ray", "torch"}),
+        ("kdsearch.tuning.progress", {"ray", "torch"}),
     ],
 )
 def test_a_module_starts_without_what_it_does_not_need(module: str, absent: set[str]):
@@ -201,6 +201,6 @@ def test_a_module_starts_without_what_it_does_not_need(module: str, absent: set[
 
 def test_what_is_loaded_at_start_is_followed_through():
     assert {"torch", "ray", "optuna", "kdsearch.study"} <= loaded_at_start(
-        "kdsearch.search.launch"
+        "kdsearch.tuning.launch"
     )
     assert {"torch", "kdsearch.data.beats"} <= loaded_at_start("kdsearch.beatgan")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kdsearch.config import SchedulerSettings
-from kdsearch.search.rungs import Rungs
 from kdsearch.study import TrialRecord
+from kdsearch.tuning.rungs import Rungs
 
 
 def rungs(grace: int = 1, factor: float = 3, epochs: int = 9) -> Rungs:

@@ -16,7 +16,7 @@ from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
 from kdsearch.method import Compute, Stack, State, Targets
 from kdsearch.run_folder import RunFolder, Superseded, TrialFolder
-from kdsearch.search.training import Training
+from kdsearch.tuning.training import Training
 
 # Keys of a result, read by the scheduler and the progress line.
 EPOCH, EPOCHS, VAL_AUC, SECONDS = "epoch", "epochs", "val_auc", "seconds"

@@ -25,9 +25,12 @@ from kdsearch.leaderboard import best_record, leaderboard
 from kdsearch.method import Compute
 from kdsearch.recovery import recover
 from kdsearch.run_folder import RunFolder
-from kdsearch.search import tune_run
-from kdsearch.search.bridge import Ledger, StudyScheduler, StudySearcher
-from kdsearch.search.confirm import (
+from kdsearch.student import COMPUTE, describe_student
+from kdsearch.study import Study, TrialRecord
+from kdsearch.teacher import Teacher, TeacherCache
+from kdsearch.tuning import tune_run
+from kdsearch.tuning.bridge import Ledger, StudyScheduler, StudySearcher
+from kdsearch.tuning.confirm import (
     Candidate,
     ConfirmationInputs,
     candidates,
@@ -35,19 +38,16 @@ from kdsearch.search.confirm import (
     left_to_confirm,
     seeds,
 )
-from kdsearch.search.kept_teacher import describe_teacher, read_teacher
-from kdsearch.search.progress import (
+from kdsearch.tuning.kept_teacher import describe_teacher, read_teacher
+from kdsearch.tuning.progress import (
     SearchProgress,
     confirmation_progress,
     duration,
     teacher_progress,
 )
-from kdsearch.search.resume import Request, check_resume
-from kdsearch.search.rungs import Rungs
-from kdsearch.search.trainable import TrialInputs
-from kdsearch.student import COMPUTE, describe_student
-from kdsearch.study import Study, TrialRecord
-from kdsearch.teacher import Teacher, TeacherCache
+from kdsearch.tuning.resume import Request, check_resume
+from kdsearch.tuning.rungs import Rungs
+from kdsearch.tuning.trainable import TrialInputs
 from kdsearch.verdict import conclude
 
 logger = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from kdsearch.errors import StorageFailed, TrialDiverged
 from kdsearch.leaderboard import leaderboard
 from kdsearch.method import Stack
 from kdsearch.run_folder import Confirmation, RunFolder
-from kdsearch.search.trainable import STORAGE_ERRORS, TrialInputs, student_stack
-from kdsearch.search.training import Training
-from kdsearch.search.tune_run import Signals, concurrency
 from kdsearch.study import TrialRecord
+from kdsearch.tuning.trainable import STORAGE_ERRORS, TrialInputs, student_stack
+from kdsearch.tuning.training import Training
+from kdsearch.tuning.tune_run import Signals, concurrency
 
 # Far from the seeds of the search, whose trials count from `seed` * 1,000,003.
 FIRST_SEED = 500_000_000

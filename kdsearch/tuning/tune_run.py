@@ -40,8 +40,8 @@ from ray import tune  # noqa: E402
 from kdsearch.config import Config  # noqa: E402
 from kdsearch.errors import Interrupted, RunError, UserError  # noqa: E402
 from kdsearch.run_folder import RunFolder  # noqa: E402
-from kdsearch.search.bridge import StudyScheduler, StudySearcher  # noqa: E402
-from kdsearch.search.trainable import TrialInputs, train_student  # noqa: E402
+from kdsearch.tuning.bridge import StudyScheduler, StudySearcher  # noqa: E402
+from kdsearch.tuning.trainable import TrialInputs, train_student  # noqa: E402
 
 logger = logging.getLogger(__name__)
 MIB = 2**20

@@ -1,1 +1,0 @@
-"""The search: Ray Tune runs what the study asks for."""

@@ -1,0 +1,1 @@
+"""The search on Ray Tune, which runs what the study asks for."""
