@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Print the leaderboard of one or several runs; see ``--help``."""
 
 import sys

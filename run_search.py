@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Search for the settings with which a student learns best; see ``--help``."""
 
 import sys

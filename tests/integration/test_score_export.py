@@ -20,9 +20,9 @@ import wfdb
 import yaml
 
 import kdsearch
-from kdsearch.__main__ import main
 from kdsearch.beatgan.settings import TeacherSettings
 from kdsearch.beatgan.stack import BeatGanStack
+from kdsearch.cli import main
 from kdsearch.config import parse_config
 from kdsearch.data import Beats, DataSettings, load_beats, mitbih, prepare
 from kdsearch.method import Compute
@@ -504,18 +504,3 @@ def test_an_export_that_fails_leaves_nothing(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     refused(["export", run, "--onnx", file], "pip install 'kdsearch[onnx]'", capsys)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_help_and_unknown_commands(capsys: pytest.CaptureFixture[str]):
-    assert main([]) == main(["--help"]) == 0
-    said = capsys.readouterr().out
-    for command in ("search", "analyze", "score", "export"):
-        assert f"python -m kdsearch {command} " in said
-        with pytest.raises(SystemExit) as end:
-            main([command, "--help"])
-        assert end.value.code == 0
-        assert "examples:" in capsys.readouterr().out
-    refused(
-        ["scores"], "unknown command 'scores' (known: search, analyze, score, export)", capsys
-    )
-    refused(["analyze", "nowhere"], "nowhere: no such run folder", capsys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import pytest
 import yaml
 from search_cases import space_file, write_space
 
-from kdsearch.cli import analyze_command, search_command
+from kdsearch.cli import COMMANDS, analyze_command, main, parser, search_command
+from kdsearch.commands.command import Command
 from kdsearch.config import load_config, parse_config
 from kdsearch.run_folder import RunFolder
 
@@ -226,6 +228,7 @@ def test_a_reader_who_has_seen_enough_is_no_error():
         (search_command, [*SPACE, "--trials", "3"], "unrecognized arguments: --trials 3"),
         (analyze_command, [], "the following arguments are required: RUN"),
         (analyze_command, ["runs/space", "--format", "xml"], "invalid choice: 'xml'"),
+        (main, ["scores"], "invalid choice: 'scores' (choose from"),
     ],
 )
 def test_flags_that_do_not_exist(
@@ -238,6 +241,12 @@ def test_flags_that_do_not_exist(
     assert captured.out == ""
 
 
+def help_of(capsys: pytest.CaptureFixture[str], command, *flags: str) -> str:
+    with pytest.raises(SystemExit, match="0"):
+        command([*flags, "--help"])
+    return capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "example"),
     [
@@ -246,17 +255,46 @@ def test_flags_that_do_not_exist(
     ],
 )
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str], command, example: str):
-    with pytest.raises(SystemExit, match="0"):
-        command(["--help"])
-    shown = capsys.readouterr().out
+    shown = help_of(capsys, command)
     assert "examples:\n" in shown
     assert f"  {example}\n" in shown
 
 
+def test_an_installed_command_is_shown_by_its_own_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/kdsearch-analyze"])
+    shown = help_of(capsys, analyze_command)
+    assert shown.startswith("usage: kdsearch-analyze [-h]")
+    assert "  kdsearch-analyze runs/kd --top 5 --format markdown\n" in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_stands_below_one(capsys: pytest.CaptureFixture[str], command: Command):
+    assert f"    {command.name} " in help_of(capsys, main).replace("\n", " \n")
+    shown = help_of(capsys, main, command.name)
+    assert shown.startswith(f"usage: python -m kdsearch {command.name} ")
+    for line in shown.split("examples:\n")[1].splitlines():
+        words = shlex.split(line.partition(">")[0], comments=True)
+        assert words[:4] == ["python", "-m", "kdsearch", command.name]
+        assert parser("kdsearch").parse_args(words[3:]).run is command.run
+
+
+def test_no_command_is_answered_by_help(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert said == help_of(capsys, main)
+    for line in said.split("examples:\n")[1].split("\n\n")[0].splitlines():
+        assert parser("kdsearch").parse_args(line.split()[3:]).run
+
+
+def test_the_commands_below_one_fail_as_on_their_own(refused):
+    assert "nowhere: no such run folder" in refused(main(["analyze", "nowhere"]))
+    assert "none.yaml: no such file" in refused(main(["search", "--space", "none.yaml"]))
+
+
 def examples(capsys: pytest.CaptureFixture[str], command) -> list[list[str]]:
-    with pytest.raises(SystemExit, match="0"):
-        command(["--help"])
-    lines = capsys.readouterr().out.split("examples:\n")[1].splitlines()
+    lines = help_of(capsys, command).split("examples:\n")[1].splitlines()
     return [line.split() for line in lines if line.strip()]
 
 

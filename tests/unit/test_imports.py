@@ -30,8 +30,9 @@ LAYERS = (
     ("verdict",),
     ("report",),
     ("tuning",),
-    ("cli",),
     ("deploy",),
+    ("commands",),
+    ("cli",),
     ("__main__",),
 )
 
@@ -40,7 +41,8 @@ CONFINED = {
     "ray": {"tuning"},
     "optuna": {"study", "tuning"},
     "yaml": {"config", "leaderboard", "run_folder", "tuning"},
-    "argparse": {"cli", "deploy"},
+    "argparse": {"cli", "commands"},
+    "argcomplete": {"cli", "commands"},
     "wfdb": {"data"},
     "biosppy": {"data"},
     "filelock": {"data", "run_folder", "teacher"},

@@ -1,0 +1,111 @@
+"""The command ``analyze``, which is ``analyze.py``: the leaderboard and the report."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+from kdsearch.commands.command import Command, completed, say
+from kdsearch.errors import ConfigError
+
+EXAMPLES = """
+runs/kd
+runs/kd --top 5 --format markdown
+runs/kd --state stopped --sort seconds
+runs/kd runs/random
+runs/kd --html report.html --plots figures
+"""
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
+    add("--top", type=int, metavar="N", help="only the first N rows")
+    sort = add("--sort", metavar="COLUMN", help="sort by a column, best or largest first")
+    completed(sort, _columns)
+    state = add("--state", action="append", help="only trials in this state; may be repeated")
+    completed(state, _states)
+    add(
+        "--confirm",
+        action="store_true",
+        help="train the best trials again with new seeds first, if that is still to be done",
+    )
+    add("--format", choices=("table", "csv", "markdown", "json"), default="table")
+    add("--html", type=Path, metavar="FILE", help="write the report as one page, offline")
+    add("--plots", type=Path, metavar="DIR", help="write its pictures for a paper")
+    add("--plot-format", choices=("png", "svg"), default="png", help="default: png")
+
+
+def _confirm(run: Path) -> None:
+    """Confirm a finished search by its own stored configuration."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from kdsearch.run_folder import RunFolder  # noqa: PLC0415
+    from kdsearch.tuning.launch import search  # noqa: PLC0415
+    from kdsearch.tuning.resume import confirmation_request  # noqa: PLC0415
+
+    search(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
+
+
+def _columns(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """The columns of the leaderboards that stand in the runs named so far."""
+    from kdsearch.run_folder import RunFolder  # noqa: PLC0415
+
+    columns: list[str] = []
+    for run in parsed_args.runs or ():
+        with RunFolder(run).leaderboard_file.open(encoding="utf-8", newline="") as table:
+            columns += next(csv.reader(table))
+    return columns
+
+
+def _states(**_: object) -> tuple[str, ...]:
+    from kdsearch.leaderboard import STATES  # noqa: PLC0415
+
+    return STATES
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from kdsearch.summary import summarise  # noqa: PLC0415
+
+    if options.confirm:
+        for run in options.runs:
+            _confirm(run)
+    text = summarise(
+        options.runs,
+        top=options.top,
+        sort=options.sort,
+        states=options.state,
+        form=options.format,
+    )
+    say(text)
+    if options.html or options.plots:
+        _report(options)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> None:
+    """The page and the pictures; where they are goes to people, not into a pipe."""
+    from kdsearch.report import write_html, write_plots  # noqa: PLC0415
+    from kdsearch.summary import read_run  # noqa: PLC0415
+
+    if len(options.runs) > 1:
+        raise ConfigError(f"--html and --plots: take one run, but found {len(options.runs)}")
+    run = read_run(options.runs[0])
+    if options.html:
+        write_html(run, options.html)
+        print(f"report: {options.html}", file=sys.stderr)
+    if options.plots:
+        for path in write_plots(run, options.plots, options.plot_format):
+            print(f"picture: {path}", file=sys.stderr)
+
+
+ANALYZE = Command(
+    name="analyze",
+    summary="the leaderboard of one or several runs, as analyze.py",
+    description="The leaderboard of one or several runs, finished or not.",
+    examples=EXAMPLES,
+    arguments=_arguments,
+    run=_analyze,
+)

@@ -1,0 +1,40 @@
+"""The command ``export``: write a student in a format that others run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from kdsearch.commands.command import Command, say
+from kdsearch.commands.score import MODEL_HELP
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="to write")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from kdsearch.deploy.onnx_export import TOLERANCE, export  # noqa: PLC0415
+    from kdsearch.student import load_student  # noqa: PLC0415
+
+    difference = export(load_student(options.model), options.onnx)
+    tried = (
+        "not tried, as onnxruntime is not installed"
+        if difference is None
+        else f"its scores agree with the student's to {max(difference, 1e-9):.1g} "
+        f"(allowed: {TOLERANCE:g})"
+    )
+    say(f"{options.onnx}: {tried}")
+    return 0
+
+
+EXPORT = Command(
+    name="export",
+    summary="write the best student of a run as an ONNX file",
+    description="Write a trained student as an ONNX file that takes raw beats; its metadata "
+    "say how they have to be filtered and cut, and the threshold.",
+    examples="runs/kd --onnx student.onnx",
+    arguments=_arguments,
+    run=_export,
+)
