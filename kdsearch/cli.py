@@ -13,10 +13,11 @@ from kdsearch.commands.analyze import ANALYZE
 from kdsearch.commands.command import guarded
 from kdsearch.commands.completion import COMPLETION
 from kdsearch.commands.export import EXPORT
+from kdsearch.commands.schema import SCHEMA
 from kdsearch.commands.score import SCORE
 from kdsearch.commands.search import SEARCH
 
-COMMANDS = (SEARCH, ANALYZE, SCORE, EXPORT, COMPLETION)
+COMMANDS = (SEARCH, ANALYZE, SCORE, EXPORT, SCHEMA, COMPLETION)
 EXAMPLES = """examples:
   {prog} search --space search_spaces/kd.yaml
   {prog} analyze runs/kd

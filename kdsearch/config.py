@@ -28,7 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 class Section(BaseModel):
     """A part of the space file: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class SearchSettings(Section):

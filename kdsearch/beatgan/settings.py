@@ -17,7 +17,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class NetworkSettings(BaseModel):
     """Settings that a teacher and a student have in common."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     width: Count = 32
     """Channels of the first convolution; the fifth has 16 times as many."""
@@ -36,14 +36,14 @@ class NetworkSettings(BaseModel):
 
 
 class TeacherSettings(NetworkSettings):
-    """The YAML's section ``teacher``."""
+    """The section ``teacher``: trained once for each set of settings and beats, then kept."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights and mini-batches."""
 
 
 class StudentSettings(NetworkSettings):
-    """The YAML's sections ``student`` (fixed) and ``space`` (fixed or searched)."""
+    """The sections ``student`` (fixed) and ``space`` (fixed or searched)."""
 
     temperature: Positive = 1.0
     """Softens the teacher's and the student's scores before they are compared."""

@@ -17,7 +17,7 @@ Millivolts = Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
 class SimulatedSettings(BaseModel):
     """The beats that are made up where there are no real ones."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     patients: Annotated[int, Field(ge=2, le=1000)] = 24
     """Patients, each with a heart rate, wave shapes and ectopic foci of its own."""
@@ -39,9 +39,9 @@ class SimulatedSettings(BaseModel):
 
 
 class DataSettings(BaseModel):
-    """The YAML's section ``data``."""
+    """The section ``data``: which beats, and which of them train, validate and test."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     source: Annotated[str, Field(min_length=1)] = "simulated"
     """``simulated``, ``mitbih`` (downloaded once), or a path: WFDB records, .npz or .npy."""
@@ -54,9 +54,9 @@ class DataSettings(BaseModel):
     n_aug: NotNegativeInt = 0
     """Time-warped copies of each training beat, besides the beat itself."""
     train_limit: Count | None = None
-    """Train on a random choice of so many normal beats; None takes all."""
+    """Train on a random choice of so many normal beats; all where nothing is said."""
     validation_limit: Annotated[int, Field(ge=2)] | None = None
-    """Validate on a random choice of so many beats, by class; None takes all."""
+    """Validate on a random choice of so many beats, by class; all where nothing is said."""
     seed: NotNegativeInt = 0
     """Seed of split, limits, augmentation and simulation."""
     simulated: SimulatedSettings = SimulatedSettings()

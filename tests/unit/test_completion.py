@@ -84,7 +84,7 @@ def test_bash_completes(workplace: Path, line: str, expected: set[str]):
     [
         (f"python {ROOT / 'run_search.py'} --dry", "--dry-run"),
         (f"python {ROOT / 'analyze.py'} runs/kd --sort val_", "val_auc"),
-        ("python -m kdsearch sc", "score"),
+        ("python -m kdsearch sco", "score"),
     ],
 )
 def test_bash_completes_the_scripts(workplace: Path, line: str, expected: str):
