@@ -10,7 +10,7 @@ from pathlib import Path
 from kdsearch.commands.command import Command, completed, say
 from kdsearch.errors import ConfigError
 
-EXAMPLES = """
+EXAMPLES = """\
 runs/kd
 runs/kd --top 5 --format markdown
 runs/kd --state stopped --sort seconds

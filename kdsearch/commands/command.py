@@ -53,7 +53,7 @@ class Command:
         self.arguments(parser)
         parser.set_defaults(run=self.run)
         parser.description = textwrap.fill(self.description, 80)
-        calls = [f"  {parser.prog} {line}" for line in self.examples.strip().splitlines()]
+        calls = [f"  {parser.prog} {line}".rstrip() for line in self.examples.splitlines()]
         parser.epilog = "\n".join(["examples:", *calls])
         return parser
 

@@ -10,21 +10,28 @@ from typing import Any
 from argcomplete.completers import FilesCompleter
 
 from kdsearch.commands.command import Command, completed, say
+from kdsearch.shipped import find_space, shipped_spaces
 
-EXAMPLES = """
+EXAMPLES = """\
 --space search_spaces/kd.yaml
 --space search_spaces/mitbih_cpu.yaml --data path/to/mitdb
 --space search_spaces/kd.yaml --resume
 --space search_spaces/kd.yaml --num-samples 48 --resume
---space search_spaces/mitbih.yaml --address auto --name fold0
+--space mitbih --address auto --name fold0
 """
 FLAGS = ("data", "num_samples", "max_concurrent", "time_budget", "seed")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    space = add("--space", type=Path, required=True, metavar="FILE", help="the space file")
-    completed(space, FilesCompleter(("yaml", "yml")))
+    space = add(
+        "--space",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the space file, or the name of a shipped one, such as kd",
+    )
+    completed(space, _spaces)
     add("--name", help="name of the run; the space file's name where nothing is said")
     add("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     add(
@@ -43,6 +50,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress, just the leaderboard")
 
 
+def _spaces(prefix: str, **_: object) -> list[str]:
+    return [*shipped_spaces(), *FilesCompleter(("yaml", "yml"))(prefix)]
+
+
 def _search(options: argparse.Namespace) -> int:
     # Torch and Ray take seconds to import: not before the command line is known to be right.
     from rich.console import Console  # noqa: PLC0415
@@ -56,7 +67,7 @@ def _search(options: argparse.Namespace) -> int:
     flags = _given_flags(options)
     if options.resume:
         flags = stored_flags(folder) | flags
-    config = _with_flags(options.space, flags)
+    config = _with_flags(find_space(options.space), flags)
     console = Console(stderr=True, quiet=options.quiet)
     if options.dry_run:
         return _dry_run(config)
