@@ -26,10 +26,10 @@ from kdsearch.leaderboard import (
     render,
 )
 from kdsearch.pareto import pareto_front
-from kdsearch.recovery import records_from_folders
+from kdsearch.recovery import study_records
 from kdsearch.run_folder import RunFolder
 from kdsearch.statistics import mean_and_sd
-from kdsearch.study import TrialRecord, read_records
+from kdsearch.study import TrialRecord
 
 # Sorted upwards; every other column has its largest value first.
 ASCENDING = ("rank", "trial", "state", "reason", "run")
@@ -84,7 +84,7 @@ def read_run(path: Path) -> Run:
     return Run(
         folder=folder,
         config=config,
-        records=_records(folder),
+        records=study_records(folder),
         teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
         metrics=folder.read_json(metrics) if metrics.exists() else {},
         costs=_costs(folder),
@@ -105,17 +105,6 @@ def _is_cost(cost: object) -> bool:
     return isinstance(cost, dict) and all(
         isinstance(cost.get(key), int | float) and cost[key] > 0 for key in keys
     )
-
-
-def _records(folder: RunFolder) -> list[TrialRecord]:
-    """From the study, or from the trials' folders where the study is lost or damaged."""
-    try:
-        return read_records(folder.study_file)
-    except RunError:
-        records = records_from_folders(folder)
-        if folder.study_file.exists() and not records:
-            raise
-        return records
 
 
 def summarise(

@@ -81,7 +81,7 @@ def guarded(command: Callable[[], int]) -> int:
         return 128 + interrupted.signum
     except StorageFailed as error:
         print(
-            f"error: {error}; make room and go on with --resume, nothing finished is lost",
+            f"error: {error}; set that right and go on with --resume, nothing finished is lost",
             file=sys.stderr,
         )
         return 1

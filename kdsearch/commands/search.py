@@ -44,6 +44,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-concurrent", type=int, metavar="N", help="trials at a time")
     add("--time-budget", type=float, metavar="S", help="seconds after which the search pauses")
     add("--address", help="Ray cluster to use, for example 'auto'; default: this machine")
+    add(
+        "--study",
+        metavar="URL",
+        help="keep the study in a database, postgresql://user@host/database, and not in a "
+        "journal in the run folder",
+    )
     add("--seed", type=int, help="seed of suggestions and students")
     add("--resume", action="store_true", help="go on with this run, or extend it")
     add("--dry-run", action="store_true", help="print the configuration and its cost only")
@@ -71,7 +77,9 @@ def _search(options: argparse.Namespace) -> int:
     console = Console(stderr=True, quiet=options.quiet)
     if options.dry_run:
         return _dry_run(config)
-    request = Request(config, flags, folder, options.resume, options.address, console)
+    request = Request(
+        config, flags, folder, options.resume, options.address, console, options.study
+    )
     search(request)
     _keep_report(folder)
     say(summarise([folder.path]))

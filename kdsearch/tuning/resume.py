@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from kdsearch.config import Config, ConfirmSettings, parse_config, read_yaml
+from kdsearch.database import Database
 from kdsearch.errors import RunError
+from kdsearch.recovery import study_records
 from kdsearch.run_folder import RunFolder
-from kdsearch.study import read_records
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Request:
         resume: Go on with what is there, rather than refuse it.
         address: A Ray cluster, or None for this machine alone.
         console: Where progress goes; a quiet one draws nothing.
+        study: URL of the database that is to hold the study; None for a journal in the run
+            folder, or for the database that the run remembers.
     """
 
     config: Config
@@ -32,6 +37,7 @@ class Request:
     resume: bool
     address: str | None
     console: Console
+    study: str | None = None
 
 
 def check_resume(request: Request) -> None:
@@ -53,6 +59,26 @@ def check_resume(request: Request) -> None:
         _compare(stored_config(folder), request.config, folder)
 
 
+def study_place(request: Request) -> Path | Database:
+    """Where the study of a request lies, or is to lie.
+
+    Raises:
+        UserError: The URL cannot be used, or the run has a journal already.
+    """
+    folder = request.folder
+    stored = folder.database()
+    if request.study is None and stored is None:
+        return folder.study_file
+    if folder.study_file.exists():
+        raise RunError(
+            f"{folder.path} keeps its study in {folder.study_file.name}; leave out --study"
+        )
+    if stored is None:
+        # A name in a database that any number of runs share, wherever their folders lie.
+        stored = "", f"{folder.path.name}-{uuid.uuid4().hex[:12]}"
+    return Database(request.study or stored[0], stored[1])
+
+
 def confirmation_request(folder: RunFolder, console: Console) -> Request:
     """The request that confirms a finished search and does nothing else.
 
@@ -60,7 +86,7 @@ def confirmation_request(folder: RunFolder, console: Console) -> Request:
         RunError: The search is not finished.
     """
     config = stored_config(folder)
-    records = read_records(folder.study_file)
+    records = study_records(folder)
     if len(records) != config.search.num_samples or not all(r.finished for r in records):
         raise RunError(f"{folder.path}: the search is not finished; go on with --resume first")
     if config.confirm.top == 0:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # From the bottom to the top: a module imports from lower layers and from its own package.
 LAYERS = (
     ("errors",),
-    ("files", "shipped", "space"),
+    ("database", "files", "journal", "shipped", "space"),
     ("data",),
     ("method", "metrics"),
     ("statistics", "baselines"),
@@ -39,7 +39,7 @@ LAYERS = (
 # Packages, and the only parts of kdsearch that may import them.
 CONFINED = {
     "ray": {"tuning"},
-    "optuna": {"study", "tuning"},
+    "optuna": {"database", "journal", "study", "tuning"},
     "yaml": {"config", "leaderboard", "reference", "run_folder", "tuning"},
     "argparse": {"cli", "commands"},
     "argcomplete": {"cli", "commands"},

@@ -21,7 +21,7 @@ from kdsearch.report.chart import log_ticks
 from kdsearch.report.of_scores import POINTS, thinned
 from kdsearch.report.of_verdict import words
 from kdsearch.run_folder import Note, RunFolder
-from kdsearch.space import Choice, Dimension, Float
+from kdsearch.space import Choice, Dimension, Float, to_yaml
 from kdsearch.study import FEWEST_FOR_IMPORTANCE, TrialRecord, importances, write_study
 from kdsearch.summary import read_run
 
@@ -58,10 +58,9 @@ class Silent:
 def begin(path: Path) -> RunFolder:
     """A run folder right after the search's start."""
     folder = RunFolder(path)
-    space = {key: {"loguniform": [0.01, 4]} for key in ("temperature", "alpha", "lr")}
     config = {
         "student": {"width": 4},
-        "space": {**space, "target": {"choice": ["score", "<b>other</b>"]}, "w_adv": 1},
+        "space": {**{key: to_yaml(dimension) for key, dimension in SPACE.items()}, "w_adv": 1},
         "search": {"num_samples": 20},
     }
     path.mkdir(parents=True)
@@ -230,7 +229,6 @@ def test_a_killed_run_shows_what_it_has(tmp_path: Path):
         (lambda run: run.evaluation_file.write_bytes(b"PK\3\4 torn"), "beats"),
         (lambda run: np.savez(run.evaluation_file, trial=np.array(1)), "roc"),
         (lambda run: run.verdict_file.write_text('{"chosen": 3}'), "verdict"),
-        (lambda run: run.study_file.unlink(), "importance"),
     ],
 )
 def test_a_damaged_file_costs_its_sections_only(run: RunFolder, damage: Any, section: str):
@@ -306,7 +304,7 @@ def test_examples_stand_for_every_kind_of_beat():
 
 
 def test_importance_finds_the_setting_that_matters(run: RunFolder):
-    found = importances(run.study_file)
+    found = importances(read_run(run.path).records, SPACE)
     assert next(iter(found)) == "alpha"
     assert sum(found.values()) == pytest.approx(1)
 
