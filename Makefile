@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: search test check clean
+.PHONY: search test check reference clean
 
 search: $(STAMP)
 	$(BIN)/python run_search.py --space search_spaces/kd.yaml
@@ -15,6 +15,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What is made from the settings in the code: after each change of theirs.
+reference: $(STAMP)
+	$(BIN)/python -m kdsearch schema > search_spaces/schema.json
+	$(BIN)/python -m kdsearch schema --markdown > docs/space.md
 
 # Torch first and pinned: any build of this version will do, and nothing after it may pull another.
 $(STAMP): pyproject.toml constraints.txt

@@ -16,8 +16,9 @@ from kdsearch.commands.export import EXPORT
 from kdsearch.commands.schema import SCHEMA
 from kdsearch.commands.score import SCORE
 from kdsearch.commands.search import SEARCH
+from kdsearch.commands.spaces import SPACES
 
-COMMANDS = (SEARCH, ANALYZE, SCORE, EXPORT, SCHEMA, COMPLETION)
+COMMANDS = (SEARCH, ANALYZE, SCORE, EXPORT, SPACES, SCHEMA, COMPLETION)
 EXAMPLES = """examples:
   {prog} search --space search_spaces/kd.yaml
   {prog} analyze runs/kd

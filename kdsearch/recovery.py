@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import cast
 
+from kdsearch.database import Database
 from kdsearch.errors import RunError
 from kdsearch.run_folder import RunFolder
 from kdsearch.space import Dimension
@@ -19,17 +21,40 @@ from kdsearch.study import Fate, TrialRecord, read_records, write_study
 logger = logging.getLogger(__name__)
 
 
-def recover(folder: RunFolder, space: Mapping[str, Dimension]) -> str:
+def study_records(folder: RunFolder) -> list[TrialRecord]:
+    """Every trial of a run, for readers: whatever state its study is in.
+
+    From the journal, or from the trials' folders where it is lost or damaged, or where the
+    study lies in a database: nobody's password goes to a server that a run folder names.
+
+    Raises:
+        RunError: The journal is damaged and there are no folders.
+    """
+    if folder.database() is not None:
+        return records_from_folders(folder)
+    try:
+        return read_records(folder.study_file)
+    except RunError:
+        records = records_from_folders(folder)
+        if folder.study_file.exists() and not records:
+            raise
+        return records
+
+
+def recover(folder: RunFolder, place: Path | Database, space: Mapping[str, Dimension]) -> str:
     """Mend a run's study where it lies behind its trials' folders.
 
-    The old journal is kept beside the new one, with ``.damaged`` behind its name.
+    An old journal is kept beside the new one, with ``.damaged`` behind its name.
+
+    Args:
+        place: Where the study lies.
 
     Returns:
         What was done, for people; empty where nothing had to be.
     """
     notes = records_from_folders(folder)
     try:
-        known = read_records(folder.study_file) if folder.study_file.exists() else []
+        known = [] if isinstance(place, Path) and not place.exists() else read_records(place)
     except RunError as error:
         logger.warning("%s", error)
         known = []
@@ -37,10 +62,8 @@ def recover(folder: RunFolder, space: Mapping[str, Dimension]) -> str:
             raise
     if not _behind(known, notes):
         return ""
-    write_study(folder.study_file, _merged(known, notes), space)
-    return (
-        f"{folder.study_file}: had lost trials; rebuilt from the folders of {len(notes)} trials"
-    )
+    write_study(place, _merged(known, notes), space)
+    return f"{place}: had lost trials; rebuilt from the folders of {len(notes)} trials"
 
 
 def records_from_folders(folder: RunFolder) -> list[TrialRecord]:

@@ -5,6 +5,7 @@ runs/<name>/
   teacher.json       fingerprints, seconds, metrics of the teacher and of its data
   teacher.pt         the teacher's weights: a resume needs no cache
   study.journal      the study: every trial, parameter, epoch and fate; the one truth
+  study.json         in its place where the study lies in a database: which one, no password
   evaluation.npz     best student and teacher on validation and test beats, and examples
   costs.json         parameters, operations and time per beat, by trial and of the teacher
   verdict.json       what the confirmation says of the best trials
@@ -66,6 +67,7 @@ class RunFolder:
         self.teacher_file = path / "teacher.json"
         self.teacher_weights = path / "teacher.pt"
         self.study_file = path / "study.journal"
+        self.database_file = path / "study.json"
         self.report_file = path / "report.html"
         self.costs_file = path / "costs.json"
         self.verdict_file = path / "verdict.json"
@@ -138,6 +140,24 @@ class RunFolder:
         """Keep the resolved configuration and the flags of the command line."""
         text = yaml.safe_dump({**config, "flags": flags}, sort_keys=False)
         write_text(self.config_file, text)
+
+    def write_database(self, url: str, study: str) -> None:
+        """Keep in which database the study lies, and under which name."""
+        write_json(self.database_file, {"url": url, "study": study})
+
+    def database(self) -> tuple[str, str] | None:
+        """Which database holds the study, and its name there; None where a journal does.
+
+        Raises:
+            RunError: The note of it is damaged.
+        """
+        if not self.database_file.exists():
+            return None
+        content = self.read_json(self.database_file)
+        try:
+            return str(content["url"]), str(content["study"])
+        except KeyError as error:
+            raise RunError(f"{self.database_file}: damaged: it has no {error}") from None
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read one of the run's JSON files.

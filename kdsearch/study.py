@@ -1,19 +1,19 @@
-"""The study: an Optuna journal that knows every trial, parameter, epoch and fate.
+"""The study: an Optuna study that knows every trial, parameter, epoch and fate.
 
 It is the one truth about a search. Ray Tune runs the trials but is not asked to remember
 them; the leaderboard, the resume, ASHA's rungs and the sampler's knowledge all derive from
-here. Only one process writes to a study, the driver that holds the run folder's lock.
+here. It lies in a journal file or in a database, and only one process writes to it: the
+driver that holds the run folder's lock, and the database's.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import optuna
@@ -23,12 +23,12 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from kdsearch.config import SearchSettings
+from kdsearch.database import Database, DatabaseLock
 from kdsearch.errors import RunError
+from kdsearch.journal import journal_storage, mend
 from kdsearch.space import Choice, Dimension, Fixed, Float, Integer, Value
 
 Fate = Literal["completed", "stopped", "failed", "running"]
@@ -106,18 +106,24 @@ class Study:
     """The study of one run, opened for writing by the driver that holds the run's lock."""
 
     def __init__(
-        self, path: Path, space: Mapping[str, Dimension], settings: SearchSettings
+        self, place: Path | Database, space: Mapping[str, Dimension], settings: SearchSettings
     ) -> None:
-        """Open the study in the journal ``path``, or begin one.
+        """Open the study in a journal or a database, or begin one.
 
-        A last line that a killed driver left half-written is cut off first: Optuna would
-        append to it and so make the whole journal unreadable.
+        A journal's last line that a killed driver left half-written is cut off first: Optuna
+        would append to it and so make the whole journal unreadable.
 
         Raises:
-            RunError: The journal is damaged in its middle, or cannot be written.
+            RunError: The journal is damaged in its middle or cannot be written; another
+                driver holds the database's study, or it cannot be reached.
         """
-        _mend(path)
-        self._study = _open(path, writer=True)
+        self._place = place
+        self._lock = place.lock() if isinstance(place, Database) else None
+        if self._lock is None:
+            mend(cast("Path", place))
+        else:
+            _take(self._lock)
+        self._study = _open(place, writer=True)
         self._distributions = {
             key: _distribution(dimension)
             for key, dimension in space.items()
@@ -127,42 +133,63 @@ class Study:
         self._running: dict[int, optuna.trial.Trial] = {}
 
     def __len__(self) -> int:
-        return len(self._study.get_trials(deepcopy=False))
+        return len(self._trials())
+
+    def close(self) -> None:
+        """Let another driver have the study."""
+        if self._lock is not None:
+            self._lock.release()
 
     def records(self) -> list[TrialRecord]:
         """Every trial, by number."""
-        return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+        return [_record(trial) for trial in self._trials()]
 
     def ask(self) -> Suggestion:
         """Begin the next trial."""
         # A sampler per trial, seeded by the trial's number: what it suggests depends on the
         # trials before it and not on how often the search was interrupted.
-        self._study.sampler = _sampler(self._settings, number=len(self))
-        return self._suggest(self._study.ask())
+        with self._writing():
+            self._study.sampler = _sampler(self._settings, number=len(self))
+            return self._suggest(self._study.ask())
 
     def adopt(self) -> list[Suggestion]:
         """Take over every trial that an earlier driver left running, in order."""
-        left = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [self._adopt(trial) for trial in left if trial.number not in self._running]
+        left = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
+        with self._writing():
+            return [self._adopt(trial) for trial in left if trial.number not in self._running]
 
     def report(self, number: int, epoch: int, best_so_far: float, seconds: float) -> bool:
         """Record an epoch; False if it was known already, as after a resume."""
         trial = self._running[number]
-        known = self._study._storage.get_trial(trial._trial_id).intermediate_values
-        if epoch in known:
-            return False
-        trial.set_user_attr("seconds", seconds)
-        trial.report(best_so_far, step=epoch)
+        with self._writing():
+            known = self._study._storage.get_trial(trial._trial_id).intermediate_values
+            if epoch in known:
+                return False
+            trial.set_user_attr("seconds", seconds)
+            trial.report(best_so_far, step=epoch)
         return True
 
     def finish(self, number: int, state: Fate, reason: str = "") -> None:
         """Record a trial's fate; its value is the best validation AUC of its epochs."""
         trial = self._running.pop(number)
-        if reason:
-            trial.set_user_attr("reason", reason)
-        record = _record(self._study._storage.get_trial(trial._trial_id))
-        value = record.val_auc if state == "completed" else None
-        self._study.tell(trial, value, state=_OPTUNA_STATE[state])
+        with self._writing():
+            if reason:
+                trial.set_user_attr("reason", reason)
+            record = _record(self._study._storage.get_trial(trial._trial_id))
+            value = record.val_auc if state == "completed" else None
+            self._study.tell(trial, value, state=_OPTUNA_STATE[state])
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Write only while the study is ours; what a database fails with is an OSError."""
+        if self._lock is not None:
+            self._lock.hold()
+        with _answers(self._place):
+            yield
+
+    def _trials(self) -> list[FrozenTrial]:
+        with _answers(self._place):
+            return self._study.get_trials(deepcopy=False)
 
     def _adopt(self, frozen: FrozenTrial) -> Suggestion:
         self._study.sampler = _sampler(self._settings, number=frozen.number)
@@ -179,21 +206,28 @@ class Study:
         return Suggestion(trial.number, params)
 
 
-def read_records(path: Path) -> list[TrialRecord]:
+def read_records(place: Path | Database) -> list[TrialRecord]:
     """Every trial of a study, also while a driver writes to it or after it was killed.
 
     Raises:
-        RunError: There is no journal, or it is damaged.
+        RunError: There is no study, it is damaged, or its database cannot be reached.
     """
-    if not path.is_file():
-        raise RunError(f"{path}: no such file; the run has no study yet")
-    with path.open("rb") as journal:
-        if not journal.readline().endswith(b"\n"):
-            return []  # A driver is about to begin it, or was killed at that moment.
-    return [_record(trial) for trial in _open(path, writer=False).get_trials(deepcopy=False)]
+    if isinstance(place, Path):
+        if not place.is_file():
+            raise RunError(f"{place}: no such file; the run has no study yet")
+        with place.open("rb") as journal:
+            if not journal.readline().endswith(b"\n"):
+                return []  # A driver is about to begin it, or was killed at that moment.
+    elif not _is_in(place):
+        return []
+    study = _open(place, writer=False)
+    with _answers(place):
+        return [_record(trial) for trial in study.get_trials(deepcopy=False)]
 
 
-def importances(path: Path) -> dict[str, float]:
+def importances(
+    records: Sequence[TrialRecord], space: Mapping[str, Dimension]
+) -> dict[str, float]:
     """How much each searched setting matters, the most important first; they add up to 1.
 
     By PED-ANOVA (Watanabe et al., IJCAI 2023): how differently a setting is distributed in
@@ -201,17 +235,14 @@ def importances(path: Path) -> dict[str, float]:
     trials that were stopped early, which rank low, can count with the value they had.
 
     Raises:
-        RunError: The study cannot be read, or holds too few trials to say anything.
+        RunError: There are too few trials to say anything.
     """
-    if not path.is_file():
-        raise RunError(f"{path}: no such file; the run has no study yet")
     trials = [
-        optuna.trial.create_trial(
-            value=_record(trial).val_auc, params=trial.params, distributions=trial.distributions
-        )
-        for trial in _open(path, writer=False).get_trials(deepcopy=False)
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.intermediate_values
+        _frozen_or_lost(replace(record, state="completed"), space)
+        for record in records
+        if record.state in ("completed", "stopped") and record.curve
     ]
+    trials = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(trials) < FEWEST_FOR_IMPORTANCE:
         raise RunError(
             f"the importance of settings needs at least {FEWEST_FOR_IMPORTANCE} finished "
@@ -226,21 +257,37 @@ def importances(path: Path) -> dict[str, float]:
 
 
 def write_study(
-    path: Path, records: Sequence[TrialRecord], space: Mapping[str, Dimension]
+    place: Path | Database, records: Sequence[TrialRecord], space: Mapping[str, Dimension]
 ) -> None:
     """Write a whole study anew; a journal that lies there already is kept beside it.
 
     Args:
         records: Every trial, by number and without gaps.
     """
-    beside = path.with_name(f".{path.name}.tmp")
+    trials = [_frozen_or_lost(record, space) for record in records]
+    if isinstance(place, Database):
+        _rewrite_in_database(place, trials)
+        return
+    beside = place.with_name(f".{place.name}.tmp")
     beside.unlink(missing_ok=True)
-    study = _open(beside, writer=True)
-    for record in records:
-        study.add_trial(_frozen_or_lost(record, space))
-    if path.exists():
-        path.replace(path.with_name(f"{path.name}.damaged"))
-    beside.replace(path)
+    _open(beside, writer=True).add_trials(trials)
+    if place.exists():
+        place.replace(place.with_name(f"{place.name}.damaged"))
+    beside.replace(place)
+
+
+def _rewrite_in_database(place: Database, trials: Sequence[FrozenTrial]) -> None:
+    """A kill on the way leaves a study that lies behind, and the next resume comes here."""
+    lock = place.lock()
+    _take(lock)
+    try:
+        if _is_in(place):
+            optuna.delete_study(study_name=place.study, storage=place.storage())
+        study = _open(place, writer=True)
+        with _answers(place):
+            study.add_trials(trials)
+    finally:
+        lock.release()
 
 
 def _frozen_or_lost(record: TrialRecord, space: Mapping[str, Dimension]) -> FrozenTrial:
@@ -266,24 +313,46 @@ def _frozen(record: TrialRecord, space: Mapping[str, Dimension]) -> FrozenTrial:
     )
 
 
-def _open(path: Path, *, writer: bool) -> optuna.Study:
+def _open(place: Path | Database, *, writer: bool) -> optuna.Study:
+    name = place.study if isinstance(place, Database) else STUDY_NAME
     try:
-        storage = JournalStorage(_Journal(path))
-        if writer:
-            return optuna.create_study(
-                storage=storage,
-                study_name=STUDY_NAME,
-                direction="maximize",
-                load_if_exists=True,
+        with _answers(place):
+            storage: Any = (
+                place.storage() if isinstance(place, Database) else journal_storage(place)
             )
-        return optuna.load_study(storage=storage, study_name=STUDY_NAME)
+            if writer:
+                return optuna.create_study(
+                    storage=storage,
+                    study_name=name,
+                    direction="maximize",
+                    load_if_exists=True,
+                )
+            return optuna.load_study(storage=storage, study_name=name)
     except OSError as error:
-        raise RunError(f"{path}: cannot be opened: {error}") from None
+        raise RunError(f"{place}: cannot be opened: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise RunError(
-            f"{path}: the study is damaged ({type(error).__name__}: {error}); "
+            f"{place}: the study is damaged ({type(error).__name__}: {error}); "
             "--resume rebuilds it from the trials' folders"
         ) from None
+
+
+def _take(lock: DatabaseLock) -> None:
+    try:
+        lock.take()
+    except OSError as error:
+        raise RunError(f"{error.filename}: {error.strerror}") from None
+
+
+def _is_in(place: Database) -> bool:
+    try:
+        return place.exists()
+    except OSError as error:
+        raise RunError(f"{place}: cannot be opened: {error.strerror}") from None
+
+
+def _answers(place: Path | Database) -> AbstractContextManager[None]:
+    return place.answers() if isinstance(place, Database) else nullcontext()
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:
@@ -324,50 +393,3 @@ def _sampler(settings: SearchSettings, number: int) -> optuna.samplers.BaseSampl
             constant_liar=True,
             seed=seed,
         )
-
-
-class _Journal(JournalFileBackend):
-    """Optuna's journal, for one writer: no lock file that a killed driver could leave behind,
-    and no half-written line after a failed append (a full disk)."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), lock_obj=_NoLock(str(path)))
-        self._path = path
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        size = self._path.stat().st_size
-        try:
-            super().append_logs(logs)
-        except OSError:
-            os.truncate(self._path, size)
-            raise
-
-
-class _NoLock(JournalFileOpenLock):
-    """The run folder's own lock already keeps a second driver away."""
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
-def _mend(path: Path) -> None:
-    """Cut a journal back to its last whole line."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    while whole and not _is_json(content[content.rfind(b"\n", 0, whole - 1) + 1 : whole]):
-        whole = content.rfind(b"\n", 0, whole - 1) + 1
-    if whole < len(content):
-        os.truncate(path, whole)
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True

@@ -1,9 +1,11 @@
-"""What every test gets: a cache of its own, so that no test finds what another one made."""
+"""What every test gets: a cache of its own, and the servers that some of them talk to."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from services import Postgres, postgres_server
 
 # Before torch is imported: tiny networks on two busy cores wait for each other's threads
 # longer than they work, twenty times longer and more.
@@ -16,3 +18,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "kdsearch-cache"
     monkeypatch.setenv("KDSEARCH_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; what is in it stays from test to test."""
+    with postgres_server() as server:
+        yield server

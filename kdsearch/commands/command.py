@@ -53,7 +53,7 @@ class Command:
         self.arguments(parser)
         parser.set_defaults(run=self.run)
         parser.description = textwrap.fill(self.description, 80)
-        calls = [f"  {parser.prog} {line}" for line in self.examples.strip().splitlines()]
+        calls = [f"  {parser.prog} {line}".rstrip() for line in self.examples.splitlines()]
         parser.epilog = "\n".join(["examples:", *calls])
         return parser
 
@@ -81,7 +81,7 @@ def guarded(command: Callable[[], int]) -> int:
         return 128 + interrupted.signum
     except StorageFailed as error:
         print(
-            f"error: {error}; make room and go on with --resume, nothing finished is lost",
+            f"error: {error}; set that right and go on with --resume, nothing finished is lost",
             file=sys.stderr,
         )
         return 1

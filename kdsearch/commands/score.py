@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdsearch.commands.command import Command, say
 
-EXAMPLES = """
+EXAMPLES = """\
 runs/kd mitdb/100             # a WFDB record, annotated or not
 runs/kd mitdb --out found     # all records of a folder
 runs/kd beats.npz --format json

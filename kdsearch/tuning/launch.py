@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from kdsearch.config import Config
 from kdsearch.costs import measure, student_costs
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset
+from kdsearch.database import Database
 from kdsearch.errors import ConfigError, RunError, SearchFailed
 from kdsearch.evaluation import Finalist, evaluate_run
 from kdsearch.leaderboard import best_record, leaderboard
@@ -45,7 +46,7 @@ from kdsearch.tuning.progress import (
     duration,
     teacher_progress,
 )
-from kdsearch.tuning.resume import Request, check_resume
+from kdsearch.tuning.resume import Request, check_resume, study_place
 from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.trainable import TrialInputs
 from kdsearch.verdict import conclude
@@ -66,14 +67,23 @@ def search(request: Request) -> list[TrialRecord]:
     """
     folder = request.folder
     check_resume(request)
+    place = study_place(request)
     signals = tune_run.Signals()
-    with folder.lock(), signals.caught(), _logging_to(folder.log_file):
-        return _Search(request, signals).run()
+    with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:
+        return _Search(request, place, signals, at_end).run()
 
 
 class _Search:
-    def __init__(self, request: Request, signals: tune_run.Signals) -> None:
+    def __init__(
+        self,
+        request: Request,
+        place: Path | Database,
+        signals: tune_run.Signals,
+        at_end: ExitStack,
+    ) -> None:
+        self._place = place
         self._signals = signals
+        self._at_end = at_end
         self._config = request.config
         self._folder = request.folder
         self._console = request.console
@@ -90,7 +100,8 @@ class _Search:
         self._folder.begin_work()
         compute = resolve_teacher_compute(self._config)
         teacher = self._teacher(dataset, compute)
-        study = study or self._open_study()
+        # A study without trials is there as well, though it counts as false.
+        study = self._open_study() if study is None else study
         inputs = self._inputs(dataset, teacher, compute)
         if self._trials_left(study) or self._confirmations_left(study.records()):
             with self._cluster(inputs) as on_cluster:
@@ -103,14 +114,20 @@ class _Search:
 
     def _study_of_earlier_drivers(self) -> Study | None:
         there = self._folder.study_file.exists() or self._folder.trial_numbers()
-        return self._open_study() if there else None
+        # A database is tried before anything is trained, and kept from others from then on.
+        remote = isinstance(self._place, Database)
+        return self._open_study() if there or remote else None
 
     def _open_study(self) -> Study:
         """The run's study; where it has lost trials, their folders give them back."""
-        rebuilt = recover(self._folder, self._config.space)
+        if isinstance(self._place, Database):
+            self._folder.write_database(self._place.public_url, self._place.study)
+        rebuilt = recover(self._folder, self._place, self._config.space)
         if rebuilt:
             self._say(rebuilt)
-        return Study(self._folder.study_file, self._config.space, self._config.search)
+        study = Study(self._place, self._config.space, self._config.search)
+        self._at_end.callback(study.close)
+        return study
 
     def _complete(self, study: Study) -> bool:
         records = study.records()
@@ -366,7 +383,6 @@ def _bytes(inputs: TrialInputs) -> int:
 def _logging_to(path: Path) -> Iterator[None]:
     """Everything that is logged goes to a file in the run folder, nothing to the terminal."""
     root = logging.getLogger()
-    level, complaining = root.level, logging.raiseExceptions
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
@@ -377,6 +393,4 @@ def _logging_to(path: Path) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        root.setLevel(level)
-        logging.raiseExceptions = complaining
         handler.close()

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from kdsearch.config import Config, ConfirmSettings, parse_config, read_yaml
+from kdsearch.database import Database
 from kdsearch.errors import RunError
+from kdsearch.recovery import study_records
 from kdsearch.run_folder import RunFolder
-from kdsearch.study import read_records
-
-# What a flag of the command line, or an argument of `kdsearch.search`, stands in for.
-FLAGS = {
-    "data": ("data", "source"),
-    "num_samples": ("search", "num_samples"),
-    "max_concurrent": ("search", "max_concurrent"),
-    "time_budget": ("search", "time_budget_s"),
-    "seed": ("search", "seed"),
-}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line or a notebook asks for.
+    """What a command line asks for.
 
     Attributes:
         config: The resolved search, flags included.
@@ -34,6 +27,8 @@ class Request:
         resume: Go on with what is there, rather than refuse it.
         address: A Ray cluster, or None for this machine alone.
         console: Where progress goes; a quiet one draws nothing.
+        study: URL of the database that is to hold the study; None for a journal in the run
+            folder, or for the database that the run remembers.
     """
 
     config: Config
@@ -42,39 +37,7 @@ class Request:
     resume: bool
     address: str | None
     console: Console
-
-
-def make_request(
-    space: Config,
-    given: Mapping[str, Any],
-    folder: RunFolder,
-    *,
-    resume: bool,
-    address: str | None,
-    console: Console,
-) -> Request:
-    """A request for a search of ``space``; a resumed one keeps the flags of its start.
-
-    Args:
-        given: Values by the names of `FLAGS`; None stands for one that is not given.
-
-    Raises:
-        ConfigError: A flag breaks a rule.
-    """
-    flags = {name: value for name, value in given.items() if value is not None}
-    if resume:
-        flags = stored_flags(folder) | flags
-    return Request(_with_flags(space, flags), flags, folder, resume, address, console)
-
-
-def _with_flags(space: Config, flags: Mapping[str, Any]) -> Config:
-    """The space with the flags in place of what it says, checked like the file."""
-    sections: dict[str, dict[str, Any]] = {}
-    for name, (section, key) in FLAGS.items():
-        if name in flags:
-            sections.setdefault(section, {})[key] = flags[name]
-    given = ", ".join(f"--{name}" for name in flags).replace("_", "-")
-    return space.replaced(sections, f"{space.origin} with {given}") if sections else space
+    study: str | None = None
 
 
 def check_resume(request: Request) -> None:
@@ -96,6 +59,26 @@ def check_resume(request: Request) -> None:
         _compare(stored_config(folder), request.config, folder)
 
 
+def study_place(request: Request) -> Path | Database:
+    """Where the study of a request lies, or is to lie.
+
+    Raises:
+        UserError: The URL cannot be used, or the run has a journal already.
+    """
+    folder = request.folder
+    stored = folder.database()
+    if request.study is None and stored is None:
+        return folder.study_file
+    if folder.study_file.exists():
+        raise RunError(
+            f"{folder.path} keeps its study in {folder.study_file.name}; leave out --study"
+        )
+    if stored is None:
+        # A name in a database that any number of runs share, wherever their folders lie.
+        stored = "", f"{folder.path.name}-{uuid.uuid4().hex[:12]}"
+    return Database(request.study or stored[0], stored[1])
+
+
 def confirmation_request(folder: RunFolder, console: Console) -> Request:
     """The request that confirms a finished search and does nothing else.
 
@@ -103,7 +86,7 @@ def confirmation_request(folder: RunFolder, console: Console) -> Request:
         RunError: The search is not finished.
     """
     config = stored_config(folder)
-    records = read_records(folder.study_file)
+    records = study_records(folder)
     if len(records) != config.search.num_samples or not all(r.finished for r in records):
         raise RunError(f"{folder.path}: the search is not finished; go on with --resume first")
     if config.confirm.top == 0:
@@ -133,7 +116,7 @@ def stored_config(folder: RunFolder) -> Config:
             "was started with"
         )
     raw.pop("flags", None)
-    return parse_config(raw, str(folder.config_file), foreign=folder.path)
+    return parse_config(raw, str(folder.config_file))
 
 
 def _compare(stored: Config, given: Config, folder: RunFolder) -> None:

@@ -7,13 +7,10 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
-from workplace import Workplace, kill_all
-
-TRIALS, EPOCHS = 6, 5
+from promises import TRIALS, check_optuna, check_promises, study_in_journal
+from workplace import Workplace, kill_all, kill_driver
 
 
 def stop_gently(signum: int) -> Callable[[subprocess.Popen[str]], None]:
@@ -24,11 +21,6 @@ def stop_gently(signum: int) -> Callable[[subprocess.Popen[str]], None]:
         assert "go on with --resume" in process.stderr.read()
 
     return stop
-
-
-def kill_driver(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait()
 
 
 def interrupt_twice(process: subprocess.Popen[str]) -> None:
@@ -58,36 +50,6 @@ def test_resume_after(place: Workplace, end: Callable[[subprocess.Popen[str]], N
     done = place.search("--resume")
     assert done.returncode == 0, done.stderr
     check_promises(place, before, kills=1)
-
-
-def check_promises(place: Workplace, before: dict[int, dict[str, Any]], *, kills: int) -> None:
-    after = {row["trial"]: row for row in place.trials()}
-    assert sorted(after) == list(range(TRIALS))
-    assert {row["state"] for row in after.values()} <= {"completed", "stopped"}
-    for number, row in before.items():
-        if row["state"] != "running":
-            assert {**after[number], "rank": 0} == {**row, "rank": 0}, (
-                "a finished trial changed"
-            )
-    computed = place.epochs()
-    wanted = {(t, e) for t, row in after.items() for e in range(1, row["epochs"] + 1)}
-    assert wanted <= set(computed)
-    twice = sum(count - 1 for count in computed.values())
-    assert twice <= 2 * kills, f"computed twice: {computed}"
-    check_optuna(place.run, after)
-
-
-def check_optuna(run: Path, rows: dict[int, dict[str, Any]]) -> None:
-    """The journal is a plain Optuna study in which every trial ended once."""
-    backend = optuna.storages.journal.JournalFileBackend(str(run / "study.journal"))
-    storage = optuna.storages.JournalStorage(backend)
-    study = optuna.load_study(study_name="kdsearch", storage=storage)
-    states = {"completed": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
-    assert {t.number: t.state.name for t in study.trials} == {
-        number: states[row["state"]] for number, row in rows.items()
-    }
-    for trial in study.trials:
-        assert trial.value == pytest.approx(rows[trial.number]["val_auc"])
 
 
 def test_kill_in_the_teachers_training(place: Workplace) -> None:
@@ -167,7 +129,7 @@ def test_checkpoints_torn_lost_and_ahead_of_the_report(killed: Workplace) -> Non
     for number in running:
         metrics = (killed.run / f"trials/{number}/metrics.jsonl").read_text()
         assert metrics.count("\n") == after[number]["epochs"]
-    check_optuna(killed.run, after)
+    check_optuna(study_in_journal(killed), after)
 
 
 def forget_last_report(journal: Path, number: int) -> None:

@@ -134,3 +134,9 @@ def kill_all(process: subprocess.Popen[str]) -> None:
         except psutil.NoSuchProcess:
             continue
     process.wait()
+
+
+def kill_driver(process: subprocess.Popen[str]) -> None:
+    """Kill a search alone; Ray's processes notice and go."""
+    process.kill()
+    process.wait()

@@ -15,8 +15,9 @@ from search_cases import space_file, write_space
 
 from kdsearch.cli import COMMANDS, analyze_command, main, parser, search_command
 from kdsearch.commands.command import Command
-from kdsearch.config import load_space, parse_config
+from kdsearch.config import load_config, parse_config
 from kdsearch.run_folder import RunFolder
+from kdsearch.shipped import find_space
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"simulated": {"patients": 10, "beats": 300}}
@@ -79,6 +80,10 @@ def test_bad_space_files(refused, text: str, message: str):
 
 BAD_FLAGS: dict[str, tuple[list[str], str]] = {
     "no such file": (["--space", "none.yaml"], "none.yaml: no such file"),
+    "no such file, but one is shipped": (
+        ["--space", "kd.yaml"],
+        "kd.yaml: no such file; --space kd takes the one that is shipped",
+    ),
     "a folder": (["--space", "."], "--name: "),
     "a folder, named": (["--space", ".", "--name", "x"], ".: cannot be read: "),
     "name that escapes": ([*SPACE, "--name", "../x"], "--name: letters, digits, "),
@@ -301,10 +306,52 @@ def examples(capsys: pytest.CaptureFixture[str], command) -> list[list[str]]:
 def test_examples_name_files_that_are_shipped(capsys: pytest.CaptureFixture[str]):
     for _, program, *flags in examples(capsys, search_command):
         assert program == "run_search.py"
-        assert load_space(ROOT / flags[flags.index("--space") + 1]).search.num_samples > 1
+        space = Path(flags[flags.index("--space") + 1])
+        found = find_space(space) if space.parent == Path() else ROOT / space
+        assert load_config(found).search.num_samples > 1
     for _, program, *flags in examples(capsys, analyze_command):
         assert program == "analyze.py"
         assert flags[0] == "runs/kd"
+
+
+# Shipped spaces.
+
+
+def test_shipped_spaces_are_listed(capsys: pytest.CaptureFixture[str]):
+    assert main(["spaces"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(
+        path.stem for path in (ROOT / "search_spaces").glob("*.yaml")
+    )
+    assert "smoke       Does it run at all? Small in everything, under a minute; " in "\n".join(
+        lines
+    )
+
+
+def test_a_shipped_space_is_taken_by_name_unless_there_is_a_file(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert find_space(Path("smoke")) == ROOT / "search_spaces" / "smoke.yaml"
+    Path("smoke").mkdir()
+    assert search_command(["--space", "smoke", "--dry-run"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["search"]["num_samples"] == 8
+    Path("smoke").rmdir()
+    Path("space.yaml").rename("smoke")
+    assert find_space(Path("smoke")) == Path("smoke")
+
+
+def test_shipped_spaces_are_copied_but_overwrite_nothing(
+    refused, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["spaces", "--copy", "own/spaces"]) == 0
+    copies = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert {path.name for path in copies} >= {"kd.yaml", "schema.json"}
+    for path in copies:
+        assert path.read_bytes() == (ROOT / "search_spaces" / path.name).read_bytes()
+    Path("own/spaces/compress.yaml").unlink()
+    message = "own/spaces/kd.yaml: exists already, and is not overwritten"
+    assert refused(main(["spaces", "--copy", "own/spaces"])) == message
+    assert not Path("own/spaces/compress.yaml").exists()
 
 
 # A dry run.
@@ -313,7 +360,7 @@ def test_examples_name_files_that_are_shipped(capsys: pytest.CaptureFixture[str]
 def test_a_dry_run_prints_the_configuration_and_its_cost(capsys: pytest.CaptureFixture[str]):
     assert search_command([*SPACE, "--dry-run", "--num-samples", "7", "--seed", "3"]) == 0
     printed = capsys.readouterr().out
-    expected = load_space(Path("space.yaml")).as_dict()
+    expected = load_config(Path("space.yaml")).as_dict()
     expected["search"] |= {"num_samples": 7, "seed": 3}
     assert yaml.safe_load(printed) == expected
     assert parse_config(yaml.safe_load(printed), "printed").as_dict() == expected

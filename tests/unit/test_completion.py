@@ -67,6 +67,7 @@ ANSWERS = {
     "kdsearch ": {"search", "analyze", "score", "export", "completion"},
     "kdsearch search --re": {"--resume"},
     "kdsearch search --space own": {"own.yaml"},
+    "kdsearch search --space ": {"own.yaml", "kd", "smoke"},
     "kdsearch-analyze runs/kd --format ": {"table", "csv", "markdown", "json"},
     "kdsearch-analyze runs/kd --sort ": {"rank", "trial", "val_auc", "seconds"},
     "kdsearch-analyze runs/kd --state st": {"stopped"},

@@ -37,13 +37,13 @@ def test_rebuilt_study_holds_what_the_folders_hold(folder: RunFolder) -> None:
     add_trial(folder, 0, Note(PARAMS, "completed"), [0.7, 0.9, 0.8])
     add_trial(folder, 1, Note(PARAMS, "failed", "the sensor caught fire"), [0.6])
     add_trial(folder, 2, Note(PARAMS, "running"), [0.5])
-    assert "3 trials" in recover(folder, SPACE)
+    assert "3 trials" in recover(folder, folder.study_file, SPACE)
     assert read_records(folder.study_file) == [
         TrialRecord(0, "completed", PARAMS, {1: 0.7, 2: 0.9, 3: 0.9}, 6.0),
         TrialRecord(1, "failed", PARAMS, {1: 0.6}, 2.0, "the sensor caught fire"),
         TrialRecord(2, "running", PARAMS, {1: 0.5}, 2.0),
     ]
-    assert recover(folder, SPACE) == "", "a whole study is left alone"
+    assert recover(folder, folder.study_file, SPACE) == "", "a whole study is left alone"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_damaged_note_costs_its_trial_alone(
 ) -> None:
     add_trial(folder, 0, note, aucs)
     add_trial(folder, 1, Note(PARAMS, "completed"), [0.9])
-    recover(folder, SPACE)
+    recover(folder, folder.study_file, SPACE)
     lost, kept = read_records(folder.study_file)
     assert lost.state == "failed"
     assert "lost together with the study" in lost.reason
@@ -71,7 +71,7 @@ def test_the_studys_own_record_wins_where_it_is_ahead(folder: RunFolder) -> None
     add_trial(folder, 0, Note(PARAMS, "running"), [0.7])
     add_trial(folder, 1, Note(PARAMS, "stopped"), [0.6])
     write_study(folder.study_file, [TrialRecord(0, "completed", PARAMS, {1: 0.75}, 2.0)], SPACE)
-    recover(folder, SPACE)
+    recover(folder, folder.study_file, SPACE)
     first, second = read_records(folder.study_file)
     assert (first.state, first.val_auc) == ("completed", 0.75)
     assert (second.state, second.val_auc) == ("stopped", 0.6)
