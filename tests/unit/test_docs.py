@@ -1,0 +1,131 @@
+"""The pages for readers: links lead somewhere, commands take what they are given."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdsearch.cli import parser
+from kdsearch.commands.analyze import ANALYZE
+from kdsearch.commands.search import SEARCH
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+# Where a command ends: a pipe, another command, a file to write to.
+END = re.compile(r"\s(?:\||\|\||&&|&|;|2?>{1,2})(?:\s|$)|;\s")
+PROGRAMS = {
+    "run_search.py": SEARCH.parser("run_search.py"),
+    "kdsearch-search": SEARCH.parser("kdsearch-search"),
+    "analyze.py": ANALYZE.parser("analyze.py"),
+    "kdsearch-analyze": ANALYZE.parser("kdsearch-analyze"),
+    "kdsearch": parser("kdsearch"),
+}
+
+
+def commands(text: str) -> Iterator[str]:
+    """Lines of shell blocks, lines with a prompt in other blocks, and code in sentences."""
+    for language, block in FENCE.findall(text):
+        lines = block.replace("\\\n", " ").splitlines()
+        shell = language in ("sh", "bash", "shell", "fish", "zsh")
+        prompted = [line[2:] for line in lines if line.startswith("$ ")]
+        yield from prompted or (lines if shell else [])
+    for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)):
+        # A name alone is only mentioned.
+        if " " in code:
+            yield code
+
+
+def words(command: str) -> list[str]:
+    """Program and arguments of a command of ours; nothing where it is another's."""
+    found = END.split(command.partition(" #")[0])[0].split("$(")[0]
+    try:
+        split = shlex.split(found)
+    except ValueError:
+        return []
+    while split and (re.fullmatch(r"[A-Z_]+=.*", split[0]) or split[0] in ("time", "$")):
+        split = split[1:]
+    if split and re.fullmatch(r"(.*/)?python[0-9.]*", split[0]):
+        split = split[2:] if split[1:2] == ["-m"] else split[1:]
+    return split
+
+
+def called(page: Path) -> list[list[str]]:
+    return [found for command in commands(page.read_text()) if (found := words(command))]
+
+
+def check(program: str, arguments: list[str]) -> None:
+    if program in PROGRAMS:
+        if any(word in ("...", "…") for word in arguments):
+            return
+        try:
+            PROGRAMS[program].parse_args(arguments)
+        except SystemExit as end:
+            if end.code != 0:
+                raise AssertionError(f"{program} {shlex.join(arguments)}") from None
+    elif program.startswith("benchmarks/"):
+        script = (ROOT / program).read_text()
+        for flag in (word for word in arguments if word.startswith("--")):
+            assert f'"{flag.split("=")[0]}"' in script, f"{program} {flag}"
+    elif program == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        named = [word for word in arguments if "=" not in word and not word.startswith("-")]
+        assert set(named) <= set(targets), f"make {shlex.join(arguments)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_take_what_they_are_given(page: Path, capsys: pytest.CaptureFixture[str]):
+    for program, *arguments in called(page):
+        check(program, arguments)
+
+
+def slugs(page: Path) -> set[str]:
+    """The anchors that a code host gives to the headings of a page."""
+    heads = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in slugs(target), f"{page.name}: {link}"
+
+
+def test_every_page_stands_in_the_index():
+    index = ROOT / "docs" / "README.md"
+    listed = {link.partition("#")[0] for link in LINK.findall(index.read_text())}
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {index.name}
+    assert pages <= listed
+
+
+WRONG = [
+    "python run_search.py --space x.yaml --trials 3",
+    "python -m kdsearch scor runs/kd x.npz",
+    "kdsearch-analyze runs/kd --format xml | head",
+    "KDSEARCH_CACHE=/x .venv/bin/python analyze.py",
+    "python benchmarks/torture.py --deaths 3",
+    "make coffee",
+]
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_a_wrong_command_is_found(command: str, capsys: pytest.CaptureFixture[str]):
+    (found,) = [words(line) for line in commands(f"```sh\n{command}\n```")]
+    with pytest.raises(AssertionError, match=re.escape(found[0])):
+        check(found[0], found[1:])
+
+
+def test_commands_are_found_at_all():
+    assert ["run_search.py", "--space", "search_spaces/kd.yaml"] in called(ROOT / "README.md")
+    assert sum(call[0] in PROGRAMS for page in PAGES for call in called(page)) > 15
