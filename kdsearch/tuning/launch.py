@@ -67,6 +67,9 @@ def search(request: Request) -> list[TrialRecord]:
     """
     folder = request.folder
     check_resume(request)
+    if request.address is None:
+        # What this machine lacks is said before a teacher is trained on it.
+        tune_run.local_cpus(request.config)
     place = study_place(request)
     signals = tune_run.Signals()
     with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:

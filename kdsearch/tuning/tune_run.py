@@ -171,11 +171,24 @@ def _own_temporary_folder(folder: RunFolder) -> str:
 
 
 def local_cpus(config: Config) -> int:
-    """CPUs that Ray may use on this machine, as many as the trials at a time need."""
+    """CPUs that Ray may use on this machine, as many as the trials at a time need.
+
+    Raises:
+        UserError: One trial alone needs more than there are.
+    """
     cpus = available_cpus()
     per_trial = config.resources.cpus_per_trial
+    if per_trial > cpus:
+        raise _too_few_cpus(per_trial, cpus)
     wanted = (config.search.max_concurrent or cpus) * per_trial
-    return max(per_trial, min(cpus, wanted))
+    return min(cpus, wanted)
+
+
+def _too_few_cpus(asked: int, there: float) -> UserError:
+    return UserError(
+        f"resources.cpus_per_trial: must not exceed the machine's CPUs, but {asked} are asked "
+        f"for and {there:g} there"
+    )
 
 
 def available_cpus() -> int:
@@ -204,10 +217,7 @@ def concurrency(config: Config, gpu: bool) -> int:
     if gpu:
         fits = min(fits, have["GPU"] / config.resources.gpus_per_trial)
     if fits < 1:
-        raise UserError(
-            f"resources.cpus_per_trial: must not exceed the machine's CPUs, but "
-            f"{config.resources.cpus_per_trial} are asked for and {have.get('CPU', 1):g} there"
-        )
+        raise _too_few_cpus(config.resources.cpus_per_trial, have.get("CPU", 1))
     return min(int(fits), config.search.max_concurrent or int(fits))
 
 

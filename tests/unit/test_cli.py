@@ -64,6 +64,10 @@ BAD_FILES: dict[str, tuple[str, str]] = {
         yaml.safe_dump(space_file(space={"lr": {"uniform": [0.1, 0.01]}})),
         "space.yaml: space.lr: low must be below high, but low=0.1 and high=0.01",
     ),
+    "more threads than there are": (
+        yaml.safe_dump(space_file(resources={"cpus_per_trial": 4096})),
+        "resources.cpus_per_trial: must not exceed the machine's CPUs, but 4096 are asked for",
+    ),
     "no data there": (
         yaml.safe_dump(space_file(data={"source": "nowhere/mitdb"})),
         "nowhere/mitdb",
