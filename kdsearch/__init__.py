@@ -1,5 +1,9 @@
 """Hyperparameter search for knowledge-distilled anomaly detectors.
 
+space = kdsearch.load_space("kd")    # a file, or the name of a shipped space
+run = kdsearch.search(space)    # or kdsearch.open_run("runs/kd"), if it was run before
+run.leaderboard()               # a DataFrame, a row per trial
+
 student = kdsearch.load_student("runs/kd")
 student.score(beats)    # (n,), raw beats of shape (n, leads, length)
 student.flag(beats)     # (n,), whether the score is at least student.threshold
@@ -7,19 +11,33 @@ student.flag(beats)     # (n,), whether the score is at least student.threshold
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdsearch.api import search
+    from kdsearch.config import load_space
+    from kdsearch.run import Run, open_run
     from kdsearch.student import load_student
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_student"]
+__all__ = ["Run", "__version__", "load_space", "load_student", "open_run", "search"]
+
+# Where each lies: some take a while to import, which is not done before somebody asks.
+_PLACES = {
+    "Run": "kdsearch.run",
+    "load_space": "kdsearch.config",
+    "load_student": "kdsearch.student",
+    "open_run": "kdsearch.run",
+    "search": "kdsearch.api",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # What is read takes a while to import: not before somebody asks for it.
-    if name == "load_student":
-        from kdsearch.student import load_student  # noqa: PLC0415
-
-        return load_student
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

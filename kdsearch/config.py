@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kdsearch.data.settings import DataSettings
 from kdsearch.errors import ConfigError
 from kdsearch.method import Method
+from kdsearch.shipped import find_space
 from kdsearch.space import Dimension, Fixed, Value, parse_dimension, to_yaml
 
 REQUIRED_SECTIONS = ("data", "teacher", "student", "space", "search")
 OPTIONAL_SECTIONS = ("scheduler", "confirm", "resources")
+BUILT_IN = {"beatgan": "kdsearch.beatgan:BeatGan"}
 REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
 
 Count = Annotated[int, Field(ge=1)]
@@ -136,9 +141,28 @@ class Config:
             for value in dimension.candidates()[1:]
         ]
 
-    def with_flags(self, **changes: Any) -> Config:
-        """The same with some of ``data``, ``search`` and ``resources`` replaced."""
-        return replace(self, **changes)
+    def replace(self, **sections: Mapping[str, Any]) -> Config:
+        """The same with some keys of some sections replaced, checked like a space file.
+
+        ``space.replace(search={"num_samples": 8}, space={"lr": {"uniform": [1e-4, 1e-3]}})``;
+        a key's value is replaced as a whole. A student's setting that is fixed where it was
+        searched, or the other way round, moves between ``student`` and ``space``.
+
+        Raises:
+            ConfigError: The result breaks a rule; names what was replaced.
+        """
+        keys = [f"{name}.{key}" for name, changes in sections.items() for key in changes]
+        return self.replaced(sections, f"{self.origin} with {', '.join(keys)} replaced")
+
+    def replaced(self, sections: Mapping[str, Mapping[str, Any]], origin: str) -> Config:
+        """As `replace`; ``origin`` names the result in the message of an error."""
+        plain = self.as_dict()
+        for here, there in (("student", "space"), ("space", "student")):
+            for key in sections.get(here, ()):
+                plain[there].pop(key, None)
+        for name, changes in sections.items():
+            plain[name] = {**plain.get(name, {}), **changes}
+        return replace(parse_config(plain, origin), origin=self.origin)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, which `parse_config` reads back to an equal configuration."""
@@ -155,18 +179,32 @@ class Config:
         }
 
 
-def load_config(path: Path) -> Config:
-    """Read and check a space file.
+def load_space(path: str | os.PathLike[str]) -> Config:
+    """Read and check a space file, or the shipped one of this name.
+
+    A method of the user's own is also looked for beside the file.
 
     Raises:
         ConfigError: The file is missing, is not YAML, or breaks a rule. One line that names
             the file, the key, what was expected and what was found.
     """
-    return parse_config(read_yaml(path), str(path))
+    path = find_space(Path(path))
+    return parse_config(read_yaml(path), str(path), beside=path.parent)
 
 
-def parse_config(raw: object, origin: str) -> Config:
-    """Check the plain form of a space file; ``origin`` names it in messages."""
+def parse_config(
+    raw: object, origin: str, *, beside: Path | None = None, foreign: Path | None = None
+) -> Config:
+    """Check the plain form of a space file.
+
+    Args:
+        origin: Names it in messages.
+        beside: As of `load_method`.
+        foreign: Likewise.
+
+    Raises:
+        ConfigError: As `load_space`.
+    """
     if not isinstance(raw, dict):
         raise ConfigError(f"{origin}: expected sections such as 'space:', found {_short(raw)}")
     known = (*REQUIRED_SECTIONS, *OPTIONAL_SECTIONS, "method")
@@ -174,11 +212,13 @@ def parse_config(raw: object, origin: str) -> Config:
     for section in REQUIRED_SECTIONS:
         if section not in raw:
             raise ConfigError(f"{origin}: section '{section}' is missing")
-    method = load_method(raw.get("method", "beatgan"), origin)
+    name = raw.get("method", "beatgan")
+    method = load_method(name, origin, beside=beside, foreign=foreign)
+    _check_protocol(method, name, origin)
     student, space = _student_and_space(raw, method, origin)
     config = Config(
         origin=origin,
-        method_name=str(raw.get("method", "beatgan")),
+        method_name=name,
         method=method,
         data=_section(DataSettings, raw, "data", origin),
         teacher=_section(method.teacher_settings, raw, "teacher", origin),
@@ -221,27 +261,78 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_method(name: object, origin: str) -> Method:
-    """The built-in method, or a user's own by where it is imported from.
+def load_method(
+    name: object, origin: str, *, beside: Path | None = None, foreign: Path | None = None
+) -> Method:
+    """The method of this name: a built-in one, or a user's own by where it is imported from.
+
+    Args:
+        origin: Who asked for it, for messages.
+        beside: A folder that is searched, too, after everything that is installed.
+        foreign: A run folder, or one in it, from which nothing is imported: whoever reads a
+            stranger's run does not run what lies in it.
 
     Raises:
-        ConfigError: There is none of this name; ``origin`` says who asked for it.
+        ConfigError: There is none of this name, or it is no method.
     """
-    # Imported here: the configuration of a search must not load torch before it has to.
-    from kdsearch.beatgan import BeatGan  # noqa: PLC0415
-
-    if name == "beatgan":
-        return BeatGan()
-    module, colon, attribute = str(name).partition(":")
+    module, colon, attribute = BUILT_IN.get(str(name), str(name)).partition(":")
     if not colon:
         raise ConfigError(
             f"{origin}: method: expected 'beatgan' or 'package.module:Class', found {name!r}"
         )
     try:
-        method: Method = getattr(importlib.import_module(module), attribute)()
+        if beside is not None:
+            _import_from_too(beside, module)
+        if foreign is not None:
+            _refuse_code_of(foreign, module)
+        return _instance(getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{origin}: method: cannot import {name!r}: {error}") from None
+
+
+def _instance(found: Any) -> Method:
+    """Of a class that looks like a method; a run folder can name whatever is installed."""
+    if not isinstance(found, type):
+        raise TypeError("it is no class")
+    _require(found, {"score", "student_settings"})
+    method: Method = found()
     return method
+
+
+def _check_protocol(method: Method, name: str, origin: str) -> None:
+    """Scoring needs little of a method; a search needs all of it."""
+    members = {*vars(Method), *Method.__annotations__}
+    try:
+        _require(method, {name for name in members if not name.startswith("_")})
+    except TypeError as error:
+        raise ConfigError(f"{origin}: method: cannot use {name!r}: {error}") from None
+
+
+def _require(found: object, members: set[str]) -> None:
+    missing = sorted(name for name in members if not hasattr(found, name))
+    if missing:
+        raise TypeError(f"it is no method, it has no {', '.join(missing)}")
+
+
+def _import_from_too(folder: Path, module: str) -> None:
+    """Have Python look for a module in a folder as well, if it knows it from nowhere."""
+    if importlib.util.find_spec(_package(module)) is None:
+        sys.path.append(str(folder.resolve()))
+
+
+def _refuse_code_of(folder: Path, module: str) -> None:
+    if _package(module) in sys.modules:
+        return
+    spec = importlib.util.find_spec(_package(module))
+    found = [] if spec is None else [*(spec.submodule_search_locations or [str(spec.origin)])]
+    run = folder.parent if (folder.parent / "search.yaml").exists() else folder
+    for place in found:
+        if Path(place).resolve().is_relative_to(run.resolve()):
+            raise ImportError(f"{place} lies in the run folder, whose code is not run")
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _section(model: type[M], raw: dict[str, Any], name: str, origin: str) -> M:

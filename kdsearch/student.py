@@ -243,8 +243,8 @@ class Student:
 def load_student(path: str | os.PathLike[str]) -> Student:
     """Read a student that a search has found.
 
-    A method of the user's own is imported from where ``config.yaml`` says; the weights are
-    read without running code.
+    A method of the user's own is imported from where ``config.yaml`` says, but never from the
+    folder that is read; the weights are read without running code.
 
     Args:
         path: A run folder, its ``best`` folder, or the ``model.pt`` in it.
@@ -257,7 +257,7 @@ def load_student(path: str | os.PathLike[str]) -> Student:
     card_file = model.with_name(CARD)
     card = _read_card(card_file)
     weights = _read_weights(model)
-    method = load_method(card.method, str(card_file))
+    method = load_method(card.method, str(card_file), foreign=model.parent)
     try:
         student = Student(method, weights, card)
     except ValueError as error:

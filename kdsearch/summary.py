@@ -6,15 +6,13 @@ import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from kdsearch.comparison import over_compute, over_trials
-from kdsearch.config import read_yaml
-from kdsearch.errors import ConfigError, RunError
+from kdsearch.errors import ConfigError
 from kdsearch.leaderboard import (
     LEADING,
     STATES,
@@ -26,10 +24,8 @@ from kdsearch.leaderboard import (
     render,
 )
 from kdsearch.pareto import pareto_front
-from kdsearch.recovery import study_records
-from kdsearch.run_folder import RunFolder
+from kdsearch.run import Run, open_run
 from kdsearch.statistics import mean_and_sd
-from kdsearch.study import TrialRecord
 
 # Sorted upwards; every other column has its largest value first.
 ASCENDING = ("rank", "trial", "state", "reason", "run")
@@ -40,71 +36,6 @@ FIGURES = {
     "test AP": "test_ap",
 }
 WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder as it is read.
-
-    Attributes:
-        config: The content of ``search.yaml``.
-        teacher: The content of ``teacher.json``, empty before there is one.
-        verdict: The content of ``verdict.json``, empty before there is one.
-        costs: The content of ``costs.json``, empty before there is one.
-        metrics: The content of ``best/metrics.json``, empty before the search's end.
-    """
-
-    folder: RunFolder
-    config: dict[str, Any]
-    records: list[TrialRecord]
-    teacher: dict[str, Any]
-    metrics: dict[str, Any]
-    verdict: dict[str, Any]
-    costs: dict[str, Any]
-
-    @property
-    def searched(self) -> list[str]:
-        """Names of the searched settings, in the space file's order."""
-        return [key for key, entry in self.config["space"].items() if isinstance(entry, dict)]
-
-
-def read_run(path: Path) -> Run:
-    """Read a run folder, whatever state its search is in; nothing in it is executed.
-
-    Raises:
-        RunError: It is no run folder, or is damaged.
-    """
-    folder = RunFolder.existing(path)
-    config = read_yaml(folder.config_file)
-    config = config if isinstance(config, dict) else {}
-    for section in ("student", "space", "search"):
-        if not isinstance(config.get(section), dict):
-            raise RunError(f"{folder.config_file}: damaged: it has no section '{section}'")
-    metrics = folder.best / "metrics.json"
-    return Run(
-        folder=folder,
-        config=config,
-        records=study_records(folder),
-        teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
-        metrics=folder.read_json(metrics) if metrics.exists() else {},
-        costs=_costs(folder),
-        verdict=folder.read_json(folder.verdict_file) if folder.verdict_file.exists() else {},
-    )
-
-
-def _costs(folder: RunFolder) -> dict[str, Any]:
-    """The entries of ``costs.json`` that are whole; the file may be a stranger's."""
-    if not folder.costs_file.exists():
-        return {}
-    entries = folder.read_json(folder.costs_file).items()
-    return {name: cost for name, cost in entries if _is_cost(cost)}
-
-
-def _is_cost(cost: object) -> bool:
-    keys = ("parameters", "operations", "microseconds")
-    return isinstance(cost, dict) and all(
-        isinstance(cost.get(key), int | float) and cost[key] > 0 for key in keys
-    )
 
 
 def summarise(
@@ -127,7 +58,7 @@ def summarise(
     Raises:
         UserError: A path is no run folder, or there is no such column or state.
     """
-    runs = [read_run(path) for path in paths]
+    runs = [open_run(path) for path in paths]
     for run in runs:
         _keep_leaderboard(run)
     table = _select(_table(runs), top=top, sort=sort, states=states)
@@ -165,14 +96,14 @@ def _figures(table: pd.DataFrame, form: Format) -> str:
 
 def _keep_leaderboard(run: Run) -> None:
     """Refresh ``leaderboard.csv``, unless the folder is somebody else's to write."""
-    text = leaderboard(run.records, run.searched).to_csv(index=False)
+    text = run.leaderboard().to_csv(index=False)
     with suppress(OSError):
         run.folder.write_leaderboard(text)
 
 
 def _table(runs: Sequence[Run]) -> pd.DataFrame:
     if len(runs) == 1:
-        return leaderboard(runs[0].records, runs[0].searched)
+        return runs[0].leaderboard()
     searched = list(dict.fromkeys(key for run in runs for key in run.searched))
     tables = [
         leaderboard(run.records, searched).assign(run=str(run.folder.path)) for run in runs

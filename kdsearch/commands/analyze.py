@@ -88,11 +88,11 @@ def _analyze(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> None:
     """The page and the pictures; where they are goes to people, not into a pipe."""
     from kdsearch.report import write_html, write_plots  # noqa: PLC0415
-    from kdsearch.summary import read_run  # noqa: PLC0415
+    from kdsearch.run import open_run  # noqa: PLC0415
 
     if len(options.runs) > 1:
         raise ConfigError(f"--html and --plots: take one run, but found {len(options.runs)}")
-    run = read_run(options.runs[0])
+    run = open_run(options.runs[0])
     if options.html:
         write_html(run, options.html)
         print(f"report: {options.html}", file=sys.stderr)

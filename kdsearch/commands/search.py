@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from argcomplete.completers import FilesCompleter
 
 from kdsearch.commands.command import Command, completed, say
-from kdsearch.shipped import find_space, shipped_spaces
+from kdsearch.shipped import shipped_spaces
 
 EXAMPLES = """\
 --space search_spaces/kd.yaml
@@ -19,7 +18,6 @@ EXAMPLES = """\
 --space search_spaces/kd.yaml --num-samples 48 --resume
 --space mitbih --address auto --name fold0
 """
-FLAGS = ("data", "num_samples", "max_concurrent", "time_budget", "seed")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,64 +62,27 @@ def _search(options: argparse.Namespace) -> int:
     # Torch and Ray take seconds to import: not before the command line is known to be right.
     from rich.console import Console  # noqa: PLC0415
 
+    from kdsearch.api import perform  # noqa: PLC0415
+    from kdsearch.config import load_space  # noqa: PLC0415
     from kdsearch.run_folder import RunFolder  # noqa: PLC0415
     from kdsearch.summary import summarise  # noqa: PLC0415
-    from kdsearch.tuning.launch import search  # noqa: PLC0415
-    from kdsearch.tuning.resume import Request, stored_flags  # noqa: PLC0415
+    from kdsearch.tuning.resume import FLAGS, make_request  # noqa: PLC0415
 
     folder = RunFolder.named(options.runs_dir, options.name or options.space.stem)
-    flags = _given_flags(options)
-    if options.resume:
-        flags = stored_flags(folder) | flags
-    config = _with_flags(find_space(options.space), flags)
-    console = Console(stderr=True, quiet=options.quiet)
-    if options.dry_run:
-        return _dry_run(config)
-    request = Request(
-        config, flags, folder, options.resume, options.address, console, options.study
+    request = make_request(
+        load_space(options.space),
+        {name: getattr(options, name) for name in FLAGS},
+        folder,
+        resume=options.resume,
+        address=options.address,
+        console=Console(stderr=True, quiet=options.quiet),
+        study=options.study,
     )
-    search(request)
-    _keep_report(folder)
+    if options.dry_run:
+        return _dry_run(request.config)
+    perform(request)
     say(summarise([folder.path]))
     return 0
-
-
-def _keep_report(folder: Any) -> None:
-    """Write the report of a search; one that finds no room is said, and costs no result."""
-    from kdsearch.report import write_html  # noqa: PLC0415
-    from kdsearch.summary import read_run  # noqa: PLC0415
-
-    try:
-        write_html(read_run(folder.path), folder.report_file)
-    except OSError as error:
-        reason = error.strerror or error
-        print(f"no report: {folder.report_file}: {reason}; try --html", file=sys.stderr)
-    else:
-        print(f"report: {folder.report_file}", file=sys.stderr)
-
-
-def _with_flags(space: Path, flags: dict[str, Any]) -> Any:
-    """The space file with the flags in place of what it says, checked like the file."""
-    from kdsearch.config import parse_config, read_yaml  # noqa: PLC0415
-
-    raw = read_yaml(space)
-    config = parse_config(raw, str(space))
-    if not flags:
-        return config
-    changed = config.as_dict()
-    if "data" in flags:
-        changed["data"]["source"] = flags["data"]
-    names = {"time_budget": "time_budget_s"}
-    for name in ("num_samples", "max_concurrent", "time_budget", "seed"):
-        if name in flags:
-            changed["search"][names.get(name, name)] = flags[name]
-    given = ", ".join(f"--{name}" for name in flags).replace("_", "-")
-    return parse_config(changed, f"{space} with {given}")
-
-
-def _given_flags(options: argparse.Namespace) -> dict[str, Any]:
-    given = {name: getattr(options, name) for name in FLAGS}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _dry_run(config: Any) -> int:

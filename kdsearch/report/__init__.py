@@ -29,7 +29,7 @@ from kdsearch.report.of_search import (
 from kdsearch.report.of_verdict import verdict_section
 from kdsearch.report.palette import WORDS
 from kdsearch.report.pictures import write_pictures
-from kdsearch.summary import Run
+from kdsearch.run import Run
 
 SECTIONS = (
     verdict_section,

@@ -15,9 +15,9 @@ from kdsearch.errors import RunError
 from kdsearch.evaluation import Evaluation, read_evaluation
 from kdsearch.method import EpochReport
 from kdsearch.metrics import rank
+from kdsearch.run import Run
 from kdsearch.space import parse_dimension
 from kdsearch.study import importances
-from kdsearch.summary import Run
 
 NOT_YET = "There is nothing yet: it is measured at the end of the search."
 

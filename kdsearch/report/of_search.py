@@ -13,8 +13,8 @@ from kdsearch.leaderboard import best_record, leaderboard
 from kdsearch.report import palette
 from kdsearch.report.chart import Axis, Cell, Chart, Group, Label, Section, Series, Table
 from kdsearch.report.contents import Contents
+from kdsearch.run import Run
 from kdsearch.study import TrialRecord
-from kdsearch.summary import Run
 
 NO_TRIALS = "No trial has finished an epoch yet."
 AUC = "validation AUC"

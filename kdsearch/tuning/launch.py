@@ -386,6 +386,7 @@ def _bytes(inputs: TrialInputs) -> int:
 def _logging_to(path: Path) -> Iterator[None]:
     """Everything that is logged goes to a file in the run folder, nothing to the terminal."""
     root = logging.getLogger()
+    level, complaining = root.level, logging.raiseExceptions
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
@@ -396,4 +397,6 @@ def _logging_to(path: Path) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
+        root.setLevel(level)
+        logging.raiseExceptions = complaining
         handler.close()

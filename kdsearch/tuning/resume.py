@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,19 @@ from kdsearch.errors import RunError
 from kdsearch.recovery import study_records
 from kdsearch.run_folder import RunFolder
 
+# What a flag of the command line, or an argument of `kdsearch.search`, stands in for.
+FLAGS = {
+    "data": ("data", "source"),
+    "num_samples": ("search", "num_samples"),
+    "max_concurrent": ("search", "max_concurrent"),
+    "time_budget": ("search", "time_budget_s"),
+    "seed": ("search", "seed"),
+}
+
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for.
+    """What a command line or a notebook asks for.
 
     Attributes:
         config: The resolved search, flags included.
@@ -38,6 +48,41 @@ class Request:
     address: str | None
     console: Console
     study: str | None = None
+
+
+def make_request(
+    space: Config,
+    given: Mapping[str, Any],
+    folder: RunFolder,
+    *,
+    resume: bool,
+    address: str | None,
+    console: Console,
+    study: str | None,
+) -> Request:
+    """A request for a search of ``space``; a resumed one keeps the flags of its start.
+
+    Args:
+        given: Values by the names of `FLAGS`; None stands for one that is not given.
+
+    Raises:
+        ConfigError: A flag breaks a rule.
+    """
+    flags = {name: value for name, value in given.items() if value is not None}
+    if resume:
+        flags = stored_flags(folder) | flags
+    config = _with_flags(space, flags)
+    return Request(config, flags, folder, resume, address, console, study)
+
+
+def _with_flags(space: Config, flags: Mapping[str, Any]) -> Config:
+    """The space with the flags in place of what it says, checked like the file."""
+    sections: dict[str, dict[str, Any]] = {}
+    for name, (section, key) in FLAGS.items():
+        if name in flags:
+            sections.setdefault(section, {})[key] = flags[name]
+    given = ", ".join(f"--{name}" for name in flags).replace("_", "-")
+    return space.replaced(sections, f"{space.origin} with {given}") if sections else space
 
 
 def check_resume(request: Request) -> None:
@@ -116,7 +161,7 @@ def stored_config(folder: RunFolder) -> Config:
             "was started with"
         )
     raw.pop("flags", None)
-    return parse_config(raw, str(folder.config_file))
+    return parse_config(raw, str(folder.config_file), foreign=folder.path)
 
 
 def _compare(stored: Config, given: Config, folder: RunFolder) -> None:

@@ -8,7 +8,9 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,8 +63,12 @@ class Signals:
         """Turn the first signal into `Interrupted`, wherever it comes.
 
         Raised in the middle of Ray's compiled code it arrives as another exception, or not
-        at all; hence the translation here and `check` for loops around Ray.
+        at all; hence the translation here and `check` for loops around Ray. Only a main thread
+        can catch signals; a search in another one leaves them to whoever started it.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -79,7 +85,8 @@ class Signals:
             raise Interrupted(self._seen)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._seen is not None:
+        if self._seen is not None and not hasattr(sys, "ps1"):
+            # Not in a notebook or a shell of Python, whose other results would go with it.
             os._exit(128 + signum)
         self._seen = signum
         raise Interrupted(signum)
@@ -116,6 +123,11 @@ def cluster(
         UserError: There is no cluster at ``address``.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if ray.is_initialized():
+        raise UserError(
+            "Ray runs in this process already: call ray.shutdown() before, and name a cluster "
+            "that is to be used by its address"
+        )
     if address is not None:
         _check_reachable(address)
         try:

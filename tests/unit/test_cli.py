@@ -15,7 +15,7 @@ from search_cases import space_file, write_space
 
 from kdsearch.cli import COMMANDS, analyze_command, main, parser, search_command
 from kdsearch.commands.command import Command
-from kdsearch.config import load_config, parse_config
+from kdsearch.config import load_space, parse_config
 from kdsearch.run_folder import RunFolder
 from kdsearch.shipped import find_space
 
@@ -312,7 +312,7 @@ def test_examples_name_files_that_are_shipped(capsys: pytest.CaptureFixture[str]
         assert program == "run_search.py"
         space = Path(flags[flags.index("--space") + 1])
         found = find_space(space) if space.parent == Path() else ROOT / space
-        assert load_config(found).search.num_samples > 1
+        assert load_space(found).search.num_samples > 1
     for _, program, *flags in examples(capsys, analyze_command):
         assert program == "analyze.py"
         assert flags[0] == "runs/kd"
@@ -364,7 +364,7 @@ def test_shipped_spaces_are_copied_but_overwrite_nothing(
 def test_a_dry_run_prints_the_configuration_and_its_cost(capsys: pytest.CaptureFixture[str]):
     assert search_command([*SPACE, "--dry-run", "--num-samples", "7", "--seed", "3"]) == 0
     printed = capsys.readouterr().out
-    expected = load_config(Path("space.yaml")).as_dict()
+    expected = load_space(Path("space.yaml")).as_dict()
     expected["search"] |= {"num_samples": 7, "seed": 3}
     assert yaml.safe_load(printed) == expected
     assert parse_config(yaml.safe_load(printed), "printed").as_dict() == expected

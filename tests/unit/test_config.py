@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from search_cases import space_file, write_space
 
-from kdsearch.config import Config, load_config, parse_config
+from kdsearch.config import Config, load_method, load_space, parse_config
 from kdsearch.errors import ConfigError
 from kdsearch.space import Fixed, Float
 
@@ -189,6 +190,11 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
     "method in no module": ([("method", "nowhere.at_all:X")], "method: cannot import 'nowhere"),
     "method of no module": ([("method", ":X")], "method: cannot import ':X'"),
     "method that is no class": ([("method", "os:sep")], "method: cannot import 'os:sep'"),
+    "method that is a function": ([("method", "os:abort")], "'os:abort': it is no class"),
+    "method of another kind": (
+        [("method", "collections:Counter")],
+        "it is no method, it has no score, student_settings",
+    ),
     "method not in its module": ([("method", "os:Gan")], "method: cannot import 'os:Gan'"),
 }
 
@@ -249,7 +255,7 @@ TEXTS: dict[str, tuple[str, str | None]] = {
 def test_text_of_a_space_file(tmp_path: Path, text: str, message: str | None):
     path = tmp_path / "my.yaml"
     path.write_bytes(text.encode())
-    check(lambda: load_config(path), message, str(path))
+    check(lambda: load_space(path), message, str(path))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):
@@ -260,9 +266,9 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     )
     latin.write_bytes("data: {source: Größe}".encode("latin-1"))
     folder.mkdir()
-    check(lambda: load_config(missing), "no such file$", str(missing))
-    check(lambda: load_config(latin), "cannot be read: 'utf-8' codec", str(latin))
-    check(lambda: load_config(folder), "cannot be read: .*directory", str(folder))
+    check(lambda: load_space(missing), "no such file$", str(missing))
+    check(lambda: load_space(latin), "cannot be read: 'utf-8' codec", str(latin))
+    check(lambda: load_space(folder), "cannot be read: .*directory", str(folder))
 
 
 def test_some_space_files_are_shipped():
@@ -271,14 +277,14 @@ def test_some_space_files_are_shipped():
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_space_files_load(path: Path):
-    config = load_config(path)
+    config = load_space(path)
     assert {"temperature", "alpha"} <= set(config.searched())
     assert config.scheduler.grace_period < config.max_epochs()
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_the_plain_form_is_the_same_search(path: Path):
-    config = load_config(path)
+    config = load_space(path)
     plain = yaml.safe_load(yaml.safe_dump(config.as_dict(), sort_keys=False))
     again = parse_config(plain, str(path))
     assert again.as_dict() == config.as_dict()
@@ -289,13 +295,13 @@ def test_the_plain_form_is_the_same_search(path: Path):
 def test_1e_minus_3_is_the_number(tmp_path: Path):
     path = tmp_path / "my.yaml"
     path.write_text(GOOD_TEXT.replace("lr: 0.001", "lr: 1e-3"))
-    assert load_config(path).space["lr"] == Fixed(0.001)
+    assert load_space(path).space["lr"] == Fixed(0.001)
 
 
 def test_merged_keys_are_defaults(tmp_path: Path):
     path = tmp_path / "my.yaml"
     path.write_text(TEXTS["merge key"][0])
-    config = load_config(path)
+    config = load_space(path)
     assert config.student["latent"] == 4
     assert config.max_epochs() == 9
 
@@ -330,7 +336,7 @@ def test_corners_hold_every_candidate_of_every_dimension():
 
 
 def test_a_configuration_travels_to_another_process(tmp_path: Path):
-    config = load_config(write_space(tmp_path))
+    config = load_space(write_space(tmp_path))
     assert pickle.loads(pickle.dumps(config)).as_dict() == config.as_dict()
 
 
@@ -340,3 +346,90 @@ def test_a_configuration_cannot_be_changed():
         config.search.num_samples = 5
     with pytest.raises(AttributeError, match="cannot assign to field 'origin'"):
         config.origin = "another"
+
+
+# A space changed from Python.
+
+
+def test_what_is_replaced_is_replaced_and_nothing_else():
+    space = parse_config(space_file(), "my.yaml")
+    changed = space.replace(
+        search={"num_samples": 9}, space={"lr": {"uniform": [0.1, 0.2]}}, confirm={"top": 0}
+    )
+    expected = space.as_dict()
+    expected["search"]["num_samples"] = 9
+    expected["space"]["lr"] = {"uniform": [0.1, 0.2]}
+    expected["confirm"]["top"] = 0
+    assert changed.as_dict() == expected
+    assert (changed.origin, space.search.num_samples) == ("my.yaml", 4)
+
+
+def test_a_setting_moves_between_student_and_space():
+    space = parse_config(space_file(), "my.yaml")
+    searched = space.replace(space={"width": {"choice": [2, 4]}})
+    assert "width" not in searched.student
+    assert set(searched.searched()) == {*space.searched(), "width"}
+    assert searched.replace(student={"width": 8}).student["width"] == 8
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"search": {"num_samples": 0}},
+            "my.yaml with search.num_samples replaced: search.num_samples: .* but found 0",
+        ),
+        ({"space": {"temprature": 2}}, "unknown key 'space.temprature' .*'temperature'"),
+        ({"serach": {"seed": 2}}, "unknown key 'serach' .*'search'"),
+        ({"student": {"alpha": 2}}, "space: 'alpha' is missing"),
+    ],
+)
+def test_what_cannot_be_replaced_is_named(sections: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(space_file(), "my.yaml").replace(**sections)
+
+
+# Where a method is imported from.
+
+METHOD = "from kdsearch.beatgan import BeatGan as {name}\n"
+
+
+@pytest.fixture
+def import_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever the test has Python import, and from wherever, is forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("import_path")
+def test_a_method_may_lie_beside_its_space_file(tmp_path: Path):
+    (tmp_path / "lies_beside.py").write_text(METHOD.format(name="Mine"))
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump({**space_file(), "method": "lies_beside:Mine"}))
+    with pytest.raises(ConfigError, match="No module named 'lies_beside'"):
+        parse_config(yaml.safe_load(path.read_text()), str(path))
+    assert load_space(path).method_name == "lies_beside:Mine"
+
+
+@pytest.mark.usefixtures("import_path")
+@pytest.mark.parametrize("where", ["", "best", "package"])
+def test_no_code_is_taken_from_a_run_folder(tmp_path: Path, where: str):
+    """Not even where Python would find it, as in the folder that it was started in."""
+    run = tmp_path / "run"
+    (run / "best").mkdir(parents=True)
+    (run / "search.yaml").write_text("")
+    name = f"strange_{where}"
+    if where == "package":
+        (run / name).mkdir()
+        (run / name / "method.py").write_text("raise SystemExit('it ran')")
+        sys.path.insert(0, str(run))
+        name = f"{name}.method"
+    else:
+        (run / where / f"{name}.py").write_text("raise SystemExit('it ran')")
+        sys.path.insert(0, str(run / where))
+    for foreign in (run, run / "best"):
+        with pytest.raises(ConfigError, match="lies in the run folder, whose code is not run"):
+            load_method(f"{name}:Method", "card", foreign=foreign)

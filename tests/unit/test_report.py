@@ -20,10 +20,10 @@ from kdsearch.report import SECTIONS, SIMULATED, write_html, write_plots
 from kdsearch.report.chart import log_ticks
 from kdsearch.report.of_scores import POINTS, thinned
 from kdsearch.report.of_verdict import words
+from kdsearch.run import open_run
 from kdsearch.run_folder import Note, RunFolder
 from kdsearch.space import Choice, Dimension, Float, to_yaml
 from kdsearch.study import FEWEST_FOR_IMPORTANCE, TrialRecord, importances, write_study
-from kdsearch.summary import read_run
 
 SPACE: dict[str, Dimension] = {
     "temperature": Float(0.5, 4, log=True),
@@ -157,7 +157,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def page(folder: RunFolder) -> str:
     path = folder.path.parent / "report.html"
-    write_html(read_run(folder.path), path)
+    write_html(open_run(folder.path), path)
     return path.read_text()
 
 
@@ -208,7 +208,7 @@ def test_a_run_that_has_just_begun_says_what_is_not_there_yet(tmp_path: Path):
     assert "Nothing was confirmed" in said["verdict"]
     assert "No trial" in said["leaderboard"]
     assert "at the end of the search" in said["roc"]
-    assert write_plots(read_run(folder.path), tmp_path / "plots") == []
+    assert write_plots(open_run(folder.path), tmp_path / "plots") == []
 
 
 def test_a_killed_run_shows_what_it_has(tmp_path: Path):
@@ -252,7 +252,7 @@ def test_a_method_without_reconstructions_has_no_example_beats(run: RunFolder):
 
 @pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_pictures_are_a_file_per_section(run: RunFolder, form: Any, start: bytes):
-    paths = write_plots(read_run(run.path), run.path.parent / "plots", form)
+    paths = write_plots(open_run(run.path), run.path.parent / "plots", form)
     names = [path.stem for path in paths]
     assert {"verdict", "space", "importance", "costs", "roc", "scores", "beats"} <= set(names)
     assert all(path.read_bytes().startswith(start) for path in paths)
@@ -304,7 +304,7 @@ def test_examples_stand_for_every_kind_of_beat():
 
 
 def test_importance_finds_the_setting_that_matters(run: RunFolder):
-    found = importances(read_run(run.path).records, SPACE)
+    found = importances(open_run(run.path).records, SPACE)
     assert next(iter(found)) == "alpha"
     assert sum(found.values()) == pytest.approx(1)
 
@@ -340,5 +340,5 @@ def test_students_of_one_size_are_a_sentence_and_no_chart(run: RunFolder):
     alike = {"parameters": 1234, "operations": 56789, "microseconds": 3.0}
     run.write_costs({**{str(number): alike for number in range(15)}, "teacher": alike})
     page = run.path / "r.html"
-    write_html(read_run(run.path), page)
+    write_html(open_run(run.path), page)
     assert "All students of this search cost the same: 1,234 parameters" in page.read_text()

@@ -15,9 +15,10 @@ from search_cases import report, space_file
 
 from kdsearch.config import Config, parse_config
 from kdsearch.errors import ConfigError, RunError
+from kdsearch.run import open_run
 from kdsearch.run_folder import Note, RunFolder
 from kdsearch.study import Study
-from kdsearch.summary import read_run, summarise
+from kdsearch.summary import summarise
 
 COLUMNS = [
     *("rank", "trial", "state", "val_auc", "best_epoch", "epochs"),
@@ -153,7 +154,7 @@ def pasted(text: str) -> dict[str, Any]:
 def test_the_best_configuration_is_that_of_the_best_trial(run: RunFolder):
     text = summarise([run.path])
     assert f"# best configuration of {run.path} (trial 0), ready to paste" in text
-    best = read_run(run.path).records[0]
+    best = open_run(run.path).records[0]
     found, config = pasted(text), make_config()
     assert set(found) == {"student", "space"}
     assert best.params.items() <= found["space"].items()
@@ -200,7 +201,7 @@ def test_top_state_and_sort(run: RunFolder):
     assert trials(run, sort="val_auc") == [0, 2, 3, 1]
     assert trials(run, sort="seconds", top=1) == [0]
     assert trials(run, sort="reason")[-1] == 2
-    by_alpha = read_run(run.path).records
+    by_alpha = open_run(run.path).records
     expected = sorted(by_alpha, key=lambda record: -float(record.params["alpha"]))
     assert trials(run, sort="alpha") == [record.number for record in expected]
 

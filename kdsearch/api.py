@@ -1,0 +1,127 @@
+"""A search from Python, by the same way as from the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from kdsearch.config import Config, load_space, parse_config
+from kdsearch.errors import ConfigError, Interrupted
+from kdsearch.report import write_html
+from kdsearch.run import Run, open_run
+from kdsearch.run_folder import RunFolder
+from kdsearch.tuning import launch
+from kdsearch.tuning.resume import Request, make_request
+
+
+def search(  # noqa: PLR0913
+    space: Config | Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    runs_dir: str | os.PathLike[str] = "runs",
+    data: str | os.PathLike[str] | None = None,
+    num_samples: int | None = None,
+    max_concurrent: int | None = None,
+    time_budget: float | None = None,
+    seed: int | None = None,
+    address: str | None = None,
+    study: str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Run or resume a search until it holds ``num_samples`` trials, as ``run_search.py`` does.
+
+    Args:
+        space: From `load_space`, perhaps with `Config.replace`; or a space file, its
+            content as a dict, or the name of a shipped one.
+        name: Of the run; the space file's name where nothing is said.
+        runs_dir: Where the run's folder lies.
+        data: Replaces the space's ``data.source``.
+        num_samples: Trials in all, also after a resume.
+        max_concurrent: Trials at a time.
+        time_budget: Seconds after which the search pauses.
+        seed: Of suggestions and students.
+        address: A Ray cluster, for example ``auto``; None for this machine alone.
+        study: Keeps the study in a database, ``postgresql://user@host/database``.
+        resume: Go on with this run, or extend it, rather than refuse one that is there.
+        progress: Say on the standard error stream how the search goes.
+
+    Raises:
+        UserError: Something that the caller can mend, before anything is trained.
+        SearchFailed: Every trial failed, or the teacher diverged.
+        StorageFailed: The run folder takes no more; all that was finished is kept.
+        KeyboardInterrupt: Ctrl-C; all that was finished is kept.
+    """
+    given = {
+        "data": None if data is None else os.fspath(data),
+        "num_samples": num_samples,
+        "max_concurrent": max_concurrent,
+        "time_budget": time_budget,
+        "seed": seed,
+    }
+    config = _config(space, name)
+    folder = RunFolder.named(Path(runs_dir), name or Path(config.origin).stem)
+    console = Console(stderr=True, quiet=not progress)
+    request = make_request(
+        config,
+        given,
+        folder,
+        resume=resume,
+        address=address,
+        console=console,
+        study=study,
+    )
+    threads = torch.get_num_threads()
+    try:
+        return perform(request)
+    except Interrupted as interrupted:
+        # What the signal would have done to a caller without a search of ours, it does now.
+        signal.raise_signal(interrupted.signum)
+        raise
+    finally:
+        torch.set_num_threads(threads)
+
+
+def perform(request: Request) -> Run:
+    """Run a request to its end, and write its report.
+
+    Raises:
+        UserError, SearchFailed, StorageFailed: As `search`.
+        Interrupted: A signal came; all that was finished is kept.
+    """
+    launch.search(request)
+    run = open_run(request.folder.path)
+    _keep_report(run, request.console)
+    return run
+
+
+def _config(
+    space: Config | Mapping[str, Any] | str | os.PathLike[str], name: str | None
+) -> Config:
+    if isinstance(space, Config):
+        return space
+    if not isinstance(space, Mapping):
+        return load_space(space)
+    if name is None:
+        raise ConfigError(
+            "a space that is no file needs a name for its run: search(..., name=)"
+        )
+    return parse_config(dict(space), name, beside=Path.cwd())
+
+
+def _keep_report(run: Run, console: Console) -> None:
+    """Write the report of a search; one that finds no room is said, and costs no result."""
+    path = run.folder.report_file
+    try:
+        write_html(run, path)
+    except OSError as error:
+        said = f"no report: {path}: {error.strerror or error}; try analyze.py --html"
+    else:
+        said = f"report: {path}"
+    console.print(said, highlight=False, soft_wrap=True, markup=False)
