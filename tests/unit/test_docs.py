@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -100,6 +101,36 @@ def test_links_lead_somewhere(page: Path):
         assert target.exists(), f"{page.name}: {link}"
         if anchor:
             assert anchor in slugs(target), f"{page.name}: {link}"
+
+
+def texts_of_the_sources() -> list[set[str]]:
+    """The words of every text in the sources, those between placeholders included."""
+    nodes = [
+        node
+        for path in (ROOT / "kdsearch").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+    ]
+    return [
+        word_set(ast.unparse(node))
+        for node in nodes
+        if isinstance(node, ast.JoinedStr)
+        or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    ]
+
+
+def word_set(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{4,}", text))
+
+
+def test_the_messages_that_are_explained_are_printed():
+    texts = texts_of_the_sources()
+    rows = (ROOT / "docs" / "troubleshooting.md").read_text().splitlines()
+    seen = [code for row in rows for code in row.split(" | ")[0].split("`")[1::2]]
+    said = [words for words in map(word_set, seen) if len(words) > 2]
+    assert len(said) > 30
+    for words in said:
+        known = any(len(words & text) >= 0.4 * len(words) for text in texts)
+        assert known, f"nothing prints {words}"
 
 
 def test_every_page_stands_in_the_index():
