@@ -85,9 +85,12 @@ class ResourceSettings(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` takes bfloat16 where the processor calculates it directly."""
     cpus_per_trial: Count = 1
-    """Torch threads of a trial on a CPU, and what Ray reserves for it."""
-    gpus_per_trial: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """Share of a GPU that Ray reserves for a trial on a GPU."""
+    """Torch threads of a process that trains students, and what Ray reserves for it."""
+    students_per_gpu: Count | Literal["auto"] = "auto"
+    """Students that train side by side on a GPU, in one process; ``auto`` measures for a few
+    seconds how many are worth while."""
+    students_per_cpu: Count | Literal["auto"] = 1
+    """The same where there is no GPU; on the processors measured, one alone is fastest."""
 
 
 @dataclass(frozen=True)

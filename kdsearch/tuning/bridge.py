@@ -19,8 +19,8 @@ from kdsearch.errors import StorageFailed
 from kdsearch.run_folder import Note, RunFolder
 from kdsearch.space import Value
 from kdsearch.study import Fate, Study, Suggestion, TrialRecord
+from kdsearch.tuning.results import EPOCH, EPOCHS, FAILURE, SECONDS, STORAGE, VAL_AUC
 from kdsearch.tuning.rungs import Rungs
-from kdsearch.tuning.trainable import EPOCH, EPOCHS, FAILURE, SECONDS, STORAGE, VAL_AUC
 
 DIED = "the worker process died without a word: killed, out of memory, or os._exit"
 

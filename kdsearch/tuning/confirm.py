@@ -23,9 +23,10 @@ from kdsearch.leaderboard import leaderboard
 from kdsearch.method import Stack
 from kdsearch.run_folder import Confirmation, RunFolder
 from kdsearch.study import TrialRecord
-from kdsearch.tuning.trainable import STORAGE_ERRORS, TrialInputs, student_stack
-from kdsearch.tuning.training import Training
-from kdsearch.tuning.tune_run import Signals, concurrency
+from kdsearch.tuning.placement import Placement
+from kdsearch.tuning.trainable import TrialInputs, student_stack
+from kdsearch.tuning.training import STORAGE_ERRORS, Training, structure, train_to_the_end
+from kdsearch.tuning.tune_run import Signals
 
 # Far from the seeds of the search, whose trials count from `seed` * 1,000,003.
 FIRST_SEED = 500_000_000
@@ -102,34 +103,55 @@ def confirm(
     chosen: Sequence[Candidate],
     inputs: ConfirmationInputs,
     *,
+    placement: Placement,
     on_done: Callable[[str, int, int], None],
     signals: Signals,
 ) -> None:
-    """Train every configuration with every seed, as Ray tasks, a few at a time.
+    """Train every configuration with every seed, as Ray tasks, in stacks as the trials were.
 
     What an earlier call finished is not trained again; what it left unfinished goes on.
 
     Args:
-        on_done: Called with what came of one training, how many are done, and of how many.
+        placement: How many networks a process trains, and how many processes there are.
+        on_done: Called with what came of some trainings, how many are done, and of how many.
     """
-    config = inputs.trial.config
-    gpu = inputs.trial.compute.device == "cuda"
-    left = left_to_confirm(folder, chosen, config)
-    total, at_a_time = len(chosen) * config.confirm.seeds, concurrency(config, gpu)
-    shared, remote = ray.put(inputs), cast("Any", ray.remote(_confirm_one))
+    left = left_to_confirm(folder, chosen, inputs.trial.config)
+    total = len(chosen) * inputs.trial.config.confirm.seeds
+    crews = _crews(left, inputs.trial.config, placement.students)
+    shared, remote = ray.put(inputs), cast("Any", ray.remote(_confirm_crew))
     task = remote.options(
-        max_retries=config.search.retries,
-        num_cpus=config.resources.cpus_per_trial,
-        num_gpus=config.resources.gpus_per_trial if gpu else 0,
+        max_retries=inputs.trial.config.search.retries,
+        num_cpus=placement.cpus,
+        num_gpus=1 if placement.gpu else 0,
     )
-    running: list[Any] = []
-    while left or running:
-        while left and len(running) < at_a_time:
-            running.append(task.remote(shared, *left.pop(0)))
-        done, running = ray.wait(running, num_returns=1, timeout=WAIT_S)
+    done, running = total - len(left), dict[Any, int]()
+    while crews or running:
+        while crews and len(running) < placement.processes:
+            crew = crews.pop(0)
+            running[task.remote(shared, crew)] = len(crew)
+        ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_S)
         signals.check()
-        for ready in done:
-            on_done(_outcome(ready), total - len(left) - len(running), total)
+        for finished in ready:
+            said = _outcome(finished)
+            done += running.pop(finished)
+            on_done(said, done, total)
+
+
+def _crews(
+    left: Sequence[tuple[Candidate, int]], config: Config, students: int
+) -> list[list[tuple[Candidate, int]]]:
+    """Who trains together: up to ``students`` of one structure; teachers alone."""
+    stacks: dict[str, list[tuple[Candidate, int]]] = {}
+    for candidate, seed in left:
+        key = structure(config.method, candidate.settings)
+        if candidate.role == "teacher":
+            key = f"teacher {seed}"
+        stacks.setdefault(key, []).append((candidate, seed))
+    return [
+        stack[first : first + students]
+        for stack in stacks.values()
+        for first in range(0, len(stack), students)
+    ]
 
 
 def _outcome(task: Any) -> str:
@@ -143,16 +165,35 @@ def _outcome(task: Any) -> str:
     return said
 
 
-def _confirm_one(inputs: ConfirmationInputs, candidate: Candidate, seed: int) -> str:
-    """Train and measure one network in a Ray worker; what came of it stands in its folder."""
-    place = RunFolder(inputs.trial.run).confirmation(
-        candidate.name, seed, inputs.trial.generation
+def _confirm_crew(inputs: ConfirmationInputs, crew: Sequence[tuple[Candidate, int]]) -> str:
+    """Train and measure some networks side by side; what came of each stands in its folder."""
+    run = RunFolder(inputs.trial.run)
+    places = [run.confirmation(c.name, seed, inputs.trial.generation) for c, seed in crew]
+    trainings = [
+        Training(candidate.settings, seed=seed, folder=place.training)
+        for (candidate, seed), place in zip(crew, places, strict=True)
+    ]
+    errors = train_to_the_end(_stack(inputs.trial, crew[0][0], len(crew)), trainings)
+    return "; ".join(
+        _conclude(inputs, member, place, training, error)
+        for member, place, training, error in zip(crew, places, trainings, errors, strict=True)
     )
-    try:
-        training = _train(inputs.trial, candidate, seed, place)
-    except TrialDiverged as diverged:
-        place.write_result(_result(candidate, seed, reason=str(diverged)))
-        return f"{candidate.name} failed: {diverged}"
+
+
+def _conclude(
+    inputs: ConfirmationInputs,
+    member: tuple[Candidate, int],
+    place: Confirmation,
+    training: Training,
+    error: Exception | None,
+) -> str:
+    """Measure a network and keep what came of it; say it in a few words."""
+    candidate, seed = member
+    if isinstance(error, TrialDiverged):
+        place.write_result(_result(candidate, seed, reason=str(error)))
+        return f"{candidate.name} failed: {error}"
+    if error is not None:
+        raise error
     best = max(training.history, key=lambda report: report.val_auc)
     place.write_scores(_scores(inputs, place))
     place.write_result(
@@ -172,23 +213,13 @@ def _result(candidate: Candidate, seed: int, **figures: Any) -> dict[str, Any]:
     return {"name": candidate.name, "role": candidate.role, "seed": seed, **figures}
 
 
-def _train(
-    inputs: TrialInputs, candidate: Candidate, seed: int, place: Confirmation
-) -> Training:
-    stack = _stack(inputs, candidate)
-    training = Training(stack, candidate.settings, seed=seed, folder=place.training)
-    while not training.done:
-        training.advance()
-    return training
-
-
-def _stack(inputs: TrialInputs, candidate: Candidate) -> Stack:
+def _stack(inputs: TrialInputs, candidate: Candidate, slots: int) -> Stack:
     if candidate.role == "teacher":
         torch.set_num_threads(inputs.threads)
         return inputs.config.method.teacher_stack(
             candidate.settings, inputs.data, inputs.compute
         )
-    return student_stack(candidate.settings, inputs)
+    return student_stack(candidate.settings, slots, inputs)
 
 
 def _scores(inputs: ConfirmationInputs, place: Confirmation) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -40,6 +40,7 @@ from kdsearch.tuning.confirm import (
     seeds,
 )
 from kdsearch.tuning.kept_teacher import describe_teacher, read_teacher
+from kdsearch.tuning.placement import Placement, available_cpus, place, trial_compute
 from kdsearch.tuning.progress import (
     SearchProgress,
     confirmation_progress,
@@ -48,6 +49,7 @@ from kdsearch.tuning.progress import (
 )
 from kdsearch.tuning.resume import Request, check_resume, study_place
 from kdsearch.tuning.rungs import Rungs
+from kdsearch.tuning.stack_size import describe_sizes
 from kdsearch.tuning.trainable import TrialInputs
 from kdsearch.verdict import conclude
 
@@ -107,9 +109,9 @@ class _Search:
         study = self._open_study() if study is None else study
         inputs = self._inputs(dataset, teacher, compute)
         if self._trials_left(study) or self._confirmations_left(study.records()):
-            with self._cluster(inputs) as on_cluster:
-                self._run_trials(study, on_cluster)
-                self._confirm(study.records(), dataset, on_cluster)
+            with self._cluster(inputs) as (on_cluster, placement):
+                self._run_trials(study, on_cluster, placement)
+                self._confirm(study.records(), dataset, on_cluster, placement)
         records = study.records()
         leaderboard_to_file(self._folder, records, self._config)
         self._finish(records, dataset, teacher, inputs)
@@ -192,7 +194,7 @@ class _Search:
         return self._config.search.num_samples - sum(r.finished for r in study.records())
 
     @contextmanager
-    def _cluster(self, inputs: TrialInputs) -> Iterator[TrialInputs]:
+    def _cluster(self, inputs: TrialInputs) -> Iterator[tuple[TrialInputs, Placement]]:
         """Ray, and the inputs as the machines that it found will use them."""
         with tune_run.cluster(
             self._request.address,
@@ -202,10 +204,13 @@ class _Search:
             signals=self._signals,
         ):
             tune_run.probe_storage(self._folder.path)
-            gpu = tune_run.on_gpu(self._config)
-            yield replace(inputs, compute=self._trial_compute(gpu))
+            inputs = replace(inputs, compute=trial_compute(self._config))
+            placement, measured = place(inputs)
+            if measured:
+                self._say(describe_sizes(measured, placement.students))
+            yield inputs, placement
 
-    def _run_trials(self, study: Study, inputs: TrialInputs) -> None:
+    def _run_trials(self, study: Study, inputs: TrialInputs, placement: Placement) -> None:
         total = self._config.search.num_samples
         earlier = study.records()
         progress = SearchProgress(self._console, total, earlier)
@@ -222,6 +227,7 @@ class _Search:
         with progress.shown():
             tune_run.run_tune(
                 inputs,
+                placement,
                 StudySearcher(ledger, unfinished, total),
                 StudyScheduler(ledger, rungs),
                 trials=trials,
@@ -241,7 +247,11 @@ class _Search:
         return len(left_to_confirm(self._folder, self._candidates(records), self._config))
 
     def _confirm(
-        self, records: Sequence[TrialRecord], dataset: Dataset, inputs: TrialInputs
+        self,
+        records: Sequence[TrialRecord],
+        dataset: Dataset,
+        inputs: TrialInputs,
+        placement: Placement,
     ) -> None:
         chosen = self._candidates(records)
         if not chosen:
@@ -251,6 +261,7 @@ class _Search:
                 self._folder,
                 chosen,
                 ConfirmationInputs(inputs, dataset.test),
+                placement=placement,
                 on_done=on_done,
                 signals=self._signals,
             )
@@ -271,10 +282,6 @@ class _Search:
         if verdict["chosen"] is None:
             return best_record(records)
         return records[int(verdict["chosen"].removeprefix("trial-"))]
-
-    def _trial_compute(self, gpu: bool) -> Compute:
-        device: Literal["cuda", "cpu"] = "cuda" if gpu else "cpu"
-        return Compute(device, resolve_precision(self._config.resources.precision, device))
 
     def _inputs(self, dataset: Dataset, teacher: Teacher, compute: Compute) -> TrialInputs:
         students = [self._config.student_settings(p) for p in self._config.corners()]
@@ -364,7 +371,7 @@ def resolve_teacher_compute(config: Config) -> Compute:
     """
     device = resolve_device(config.resources.device)
     if device == "cpu":
-        threads = os.environ.get("OMP_NUM_THREADS") or max(1, tune_run.available_cpus() // 2)
+        threads = os.environ.get("OMP_NUM_THREADS") or max(1, available_cpus() // 2)
         torch.set_num_threads(int(threads))
     return Compute(device, resolve_precision(config.resources.precision, device))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,8 @@ from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
 from kdsearch.method import Compute, Stack, State, Targets
 from kdsearch.run_folder import RunFolder, Superseded, TrialFolder
-from kdsearch.tuning.training import Training
-
-# Keys of a result, read by the scheduler and the progress line.
-EPOCH, EPOCHS, VAL_AUC, SECONDS = "epoch", "epochs", "val_auc", "seconds"
-FAILURE, STORAGE = "failure", "storage"
-
-# The run folder takes no more, which is nothing that another try or another trial can mend.
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+from kdsearch.tuning.results import failed, unstorable
+from kdsearch.tuning.training import STORAGE_ERRORS, Training, advance
 
 
 @dataclass(frozen=True)
@@ -57,42 +50,50 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
         trial: ``number`` in the study and the searched ``params``.
         inputs: What all trials share.
     """
-    folder = RunFolder(inputs.run).trial(trial["number"], inputs.generation)
+    training = training_of(trial, inputs)
     try:
-        _train(trial, inputs, folder)
+        _train(training, inputs)
     except TrialDiverged as diverged:
-        tune.report({FAILURE: str(diverged), EPOCH: 0, VAL_AUC: float("nan")})
+        tune.report(failed(str(diverged)))
     except Superseded:
         return
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-            text = f"{error.filename or folder.path}: {error.strerror}"
-            tune.report({STORAGE: text, EPOCH: 0, VAL_AUC: float("nan")})
-        folder.write_error(f"{type(error).__name__}: {error}")
+        full = unstorable_reason(error, training.folder)
+        if full:
+            tune.report(unstorable(full))
+        training.folder.write_error(f"{type(error).__name__}: {error}")
         raise
 
 
-def _train(trial: dict[str, Any], inputs: TrialInputs, folder: TrialFolder) -> None:
-    training = _begin(trial, inputs, folder)
+def training_of(trial: dict[str, Any], inputs: TrialInputs) -> Training:
+    """The training of the student that ``trial`` names, where its checkpoint ends."""
+    return Training(
+        inputs.config.student_settings(trial["params"]),
+        seed=trial_seed(inputs.config, trial["number"]),
+        folder=RunFolder(inputs.run).trial(trial["number"], inputs.generation),
+    )
+
+
+def _train(training: Training, inputs: TrialInputs) -> None:
     for epoch in range(1, len(training.history) + 1):
-        _report(training, epoch)
+        tune.report(training.result(epoch))
+    if training.done:
+        return
+    stack = student_stack(training.settings, 1, inputs)
+    training.enter(stack, 0)
     while not training.done:
-        training.advance()
-        _report(training, len(training.history))
+        (error,) = advance(stack, [training])
+        if error is not None:
+            raise error
+        tune.report(training.result(len(training.history)))
 
 
-def _begin(trial: dict[str, Any], inputs: TrialInputs, folder: TrialFolder) -> Training:
-    settings = inputs.config.student_settings(trial["params"])
-    seed = trial_seed(inputs.config, trial["number"])
-    return Training(student_stack(settings, inputs), settings, seed=seed, folder=folder)
-
-
-def student_stack(settings: BaseModel, inputs: TrialInputs) -> Stack:
-    """An empty stack of one slot for a student with these settings."""
+def student_stack(settings: BaseModel, slots: int, inputs: TrialInputs) -> Stack:
+    """An empty stack for students of the structure of these settings."""
     torch.set_num_threads(inputs.threads)
     return inputs.config.method.student_stack(
         settings,
-        1,
+        slots,
         data=inputs.data,
         teacher=inputs.teacher,
         targets=inputs.targets,
@@ -100,16 +101,11 @@ def student_stack(settings: BaseModel, inputs: TrialInputs) -> Stack:
     )
 
 
-def _report(training: Training, epoch: int) -> None:
-    history = training.history[:epoch]
-    tune.report(
-        {
-            EPOCH: epoch,
-            EPOCHS: training.epochs,
-            VAL_AUC: max(report.val_auc for report in history),
-            SECONDS: sum(report.seconds for report in history),
-        }
-    )
+def unstorable_reason(error: Exception, folder: TrialFolder) -> str:
+    """Why the run folder takes no more; empty where that is not what went wrong."""
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        return f"{error.filename or folder.path}: {error.strerror}"
+    return ""
 
 
 def trial_seed(config: Config, number: int) -> int:

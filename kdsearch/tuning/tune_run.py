@@ -11,11 +11,11 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 # Before Ray is imported: it reads some of these when it is.
 _ENVIRONMENT = {
@@ -43,12 +43,17 @@ from kdsearch.config import Config  # noqa: E402
 from kdsearch.errors import Interrupted, RunError, UserError  # noqa: E402
 from kdsearch.run_folder import RunFolder  # noqa: E402
 from kdsearch.tuning.bridge import StudyScheduler, StudySearcher  # noqa: E402
+from kdsearch.tuning.packer import Packer  # noqa: E402
+from kdsearch.tuning.placement import THIN_CPUS, Placement, local_cpus  # noqa: E402
+from kdsearch.tuning.thin import train_in_packer  # noqa: E402
 from kdsearch.tuning.trainable import TrialInputs, train_student  # noqa: E402
 
 logger = logging.getLogger(__name__)
 MIB = 2**20
 CONNECT_TIMEOUT_S = 10.0
 TEMPORARY_PREFIX = "kds-"
+# Calls that a packer answers beside those in which its students wait.
+CALLS = 16
 
 
 class Signals:
@@ -182,62 +187,6 @@ def _own_temporary_folder(folder: RunFolder) -> str:
     return temporary
 
 
-def local_cpus(config: Config) -> int:
-    """CPUs that Ray may use on this machine, as many as the trials at a time need.
-
-    Raises:
-        UserError: One trial alone needs more than there are.
-    """
-    cpus = available_cpus()
-    per_trial = config.resources.cpus_per_trial
-    if per_trial > cpus:
-        raise _too_few_cpus(per_trial, cpus)
-    wanted = (config.search.max_concurrent or cpus) * per_trial
-    return min(cpus, wanted)
-
-
-def _too_few_cpus(asked: int, there: float) -> UserError:
-    return UserError(
-        f"resources.cpus_per_trial: must not exceed the machine's CPUs, but {asked} are asked "
-        f"for and {there:g} there"
-    )
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def on_gpu(config: Config) -> bool:
-    """Whether trials run on GPUs: where the cluster has some, unless the YAML says otherwise.
-
-    Raises:
-        UserError: GPUs are demanded and there are none.
-    """
-    gpus = _cluster_resources().get("GPU", 0)
-    if config.resources.device == "cuda" and not gpus:
-        raise UserError("resources.device is cuda, but Ray finds no GPU")
-    return config.resources.device != "cpu" and gpus > 0
-
-
-def concurrency(config: Config, gpu: bool) -> int:
-    """Trials at a time."""
-    have = _cluster_resources()
-    fits = have.get("CPU", 1) / config.resources.cpus_per_trial
-    if gpu:
-        fits = min(fits, have["GPU"] / config.resources.gpus_per_trial)
-    if fits < 1:
-        raise _too_few_cpus(config.resources.cpus_per_trial, have.get("CPU", 1))
-    return min(int(fits), config.search.max_concurrent or int(fits))
-
-
-def _cluster_resources() -> dict[str, float]:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources
-
-
 def probe_storage(run: Path) -> None:
     """Refuse a run folder that some machine of the cluster cannot see.
 
@@ -271,6 +220,7 @@ def _sees(run: str) -> bool:
 
 def run_tune(
     inputs: TrialInputs,
+    placement: Placement,
     searcher: StudySearcher,
     scheduler: StudyScheduler,
     *,
@@ -283,13 +233,17 @@ def run_tune(
     Args:
         scratch: A folder for Tune's own files, which nobody reads; removed at the end.
     """
-    config, gpu = inputs.config, inputs.compute.device == "cuda"
-    resources: dict[str, float] = {"cpu": config.resources.cpus_per_trial}
-    if gpu:
-        resources["gpu"] = config.resources.gpus_per_trial
-    trainable = tune.with_resources(
-        tune.with_parameters(train_student, inputs=inputs), resources
-    )
+    config = inputs.config
+    # Named, so that it stays in the object store for a packer that has to start again.
+    shared = ray.put(inputs) if placement.stacked else None
+    packers = _start_packers(shared, placement, trials) if placement.stacked else []
+    if placement.stacked:
+        function = tune.with_parameters(train_in_packer, packers=packers)
+        resources = {"cpu": THIN_CPUS}
+    else:
+        function = tune.with_parameters(train_student, inputs=inputs)
+        resources = {"cpu": placement.cpus, "gpu": int(placement.gpu)}
+    trainable = tune.with_resources(function, resources)
     shutil.rmtree(scratch, ignore_errors=True)
     _silence()
     tuner = tune.Tuner(
@@ -298,7 +252,7 @@ def run_tune(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=trials,
-            max_concurrent_trials=concurrency(config, gpu),
+            max_concurrent_trials=placement.at_a_time,
             time_budget_s=config.search.time_budget_s,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.trial_id}",
@@ -314,7 +268,31 @@ def run_tune(
     try:
         tuner.fit()
     finally:
+        for packer in packers:
+            # Their processors and GPUs are needed for what follows.
+            ray.kill(packer)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _PackerActor(Packer):
+    """A packer that fetches what all trials share itself: Ray may then start it again."""
+
+    def __init__(self, shared: Sequence[Any], places: int, expected: int) -> None:
+        super().__init__(ray.get(shared[0]), places, expected=expected)
+
+
+def _start_packers(shared: Any, placement: Placement, trials: int) -> list[Any]:
+    """An actor for each process of a search whose students train in stacks."""
+    actor = cast("Any", ray.remote(_PackerActor)).options(
+        num_cpus=placement.cpus_of_packer,
+        num_gpus=int(placement.gpu),
+        # A student waits in one call, and others come and go meanwhile.
+        max_concurrency=2 * placement.students + CALLS,
+        max_restarts=-1,
+    )
+    places, processes = placement.students, placement.processes
+    expected = max(1, min(trials, placement.at_a_time) // processes)
+    return [actor.remote([shared], places, expected) for _ in range(processes)]
 
 
 def _silence() -> None:

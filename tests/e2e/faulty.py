@@ -3,10 +3,11 @@
 Loaded by the searches under test as ``method: faulty:FaultyBeatGan``. What it does is set by
 the environment, which Ray's workers inherit:
 
-    FAULTY_LOG      a file that gets a line ``<trial> <epoch>`` for each epoch computed
+    FAULTY_LOG      a file that gets a line ``<trial> <epoch> <students> <process>`` for each
+                    epoch computed, by how many students together and by which process
     FAULTY_PAUSE_S  how long an epoch lasts at least
     FAULTY_PLAN     JSON: {"<trial>": [kind, epoch, times]}, kind one of raise, nan,
-                    exit, kill, memory
+                    exit, kill, memory, gpu memory
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdsearch.beatgan import BeatGan
 from kdsearch.errors import TrialDiverged
 from kdsearch.method import EpochReport, Stack
@@ -27,28 +30,31 @@ TEACHER = -1
 
 
 class FaultyStack:
-    """A stack of one that logs and fails around the real one."""
+    """A stack that logs and fails around the real one."""
 
     def __init__(self, stack: Stack, *, teacher: bool) -> None:
         self._stack = stack
         self._teacher = teacher
-        self._trial = TEACHER
+        self._trials: dict[int, int] = {}
         self.slots = stack.slots
 
     def put_in(self, slot: int, settings: Any, *, seed: int, state: Any = None) -> None:
-        self._trial = TEACHER if self._teacher else seed % 1_000_003
+        self._trials[slot] = TEACHER if self._teacher else seed % 1_000_003
         self._stack.put_in(slot, settings, seed=seed, state=state)
 
     def advance(self) -> Mapping[int, EpochReport | Exception]:
         time.sleep(float(os.environ.get("FAULTY_PAUSE_S", "0")))
-        reports = self._stack.advance()
-        report = reports[0]
-        if isinstance(report, EpochReport):
-            self._log(report.epoch)
-            self._fail(report.epoch)
-            if self._planned("nan", report.epoch):
-                return {0: TrialDiverged(f"reconstruction is nan in epoch {report.epoch}")}
-        return reports
+        outcomes = dict(self._stack.advance())
+        reports = {s: o for s, o in outcomes.items() if isinstance(o, EpochReport)}
+        for slot, report in reports.items():
+            self._log(self._trials[slot], report.epoch, len(reports))
+        for slot, report in reports.items():
+            self._fail(self._trials[slot], report.epoch)
+            if _planned(self._trials[slot], "nan", report.epoch):
+                self._stack.take_out(slot)
+                reason = f"reconstruction is nan in epoch {report.epoch}"
+                outcomes[slot] = TrialDiverged(reason)
+        return outcomes
 
     def take_out(self, slot: int) -> None:
         self._stack.take_out(slot)
@@ -59,30 +65,33 @@ class FaultyStack:
     def weights(self, slot: int) -> Any:
         return self._stack.weights(slot)
 
-    def _log(self, epoch: int) -> None:
+    def _log(self, trial: int, epoch: int, together: int) -> None:
         with Path(os.environ["FAULTY_LOG"]).open("a") as log:
-            log.write(f"{self._trial} {epoch}\n")
+            log.write(f"{trial} {epoch} {together} {os.getpid()}\n")
 
-    def _fail(self, epoch: int) -> None:
-        if self._planned("raise", epoch):
+    def _fail(self, trial: int, epoch: int) -> None:
+        if _planned(trial, "raise", epoch):
             raise RuntimeError("the sensor caught fire")
-        if self._planned("memory", epoch):
+        if _planned(trial, "memory", epoch):
             raise MemoryError("tried to allocate 64 GiB")
-        if self._planned("exit", epoch):
+        if _planned(trial, "gpu memory", epoch):
+            raise torch.OutOfMemoryError("tried to allocate 64 GiB")
+        if _planned(trial, "exit", epoch):
             os._exit(7)
-        if self._planned("kill", epoch):
+        if _planned(trial, "kill", epoch):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _planned(self, kind: str, epoch: int) -> bool:
-        plan = json.loads(os.environ.get("FAULTY_PLAN", "{}")).get(str(self._trial))
-        if plan is None or plan[0] != kind or plan[1] != epoch:
-            return False
-        marks = Path(os.environ["FAULTY_LOG"] + f".{self._trial}")
-        done = len(marks.read_text()) if marks.exists() else 0
-        if done >= plan[2]:
-            return False
-        marks.write_text("x" * (done + 1))
-        return True
+
+def _planned(trial: int, kind: str, epoch: int) -> bool:
+    plan = json.loads(os.environ.get("FAULTY_PLAN", "{}")).get(str(trial))
+    if plan is None or plan[0] != kind or plan[1] != epoch:
+        return False
+    marks = Path(os.environ["FAULTY_LOG"] + f".{trial}")
+    done = len(marks.read_text()) if marks.exists() else 0
+    if done >= plan[2]:
+        return False
+    marks.write_text("x" * (done + 1))
+    return True
 
 
 class FaultyBeatGan(BeatGan):

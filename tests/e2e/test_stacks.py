@@ -1,0 +1,119 @@
+"""Students of several trials in one process: as if each had it for itself."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from workplace import Workplace, kill_all
+
+
+def stacked(place: Workplace, students: int, **search: Any) -> None:
+    """One process of so many students, no early stopping unless asked for."""
+    text = place.space.read_text()
+    text = text.replace("precision: fp32", f"precision: fp32, students_per_cpu: {students}")
+    options = {"num_samples": 6, "max_concurrent": students, "sampler": "random", **search}
+    text = text.replace("{num_samples: 6, retries: 2}", json.dumps(options))
+    place.space.write_text(text)
+
+
+def without_asha(place: Workplace) -> None:
+    place.space.write_text(place.space.read_text().replace("name: asha", "name: none"))
+
+
+def together(place: Workplace) -> list[int]:
+    """How many students were in each epoch of a stack, in order."""
+    lines = (place.path / "epochs.log").read_text().splitlines()
+    sizes = [int(line.split()[2]) for line in lines if not line.startswith("-1")]
+    epochs = []
+    while sizes:
+        epochs.append(sizes[0])
+        del sizes[: sizes[0]]
+    return epochs
+
+
+def losses(place: Workplace) -> dict[int, list[dict[str, float]]]:
+    return {
+        number: [json.loads(line)["losses"] for line in lines.read_text().splitlines()]
+        for number in range(6)
+        if (lines := place.run / "trials" / str(number) / "metrics.jsonl").exists()
+    }
+
+
+def test_a_stack_is_refilled_and_its_students_do_not_notice(place: Workplace) -> None:
+    """Six trials of 5 epochs, 3 at a time; the same trials alone give the same numbers."""
+    without_asha(place)
+    stacked(place, 3)
+    assert place.search().returncode == 0
+    assert together(place) == [3] * 10
+    in_stack, rows = losses(place), place.trials()
+    assert {row["state"] for row in rows} == {"completed"}
+
+    place.space.write_text(place.space.read_text().replace("students_per_cpu: 3", ""))
+    assert place.search("--name", "alone").returncode == 0
+    place.run.rename(place.run.with_name("stack"))
+    place.run.with_name("alone").rename(place.run)
+    alone = losses(place)
+    assert sorted(alone) == sorted(in_stack) == list(range(6))
+    for number, epochs in alone.items():
+        # Kernels for groups add in another order, and training magnifies what that rounds off.
+        tolerances = [1e-4, 1e-3, 1e-2, 5e-2, 5e-2]
+        for here, there, rel in zip(epochs, in_stack[number], tolerances, strict=True):
+            assert there == pytest.approx(here, rel=rel)
+    aucs = {row["trial"]: row["val_auc"] for row in place.trials()}
+    assert aucs == pytest.approx({row["trial"]: row["val_auc"] for row in rows}, abs=1e-2)
+
+
+def test_whom_asha_stops_gives_its_place_to_the_next(place: Workplace) -> None:
+    stacked(place, 3, num_samples=9)
+    assert place.search().returncode == 0
+    rows = place.trials()
+    assert len(rows) == 9
+    assert {row["state"] for row in rows} == {"completed", "stopped"}
+    sizes = together(place)
+    # Only at the end, when nobody is left to come, is a stack not full.
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(sizes) == sum(row["epochs"] for row in rows)
+
+
+def test_one_crash_in_a_stack_is_one_failed_row(place: Workplace) -> None:
+    """Trials 0, 2 and 4 of a stack of six fail in different ways; the others lose nothing."""
+    without_asha(place)
+    stacked(place, 6, retries=1)
+    plan = {
+        "0": ["raise", 2, 99],
+        "2": ["kill", 3, 99],
+        "3": ["gpu memory", 4, 1],
+        "4": ["nan", 1, 99],
+    }
+    place.environment["FAULTY_PLAN"] = json.dumps(plan)
+    done = place.search()
+    assert done.returncode == 0, done.stderr
+    rows = {row["trial"]: row for row in place.trials()}
+    states = [rows[number]["state"] for number in range(6)]
+    assert states == ["failed", "completed", "failed", "completed", "failed", "completed"]
+    assert rows[0]["reason"] == "RuntimeError: the sensor caught fire"
+    assert "worker process died" in rows[2]["reason"]
+    assert rows[4]["reason"] == "reconstruction is nan in epoch 1"
+    assert {rows[number]["epochs"] for number in (1, 3, 5)} == {5}
+    # Where no room was left for all, the stacks are smaller from then on.
+    assert max(together(place)[-3:]) <= 2
+
+
+def test_a_killed_search_of_stacks_goes_on(place: Workplace) -> None:
+    without_asha(place)
+    stacked(place, 3)
+    place.environment["FAULTY_PAUSE_S"] = "0.2"
+    process = place.start()
+    place.wait_for_epochs(2 + 3 * 7)
+    kill_all(process)
+    before = place.epochs()
+    assert place.search("--resume").returncode == 0
+    assert {row["state"] for row in place.trials()} == {"completed"}
+    computed = place.epochs()
+    assert all(computed[(trial, epoch)] for trial in range(6) for epoch in range(1, 6))
+    twice = Counter({key: count for key, count in computed.items() if count > 1})
+    assert len(twice) <= 3, "at most the epoch that was being kept, of each student"
+    assert all(key in before for key in twice)
