@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -29,6 +28,7 @@ from kdsearch.config import SearchSettings
 from kdsearch.database import Database, DatabaseLock
 from kdsearch.errors import RunError
 from kdsearch.journal import journal_storage, mend
+from kdsearch.sampler import new_sampler
 from kdsearch.space import Choice, Dimension, Fixed, Float, Integer, Value
 
 Fate = Literal["completed", "stopped", "failed", "running"]
@@ -131,9 +131,10 @@ class Study:
         }
         self._settings = settings
         self._running: dict[int, optuna.trial.Trial] = {}
+        self._count = len(self._trials())
 
     def __len__(self) -> int:
-        return len(self._trials())
+        return self._count
 
     def close(self) -> None:
         """Let another driver have the study."""
@@ -149,8 +150,16 @@ class Study:
         # A sampler per trial, seeded by the trial's number: what it suggests depends on the
         # trials before it and not on how often the search was interrupted.
         with self._writing():
-            self._study.sampler = _sampler(self._settings, number=len(self))
-            return self._suggest(self._study.ask())
+            self._study.sampler = new_sampler(self._settings, number=len(self))
+            return self._suggest(self._new_trial())
+
+    def _new_trial(self) -> optuna.trial.Trial:
+        # Optuna's own `ask` looks through all trials for one that waits, of which there are
+        # none here: with 10,000 trials that takes longer than everything else.
+        self._study._thread_local.cached_all_trials = None
+        trial_id = self._study._storage.create_new_trial(self._study._study_id)
+        self._count += 1
+        return optuna.trial.Trial(self._study, trial_id)
 
     def adopt(self) -> list[Suggestion]:
         """Take over every trial that an earlier driver left running, in order."""
@@ -192,7 +201,7 @@ class Study:
             return self._study.get_trials(deepcopy=False)
 
     def _adopt(self, frozen: FrozenTrial) -> Suggestion:
-        self._study.sampler = _sampler(self._settings, number=frozen.number)
+        self._study.sampler = new_sampler(self._settings, number=frozen.number)
         return self._suggest(optuna.trial.Trial(self._study, frozen._trial_id))
 
     def _suggest(self, trial: optuna.trial.Trial) -> Suggestion:
@@ -376,20 +385,3 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
             return CategoricalDistribution(options)
         case Fixed():
             raise TypeError("a fixed setting has no distribution")
-
-
-def _sampler(settings: SearchSettings, number: int) -> optuna.samplers.BaseSampler:
-    seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
-    if settings.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        # Multivariate TPE, the constant liar and QMC are marked experimental in Optuna 5.0.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if settings.sampler == "qmc":
-            return optuna.samplers.QMCSampler(seed=settings.seed, scramble=True)
-        return optuna.samplers.TPESampler(
-            n_startup_trials=settings.startup_trials,
-            multivariate=True,
-            constant_liar=True,
-            seed=seed,
-        )

@@ -33,8 +33,9 @@ from kdsearch.tuning.training import Training, advance, structure
 
 logger = logging.getLogger(__name__)
 
-# How long an epoch waits for a successor of a student that left: a warm trial starts in 34 ms.
-LINGER_S = 0.25
+# How long an epoch waits for the successor of a student that left. A warm trial starts in 34 ms
+# on an idle machine.
+LINGER_S = 0.5
 # The same before the first epoch of all, when the trials' processes are only just starting.
 FIRST_LINGER_S = 10.0
 # How long it waits for a student whose trial does not come back: its process must be dead.

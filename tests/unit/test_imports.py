@@ -24,6 +24,7 @@ LAYERS = (
     ("abilities",),
     ("config", "run_folder", "teacher"),
     ("student", "evaluation", "schema"),
+    ("sampler",),
     ("study", "reference"),
     ("recovery", "leaderboard", "comparison", "pareto", "costs"),
     ("run",),
@@ -41,7 +42,7 @@ LAYERS = (
 # Packages, and the only parts of kdsearch that may import them.
 CONFINED = {
     "ray": {"tuning"},
-    "optuna": {"database", "journal", "study", "tuning"},
+    "optuna": {"database", "journal", "sampler", "study", "tuning"},
     "yaml": {"config", "leaderboard", "reference", "run_folder", "tuning"},
     "argparse": {"cli", "commands"},
     "argcomplete": {"cli", "commands"},
