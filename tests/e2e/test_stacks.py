@@ -77,7 +77,7 @@ def test_whom_asha_stops_gives_its_place_to_the_next(place: Workplace) -> None:
     assert {row["state"] for row in rows} == {"completed", "stopped"}
     sizes = together(place)
     assert sum(sizes) == sum(row["epochs"] for row in rows)
-    # Nine trials have nine first epochs at least: until then nobody's place stays empty, but for
+    # Nine trials have nine first epochs at least: until then no place stays empty, but for
     # a trial that a busy machine starts too late.
     assert sizes[:3].count(3) >= 2
 
