@@ -40,7 +40,13 @@ from kdsearch.tuning.confirm import (
     seeds,
 )
 from kdsearch.tuning.kept_teacher import describe_teacher, read_teacher
-from kdsearch.tuning.placement import Placement, available_cpus, place, trial_compute
+from kdsearch.tuning.placement import (
+    Placement,
+    available_cpus,
+    local_cpus,
+    place,
+    trial_compute,
+)
 from kdsearch.tuning.progress import (
     SearchProgress,
     confirmation_progress,
@@ -71,7 +77,7 @@ def search(request: Request) -> list[TrialRecord]:
     check_resume(request)
     if request.address is None:
         # What this machine lacks is said before a teacher is trained on it.
-        tune_run.local_cpus(request.config)
+        local_cpus(request.config)
     place = study_place(request)
     signals = tune_run.Signals()
     with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from search_cases import tiny_dataset, write_space
+from search_cases import space_file, tiny_dataset
 
 from kdsearch.beatgan import BeatGan
-from kdsearch.config import load_config
+from kdsearch.config import parse_config
 from kdsearch.method import Compute
 from kdsearch.run_folder import RunFolder
 from kdsearch.tuning.packer import Packer
@@ -55,7 +56,7 @@ def method() -> Watched:
 @pytest.fixture
 def inputs(tmp_path: Path, method: Watched) -> TrialInputs:
     student = {"width": 2, "latent": 3, "batch_size": 8, "epochs": EPOCHS}
-    config = load_config(write_space(tmp_path, student=student)).with_flags(method=method)
+    config = replace(parse_config(space_file(student=student), "kd.yaml"), method=method)
     run = RunFolder(tmp_path / "run")
     data = tiny_dataset().training
     scores = np.random.default_rng(0).lognormal(-4, 0.5, len(data.train)).astype(np.float32)
