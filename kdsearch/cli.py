@@ -9,6 +9,7 @@ from pathlib import Path
 
 import argcomplete
 
+from kdsearch import __version__
 from kdsearch.commands.analyze import ANALYZE
 from kdsearch.commands.command import guarded
 from kdsearch.commands.completion import COMPLETION
@@ -20,7 +21,7 @@ from kdsearch.commands.spaces import SPACES
 
 COMMANDS = (SEARCH, ANALYZE, SCORE, EXPORT, SPACES, SCHEMA, COMPLETION)
 EXAMPLES = """examples:
-  {prog} search --space search_spaces/kd.yaml
+  {prog} search --space kd
   {prog} analyze runs/kd
   {prog} score runs/kd mitdb/100 --out scores
   {prog} export runs/kd --onnx student.onnx
@@ -55,6 +56,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         epilog=EXAMPLES.format(prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    root.add_argument("--version", action="version", version=f"kdsearch {__version__}")
     commands = root.add_subparsers(metavar="COMMAND", title="commands")
     for command in COMMANDS:
         command.add_to(commands)

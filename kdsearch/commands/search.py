@@ -12,11 +12,11 @@ from kdsearch.commands.command import Command, completed, say
 from kdsearch.shipped import shipped_spaces
 
 EXAMPLES = """\
---space search_spaces/kd.yaml
---space search_spaces/mitbih_cpu.yaml --data path/to/mitdb
---space search_spaces/kd.yaml --resume
---space search_spaces/kd.yaml --num-samples 48 --resume
---space mitbih --address auto --name fold0
+--space kd
+--space mitbih_cpu --data path/to/mitdb
+--space kd --resume
+--space kd --num-samples 48 --resume
+--space search_spaces/mitbih.yaml --address auto --name fold0
 """
 
 

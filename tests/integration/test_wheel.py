@@ -10,6 +10,9 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+import yaml
+
+import kdsearch
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +45,9 @@ def test_the_wheel_says_what_it_is(wheel: Path):
     archive = zipfile.ZipFile(wheel)
     (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
     said = Parser().parsestr(archive.read(metadata).decode())
-    assert said["License-Expression"] == "MIT"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert said["Version"] == citation["version"] == kdsearch.__version__
+    assert said["License-Expression"] == citation["license"] == "MIT"
     assert said["License-File"] == "LICENSE"
     assert said["Description-Content-Type"] == "text/markdown"
     (points,) = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]

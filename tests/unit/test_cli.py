@@ -259,7 +259,7 @@ def help_of(capsys: pytest.CaptureFixture[str], command, *flags: str) -> str:
 @pytest.mark.parametrize(
     ("command", "example"),
     [
-        (search_command, "python run_search.py --space search_spaces/kd.yaml --resume"),
+        (search_command, "python run_search.py --space kd --resume"),
         (analyze_command, "python analyze.py runs/kd --top 5 --format markdown"),
     ],
 )

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from services import absent
 
 from kdsearch.cli import main
 from kdsearch.commands.completion import SHELLS
@@ -94,16 +95,21 @@ def test_bash_completes_the_scripts(workplace: Path, line: str, expected: str):
     assert found == [expected]
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def need(shell: str) -> None:
+    if shutil.which(shell) is None:
+        absent(f"{shell} is not installed (Debian: apt-get install {shell})")
+
+
 def test_fish_completes(workplace: Path):
+    need("fish")
     command = "kdsearch completion fish | source; complete -C 'kdsearch search --re'"
     assert asked(workplace, "fish", "--no-config", "-c", command) == [
         "--resume\tgo on with this run, or extend it"
     ]
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
 def test_zsh_takes_the_completion(workplace: Path):
+    need("zsh")
     command = 'autoload -Uz compinit; compinit -u; eval "$(kdsearch completion zsh)"'
     shown = asked(workplace, "zsh", "-f", "-c", f"{command}; print $_comps[kdsearch-search]")
     assert shown == ["_python_argcomplete"]
