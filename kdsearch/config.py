@@ -290,7 +290,9 @@ def load_method(
             _refuse_code_of(foreign, module)
         return _instance(getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{origin}: method: cannot import {name!r}: {error}") from None
+        missing = isinstance(error, ModuleNotFoundError)
+        hint = "; is the folder that it lies in on PYTHONPATH?" if missing else ""
+        raise ConfigError(f"{origin}: method: cannot import {name!r}: {error}{hint}") from None
 
 
 def _instance(found: Any) -> Method:

@@ -27,7 +27,7 @@ def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Pat
         f"teacher: {'in the cache, ' if cached else ''}{teacher_epochs} epochs to train",
         f"students: {config.search.num_samples} trials, at most {most} epochs, "
         f"about {_expected_epochs(config):.0f} if ASHA stops as it is meant to",
-        f"an epoch passes {beats:,} beats in mini-batches of {_batch_sizes(config)}",
+        f"an epoch passes {beats:,} beats{_batch_sizes(config)}",
     ]
     comments = "".join(f"# {line}\n" for line in lines)
     return comments + yaml.safe_dump(config.as_dict(), sort_keys=False)
@@ -48,5 +48,11 @@ def _expected_epochs(config: Config) -> float:
 
 
 def _batch_sizes(config: Config) -> str:
-    sizes = {int(cast("Any", config.student_settings(p)).batch_size) for p in config.corners()}
-    return " to ".join(str(size) for size in sorted({min(sizes), max(sizes)}))
+    """In words; a method of a user's own may know no mini-batches."""
+    students = [config.student_settings(point) for point in config.corners()]
+    sizes = {int(s.batch_size) for s in cast("Any", students) if hasattr(s, "batch_size")}
+    if not sizes:
+        return ""
+    return (
+        f" in mini-batches of {' to '.join(str(s) for s in sorted({min(sizes), max(sizes)}))}"
+    )

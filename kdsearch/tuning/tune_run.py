@@ -133,6 +133,7 @@ def cluster(
             "Ray runs in this process already: call ray.shutdown() before, and name a cluster "
             "that is to be used by its address"
         )
+    quiet["job_config"] = ray.job_config.JobConfig(_py_driver_sys_path=_own_code(config))
     if address is not None:
         _check_reachable(address)
         try:
@@ -162,6 +163,19 @@ def cluster(
         ray.shutdown()
         shutil.rmtree(temporary, ignore_errors=True)
         folder.forget_temporary()
+
+
+def _own_code(config: Config) -> list[str]:
+    """The folder that a method of the user's own was imported from, for the workers.
+
+    What is installed they find by themselves.
+    """
+    name = type(config.method).__module__
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None or "site-packages" in Path(file).parts:
+        return []
+    depth = name.count(".") + (Path(file).name == "__init__.py")
+    return [str(Path(file).resolve().parents[depth])]
 
 
 def _check_reachable(address: str) -> None:

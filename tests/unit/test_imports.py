@@ -20,7 +20,7 @@ LAYERS = (
     ("method", "metrics"),
     ("statistics", "baselines"),
     ("compute",),
-    ("beatgan",),
+    ("beatgan", "torch_method"),
     ("abilities",),
     ("config", "run_folder", "teacher"),
     ("student", "evaluation", "schema"),
