@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from kdsearch.bucket import place
 from kdsearch.config import Config, load_space, parse_config
 from kdsearch.errors import ConfigError, Interrupted
 from kdsearch.report import write_html
@@ -41,7 +42,7 @@ def search(  # noqa: PLR0913
         space: From `load_space`, perhaps with `Config.replace`; or a space file, its
             content as a dict, or the name of a shipped one.
         name: Of the run; the space file's name where nothing is said.
-        runs_dir: Where the run's folder lies.
+        runs_dir: Where the run's folder lies: a folder, or ``s3://bucket/path``.
         data: Replaces the space's ``data.source``.
         num_samples: Trials in all, also after a resume.
         max_concurrent: Trials at a time.
@@ -66,7 +67,7 @@ def search(  # noqa: PLR0913
         "seed": seed,
     }
     config = _config(space, name)
-    folder = RunFolder.named(Path(runs_dir), name or Path(config.origin).stem)
+    folder = RunFolder.named(place(runs_dir), name or Path(config.origin).stem)
     console = Console(stderr=True, quiet=not progress)
     request = make_request(
         config,

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kdsearch.bucket import Place
 from kdsearch.data.settings import DataSettings
 from kdsearch.errors import ConfigError
 from kdsearch.method import Method
@@ -196,7 +197,7 @@ def load_space(path: str | os.PathLike[str]) -> Config:
 
 
 def parse_config(
-    raw: object, origin: str, *, beside: Path | None = None, foreign: Path | None = None
+    raw: object, origin: str, *, beside: Path | None = None, foreign: Place | None = None
 ) -> Config:
     """Check the plain form of a space file.
 
@@ -236,7 +237,7 @@ def parse_config(
     return config
 
 
-def read_yaml(path: Path) -> object:
+def read_yaml(path: Place) -> object:
     """Read one YAML document safely; a key that stands twice is refused."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
@@ -265,7 +266,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def load_method(
-    name: object, origin: str, *, beside: Path | None = None, foreign: Path | None = None
+    name: object, origin: str, *, beside: Path | None = None, foreign: Place | None = None
 ) -> Method:
     """The method of this name: a built-in one, or a user's own by where it is imported from.
 
@@ -286,7 +287,7 @@ def load_method(
     try:
         if beside is not None:
             _import_from_too(beside, module)
-        if foreign is not None:
+        if isinstance(foreign, Path):
             _refuse_code_of(foreign, module)
         return _instance(getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError, TypeError, ValueError) as error:

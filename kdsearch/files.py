@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all, and tensors that are read without running code."""
+"""Files that appear whole or not at all, and tensors that are read without running code.
+
+On disk or in a bucket: `Place` is either.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kdsearch.bucket import BucketPath, Place
+
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Place) -> Iterator[BinaryIO]:
     """Write ``path`` beside itself and rename: a reader sees the old file or the new one.
 
     The name beside it is nobody else's, so that a dying process cannot spoil its
     successor's file. Nothing is left behind when the body raises.
     """
+    if isinstance(path, BucketPath):
+        content = io.BytesIO()
+        yield content
+        path.write_bytes(content.getbuffer())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -33,18 +43,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Write a text file whole or not at all."""
     with whole_file(path) as file:
         file.write(text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
     """Write JSON whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Place, state: dict[str, Any]) -> None:
     """Write tensors, numbers and texts whole or not at all, with a checksum in front."""
     import torch  # noqa: PLC0415
 
@@ -56,7 +66,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         file.write(content)
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Place) -> dict[str, Any]:
     """Read what `save_state` wrote, tensors on the CPU; runs no code from the file.
 
     Raises:
@@ -72,6 +82,13 @@ def load_state(path: Path) -> dict[str, Any]:
         raise DamagedFile(f"{path}: damaged or half-written")
     state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     return state
+
+
+def remove_leftovers(folder: Place) -> None:
+    """Remove what killed processes left of `whole_file`; in a bucket they leave nothing."""
+    if isinstance(folder, Path):
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
 
 class DamagedFile(Exception):

@@ -7,11 +7,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from kdsearch.bucket import BucketPath, Place, place
 from kdsearch.config import read_yaml
 from kdsearch.errors import RunError
 from kdsearch.leaderboard import best_record, leaderboard
@@ -68,7 +68,7 @@ class Run:
     costs: dict[str, Any]
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         """The run folder."""
         return self.folder.path
 
@@ -138,13 +138,13 @@ class Run:
         )
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
+def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
     """Read a run folder, whatever state its search is in; nothing in it is executed.
 
     Raises:
         RunError: It is no run folder, or is damaged.
     """
-    folder = RunFolder.existing(Path(path))
+    folder = RunFolder.existing(place(path))
     config = read_yaml(folder.config_file)
     config = config if isinstance(config, dict) else {}
     for section in ("student", "space", "search"):

@@ -17,16 +17,21 @@ runs/<name>/
   confirm/<name>/<seed>/  metrics.jsonl, scores.npz and result.json of a configuration that
                      was trained again
   best/              model.pt, config.yaml, metrics.json: what a user takes away
+
+It may lie in a bucket. Then study.journal and search.log lie on the driver's machine, below
+its cache, and the bucket has copies; everything else is written into the bucket at once.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,10 +41,14 @@ import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from kdsearch.bucket import BucketPath, Place
+from kdsearch.bucket_run import BucketRun
+from kdsearch.data.cache import cache_dir
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files import (
     DamagedFile,
     load_state,
+    remove_leftovers,
     save_state,
     whole_file,
     write_json,
@@ -50,6 +59,7 @@ from kdsearch.space import Value
 
 T = TypeVar("T")
 
+JOURNAL, LOG = "study.journal", "search.log"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -60,30 +70,33 @@ class Superseded(Exception):
 class RunFolder:
     """One search and its files."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Name a run folder; nothing is read or created."""
         self.path = path
+        local = _driver_folder(path) if isinstance(path, BucketPath) else path
+        self._local = local
+        self._bucket_run: BucketRun | None = None
         self.config_file = path / "search.yaml"
         self.teacher_file = path / "teacher.json"
         self.teacher_weights = path / "teacher.pt"
-        self.study_file = path / "study.journal"
+        self.study_file = local / JOURNAL
         self.database_file = path / "study.json"
         self.report_file = path / "report.html"
         self.costs_file = path / "costs.json"
         self.verdict_file = path / "verdict.json"
         self.evaluation_file = path / "evaluation.npz"
         self.leaderboard_file = path / "leaderboard.csv"
-        self.log_file = path / "search.log"
+        self.log_file = local / LOG
         self.trials = path / "trials"
         self.best = path / "best"
         self.confirmations = path / "confirm"
-        self.scratch = path / ".tune"
+        self.scratch = local / ".tune"
         self._generation_file = path / ".generation"
         self._unfinished_file = path / ".unfinished"
-        self._temporary_file = path / ".temporary"
+        self._temporary_file = local / ".temporary"
 
     @classmethod
-    def named(cls, runs_dir: Path, name: str) -> RunFolder:
+    def named(cls, runs_dir: Place, name: str) -> RunFolder:
         """The run ``name``, which cannot lie outside ``runs_dir``.
 
         Raises:
@@ -97,7 +110,7 @@ class RunFolder:
         return cls(runs_dir / name)
 
     @classmethod
-    def existing(cls, path: Path) -> RunFolder:
+    def existing(cls, path: Place) -> RunFolder:
         """A run folder to read.
 
         Raises:
@@ -112,18 +125,24 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a search was started here."""
-        return self.config_file.exists() or self.study_file.exists()
+        return self.config_file.exists() or self.has_journal()
+
+    def has_journal(self) -> bool:
+        """Whether a journal keeps the study."""
+        return (self.path / JOURNAL).exists()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep every other driver out; released by the system when this process dies.
 
+        A bucket has a lock of its own, since this one holds on one machine.
+
         Raises:
             RunError: Another search runs here, or the folder cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock").acquire(timeout=0)
+            self._local.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._local / ".lock").acquire(timeout=0)
         except Timeout:
             raise RunError(
                 f"{self.path}: another search is running in this folder; wait for it, or "
@@ -133,8 +152,20 @@ class RunFolder:
             raise RunError(
                 f"{self.path}: cannot be written: {error.strerror or error}"
             ) from None
-        with lock:
+        with lock, ExitStack() as stack:
+            if isinstance(self.path, BucketPath):
+                self._bucket_run = BucketRun(self.path, self._local, (JOURNAL, LOG))
+                stack.enter_context(self._bucket_run.held())
             yield
+
+    def check_ours(self) -> None:
+        """Make sure that no other driver has taken the run from us, as one can in a bucket.
+
+        Raises:
+            OSError: One has.
+        """
+        if self._bucket_run is not None:
+            self._bucket_run.check()
 
     def write_config(self, config: dict[str, Any], flags: dict[str, Any]) -> None:
         """Keep the resolved configuration and the flags of the command line."""
@@ -159,7 +190,7 @@ class RunFolder:
         except KeyError as error:
             raise RunError(f"{self.database_file}: damaged: it has no {error}") from None
 
-    def read_json(self, path: Path) -> dict[str, Any]:
+    def read_json(self, path: Place) -> dict[str, Any]:
         """Read one of the run's JSON files.
 
         Raises:
@@ -206,7 +237,8 @@ class RunFolder:
         if not self.evaluation_file.exists():
             return None
         try:
-            with np.load(self.evaluation_file, allow_pickle=False) as archive:
+            content = io.BytesIO(self.evaluation_file.read_bytes())
+            with np.load(content, allow_pickle=False) as archive:
                 return parse(dict(archive))
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise RunError(f"{self.evaluation_file}: cannot be read: {error}") from None
@@ -218,12 +250,18 @@ class RunFolder:
     def write_best(
         self, weights: State, config: dict[str, Any], metrics: dict[str, Any]
     ) -> None:
-        """Put together what a user takes away, and swap it in as one."""
-        beside = self.path / ".best.tmp"
+        """Put together what a user takes away, and swap it in as one.
+
+        In a bucket nothing can be swapped; the metrics come last there and stand for it all.
+        """
+        text = yaml.safe_dump(config, sort_keys=False)
+        if isinstance(self.best, BucketPath):
+            (self.best / "metrics.json").unlink(missing_ok=True)
+            _write_best(self.best, weights, text, metrics)
+            return
+        beside = self.best.with_name(".best.tmp")
         shutil.rmtree(beside, ignore_errors=True)
-        save_state(beside / "model.pt", weights)
-        write_text(beside / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        write_json(beside / "metrics.json", metrics)
+        _write_best(beside, weights, text, metrics)
         shutil.rmtree(self.best, ignore_errors=True)
         beside.rename(self.best)
 
@@ -314,7 +352,7 @@ class Note:
 class TrialFolder:
     """What one trial leaves on disk: its epochs, where to go on, and its best weights."""
 
-    def __init__(self, run: RunFolder, path: Path, generation: int | None) -> None:
+    def __init__(self, run: RunFolder, path: Place, generation: int | None) -> None:
         """Name a trial's folder; nothing is read or created."""
         self.path = path
         self.error_file = self.path / "error.txt"
@@ -403,8 +441,7 @@ class TrialFolder:
         self._last_file.unlink(missing_ok=True)
         if not keep_weights:
             self.best_file.unlink(missing_ok=True)
-        for leftover in self.path.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(self.path)
 
     def write_error(self, reason: str) -> None:
         """Keep why a try failed, for the driver to tell."""
@@ -432,7 +469,7 @@ class Confirmation:
         training: Its epochs and where to go on, as of a trial.
     """
 
-    path: Path
+    path: Place
     training: TrialFolder
 
     def result(self) -> dict[str, Any] | None:
@@ -455,7 +492,7 @@ class Confirmation:
         """
         path = self.path / "scores.npz"
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
                 return {name: archive[name] for name in ("validation", "test")}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise RunError(f"{path}: cannot be read: {error}") from None
@@ -464,6 +501,18 @@ class Confirmation:
         """Keep the scores."""
         with whole_file(self.path / "scores.npz") as file:
             np.savez_compressed(file, **scores)  # type: ignore[arg-type]
+
+
+def _write_best(folder: Place, weights: State, config: str, metrics: dict[str, Any]) -> None:
+    save_state(folder / "model.pt", weights)
+    write_text(folder / "config.yaml", config)
+    write_json(folder / "metrics.json", metrics)
+
+
+def _driver_folder(path: BucketPath) -> Path:
+    """Where a driver on this machine keeps what it cannot append to in a bucket."""
+    name = hashlib.sha256(path.url.encode()).hexdigest()[:16]
+    return cache_dir() / "drivers" / name
 
 
 def _parse(line: bytes) -> EpochReport | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from kdsearch import __version__
 from kdsearch.abilities import Reconstructing
+from kdsearch.bucket import BucketPath, Place, place
 from kdsearch.config import Config, Section, load_method, read_yaml
 from kdsearch.data.arrays import LARGEST
 from kdsearch.data.beats import (
@@ -240,7 +240,7 @@ class Student:
         return "there are no beats"
 
 
-def load_student(path: str | os.PathLike[str]) -> Student:
+def load_student(path: str | os.PathLike[str] | BucketPath) -> Student:
     """Read a student that a search has found.
 
     A method of the user's own is imported from where ``config.yaml`` says, but never from the
@@ -253,7 +253,7 @@ def load_student(path: str | os.PathLike[str]) -> Student:
         RunError: A file is missing or damaged, or the files do not belong together.
         ConfigError: ``config.yaml`` is not readable YAML, or its method cannot be imported.
     """
-    model = _model_file(Path(path).expanduser())
+    model = _model_file(place(path))
     card_file = model.with_name(CARD)
     card = _read_card(card_file)
     weights = _read_weights(model)
@@ -266,7 +266,7 @@ def load_student(path: str | os.PathLike[str]) -> Student:
     return student
 
 
-def _model_file(path: Path) -> Path:
+def _model_file(path: Place) -> Place:
     if path.is_file():
         return path
     if not path.is_dir():
@@ -282,7 +282,7 @@ def _model_file(path: Path) -> Path:
     return folder / MODEL
 
 
-def _read_card(path: Path) -> Card:
+def _read_card(path: Place) -> Card:
     if not path.is_file():
         raise RunError(f"{path}: missing, but a {MODEL} cannot be used without it")
     raw = read_yaml(path)
@@ -299,7 +299,7 @@ def _read_card(path: Path) -> Card:
     return card
 
 
-def _check_padding(card: InputCard, path: Path) -> None:
+def _check_padding(card: InputCard, path: Place) -> None:
     expected = card.length + -card.length % LENGTH_MULTIPLE
     if card.padded_length != expected:
         raise RunError(
@@ -308,7 +308,7 @@ def _check_padding(card: InputCard, path: Path) -> None:
         )
 
 
-def _read_weights(path: Path) -> State:
+def _read_weights(path: Place) -> State:
     try:
         return load_state(path)
     except DamagedFile as error:
@@ -317,7 +317,7 @@ def _read_weights(path: Path) -> State:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _try_out(student: Student, model: Path) -> None:
+def _try_out(student: Student, model: Place) -> None:
     """Score a flat beat: weights that are not of this card's shapes fail here."""
     card = student.card.input
     try:

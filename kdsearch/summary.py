@@ -6,11 +6,11 @@ import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from kdsearch.bucket import Place
 from kdsearch.comparison import over_compute, over_trials
 from kdsearch.errors import ConfigError
 from kdsearch.leaderboard import (
@@ -39,7 +39,7 @@ WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed
 
 
 def summarise(
-    paths: Sequence[Path],
+    paths: Sequence[Place],
     *,
     top: int | None = None,
     sort: str | None = None,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from services import Postgres, postgres_server
+from services import Postgres, postgres_server, s3_server
 
 # Before torch is imported: tiny networks on two busy cores wait for each other's threads
 # longer than they work, twenty times longer and more.
@@ -25,3 +25,18 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server; what is in it stays from test to test."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[dict[str, str]]:
+    """Where a running S3 server and its bucket ``bucket`` are found."""
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The same, set in this process."""
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_environment

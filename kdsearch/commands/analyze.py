@@ -7,6 +7,7 @@ import csv
 import sys
 from pathlib import Path
 
+from kdsearch.bucket import Place, place
 from kdsearch.commands.command import Command, completed, say
 from kdsearch.errors import ConfigError
 
@@ -21,7 +22,13 @@ runs/kd --html report.html --plots figures
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
+    add(
+        "runs",
+        type=place,
+        nargs="+",
+        metavar="RUN",
+        help="a run folder or its URL",
+    )
     add("--top", type=int, metavar="N", help="only the first N rows")
     sort = add("--sort", metavar="COLUMN", help="sort by a column, best or largest first")
     completed(sort, _columns)
@@ -38,7 +45,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--plot-format", choices=("png", "svg"), default="png", help="default: png")
 
 
-def _confirm(run: Path) -> None:
+def _confirm(run: Place) -> None:
     """Confirm a finished search by its own stored configuration."""
     from rich.console import Console  # noqa: PLC0415
 
@@ -55,8 +62,8 @@ def _columns(parsed_args: argparse.Namespace, **_: object) -> list[str]:
 
     columns: list[str] = []
     for run in parsed_args.runs or ():
-        with RunFolder(run).leaderboard_file.open(encoding="utf-8", newline="") as table:
-            columns += next(csv.reader(table))
+        table = RunFolder(run).leaderboard_file.read_text(encoding="utf-8")
+        columns += next(csv.reader(table.splitlines()))
     return columns
 
 

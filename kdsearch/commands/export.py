@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from kdsearch.bucket import place
 from kdsearch.commands.command import Command, say
 from kdsearch.commands.score import MODEL_HELP
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("model", type=place, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="to write")
 
 

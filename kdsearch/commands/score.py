@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from kdsearch.bucket import place
 from kdsearch.commands.command import Command, say
 
 EXAMPLES = """\
@@ -18,7 +19,7 @@ MODEL_HELP = "a run folder, its best/, or the model.pt in it"
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", type=Path, metavar="MODEL", help=MODEL_HELP)
+    add("model", type=place, metavar="MODEL", help=MODEL_HELP)
     add(
         "input",
         type=Path,

@@ -8,6 +8,7 @@ from typing import Any
 
 from argcomplete.completers import FilesCompleter
 
+from kdsearch.bucket import place
 from kdsearch.commands.command import Command, completed, say
 from kdsearch.shipped import shipped_spaces
 
@@ -31,7 +32,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     completed(space, _spaces)
     add("--name", help="name of the run; the space file's name where nothing is said")
-    add("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    add(
+        "--runs-dir",
+        type=place,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder of runs, or s3://bucket/path or gs://bucket/path; default: runs",
+    )
     add(
         "--data",
         metavar="SOURCE",

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+from kdsearch.bucket import Place
 from kdsearch.report.chart import Section
 from kdsearch.report.contents import gather
 from kdsearch.report.html import write_page
@@ -47,7 +48,7 @@ SECTIONS = (
 SIMULATED = "The beats are simulated: nothing here says anything about patients."
 
 
-def write_html(run: Run, path: Path) -> None:
+def write_html(run: Run, path: Place) -> None:
     """Write the report of a run as one HTML file, whole or not at all.
 
     Raises:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from kdsearch.bucket import Place
 from kdsearch.files import write_text
 from kdsearch.report.chart import Chart, Section
 from kdsearch.report.interactive import figure_json
 
 
-def write_page(path: Path, *, title: str, notice: str, facts: Sequence[str],
+def write_page(path: Place, *, title: str, notice: str, facts: Sequence[str],
                sections: Sequence[Section]) -> None:  # fmt: skip
     """Write the page, whole or not at all.
 

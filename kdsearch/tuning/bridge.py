@@ -29,6 +29,7 @@ DIED = "the worker process died without a word: killed, out of memory, or os._ex
 def _storage(folder: RunFolder) -> Iterator[None]:
     """What cannot be kept must not go on: the search ends and can be resumed."""
     try:
+        folder.check_ours()
         yield
     except OSError as error:
         raise StorageFailed(f"{error.filename or folder.path}: {error.strerror}") from error

@@ -114,7 +114,7 @@ def study_place(request: Request) -> Path | Database:
     stored = folder.database()
     if request.study is None and stored is None:
         return folder.study_file
-    if folder.study_file.exists():
+    if folder.has_journal():
         raise RunError(
             f"{folder.path} keeps its study in {folder.study_file.name}; leave out --study"
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel
 from ray import tune
 
+from kdsearch.bucket import Place
 from kdsearch.config import Config
 from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
@@ -31,7 +31,7 @@ class TrialInputs:
     """
 
     config: Config
-    run: Path
+    run: Place
     generation: int
     data: TrainingData
     teacher: State

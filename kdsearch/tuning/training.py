@@ -15,8 +15,9 @@ from kdsearch.method import EpochReport, Method, Stack, State
 from kdsearch.run_folder import TrialFolder
 from kdsearch.tuning.results import EPOCH, EPOCHS, SECONDS, VAL_AUC, Result
 
-# The run folder takes no more, which is nothing that another try or another trial can mend.
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+# The run folder takes no more or is out of reach, which is nothing that another try or another
+# trial can mend.
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 # Checkpoints are written by so many threads: hashing and the disk wait for each other else.
 WRITERS = 4
 

@@ -39,6 +39,7 @@ for _key, _value in _ENVIRONMENT.items():
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
+from kdsearch.bucket import BucketPath, Place, place  # noqa: E402
 from kdsearch.config import Config  # noqa: E402
 from kdsearch.errors import Interrupted, RunError, UserError  # noqa: E402
 from kdsearch.run_folder import RunFolder  # noqa: E402
@@ -201,7 +202,7 @@ def _own_temporary_folder(folder: RunFolder) -> str:
     return temporary
 
 
-def probe_storage(run: Path) -> None:
+def probe_storage(run: Place) -> None:
     """Refuse a run folder that some machine of the cluster cannot see.
 
     Raises:
@@ -222,14 +223,21 @@ def probe_storage(run: Path) -> None:
         if not sees
     ]
     if blind:
+        remedy = (
+            "give them credentials for this bucket"
+            if isinstance(run, BucketPath)
+            else "put it on storage that all share, or in a bucket, with --runs-dir"
+        )
         raise RunError(
-            f"{run}: the machines {', '.join(blind)} cannot see this folder; put it on storage "
-            "that every machine mounts, with --runs-dir"
+            f"{run}: the machines {', '.join(blind)} cannot see this folder; {remedy}"
         )
 
 
 def _sees(run: str) -> bool:
-    return (Path(run) / "search.yaml").is_file()
+    try:
+        return (place(run) / "search.yaml").is_file()
+    except OSError:
+        return False
 
 
 def run_tune(

@@ -46,6 +46,8 @@ class Workplace:
     temporary: Path
     environment: dict[str, str] = field(default_factory=dict)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    runs_dir: str = ""
+    """A URL in the place of the folder ``runs``."""
 
     @property
     def space(self) -> Path:
@@ -55,12 +57,17 @@ class Workplace:
     def run(self) -> Path:
         return self.path / "runs" / "kd"
 
+    @property
+    def url(self) -> str:
+        """The run folder as the commands take it."""
+        return f"{self.runs_dir or self.run.parent}/kd"
+
     def search(self, *flags: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a search to its end."""
         return self.call("run_search.py", *self._flags(flags), **options)
 
     def analyze(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        return self.call("analyze.py", str(self.run), *flags)
+        return self.call("analyze.py", self.url, *flags)
 
     def call(
         self, script: str, *flags: str, timeout: float = 240
@@ -96,7 +103,8 @@ class Workplace:
         self.wait_for(lambda: log.exists() and log.read_text().count("\n") >= count)
 
     def _flags(self, flags: tuple[str, ...]) -> list[str]:
-        return ["--space", str(self.space), "--runs-dir", str(self.run.parent), *flags]
+        runs_dir = self.runs_dir or str(self.run.parent)
+        return ["--space", str(self.space), "--runs-dir", runs_dir, *flags]
 
     def _start(self, script: str, *flags: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(

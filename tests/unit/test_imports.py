@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 # From the bottom to the top: a module imports from lower layers and from its own package.
 LAYERS = (
     ("errors",),
+    ("bucket",),
     ("database", "files", "journal", "shipped", "space"),
     ("data",),
     ("method", "metrics"),
@@ -22,7 +23,8 @@ LAYERS = (
     ("compute",),
     ("beatgan", "torch_method"),
     ("abilities",),
-    ("config", "run_folder", "teacher"),
+    ("bucket_run", "config"),
+    ("run_folder", "teacher"),
     ("student", "evaluation", "schema"),
     ("sampler",),
     ("study", "reference"),
@@ -46,6 +48,7 @@ CONFINED = {
     "yaml": {"config", "leaderboard", "reference", "run_folder", "tuning"},
     "argparse": {"cli", "commands"},
     "argcomplete": {"cli", "commands"},
+    "pyarrow": {"bucket"},
     "wfdb": {"data"},
     "biosppy": {"data"},
     "filelock": {"data", "run_folder", "teacher"},

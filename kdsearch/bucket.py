@@ -1,0 +1,179 @@
+"""Paths in object storage, with as much of `pathlib.Path` as a run folder needs.
+
+An object appears whole or not at all, so that nothing has to be written beside itself and
+renamed. Speaks to S3 and to Google Cloud Storage through pyarrow, which Ray Tune brings; where
+the credentials come from is for the storage's own library to find (environment, files, roles).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
+
+from kdsearch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo, FileSystem
+
+SCHEMES = ("s3", "gs")
+# A bucket that is out of reach for less than this is nothing that anybody notices.
+CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, ATTEMPTS = 5, 60, 5
+
+
+@dataclass(frozen=True)
+class BucketPath:
+    """An object, or a folder of objects.
+
+    Attributes:
+        url: ``s3://bucket/path`` or ``gs://bucket/path``, without a slash at its end.
+
+    Its methods do what those of `pathlib.Path` do, and raise an OSError that names the URL
+    where the storage cannot be reached or refuses.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, part: str) -> BucketPath:
+        return BucketPath(f"{self.url}/{part}")
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def parent(self) -> BucketPath:
+        """All but the last part."""
+        return BucketPath(self.url.rpartition("/")[0])
+
+    def with_name(self, name: str) -> BucketPath:
+        """The same with another last part."""
+        return self.parent / name
+
+    def resolve(self) -> BucketPath:
+        """Itself: a URL is absolute."""
+        return self
+
+    def exists(self) -> bool:
+        """Whether there is an object here, or one below."""
+        return bool(self._info().type.name != "NotFound")
+
+    def is_file(self) -> bool:
+        """Whether there is an object here."""
+        return bool(self._info().is_file)
+
+    def is_dir(self) -> bool:
+        """Whether there is an object below."""
+        return bool(self._info().type.name == "Directory")
+
+    def iterdir(self) -> Iterator[BucketPath]:
+        """What lies directly below, in no order; nothing where there is nothing."""
+        from pyarrow.fs import FileSelector  # noqa: PLC0415
+
+        with self._reached() as storage:
+            found = storage.get_file_info(FileSelector(self._key, allow_not_found=True))
+        return iter([self / info.base_name for info in found])
+
+    def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: folders are parts of names."""
+
+    def read_bytes(self) -> bytes:
+        """The whole object."""
+        with self._reached() as storage, storage.open_input_stream(self._key) as stream:
+            content: bytes = stream.read()
+        return content
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The whole object as text."""
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, content: bytes | memoryview) -> None:
+        """Put the object; it is there as a whole when this returns."""
+        with self._reached() as storage, storage.open_output_stream(self._key) as stream:
+            stream.write(content)
+
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        """Remove the object."""
+        try:
+            with self._reached() as storage:
+                storage.delete_file(self._key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    @property
+    def _key(self) -> str:
+        return self.url.partition("://")[2]
+
+    def _info(self) -> FileInfo:
+        with self._reached() as storage:
+            return storage.get_file_info(self._key)
+
+    @contextmanager
+    def _reached(self) -> Iterator[FileSystem]:
+        try:
+            yield _storage(self.url.partition("://")[0], self._key.partition("/")[0])
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "no such file", self.url) from None
+        except OSError as error:
+            # pyarrow's errors have neither a number nor the URL.
+            text = " ".join(str(error).split())
+            raise OSError(errno.EIO, text, self.url) from None
+
+
+Place: TypeAlias = Path | BucketPath
+
+
+def place(name: str | os.PathLike[str] | BucketPath) -> Place:
+    """Read what a user typed: a URL of object storage, or a path.
+
+    Raises:
+        ConfigError: A URL that names no bucket, or brings credentials or options along.
+    """
+    if isinstance(name, BucketPath):
+        return name
+    text = os.fspath(name)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return Path(text).expanduser()
+    # What a URL holds is shown and kept, so that a secret has no place in it.
+    if scheme not in SCHEMES or not rest.strip("/") or set(rest) & set("@?#"):
+        raise ConfigError(
+            f"{scheme}://...: expected s3://bucket/path or gs://bucket/path, with credentials, "
+            "region and endpoint in the environment (AWS_ENDPOINT_URL and its like)"
+        )
+    return BucketPath(f"{scheme}://{rest.strip('/')}")
+
+
+@lru_cache(maxsize=8)
+def _storage(scheme: str, bucket: str) -> FileSystem:
+    from pyarrow import fs  # noqa: PLC0415
+
+    if scheme == "gs":
+        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_TIMEOUT_S))
+    options: dict[str, Any] = {}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        parts = urlsplit(endpoint)
+        options = {"endpoint_override": parts.netloc, "scheme": parts.scheme}
+    elif not os.environ.get("AWS_REGION") and not os.environ.get("AWS_DEFAULT_REGION"):
+        options = {"region": fs.resolve_s3_region(bucket)}
+    return fs.S3FileSystem(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        # One request for a small object in place of three.
+        allow_delayed_open=True,
+        **options,
+    )
