@@ -158,6 +158,7 @@ def _form(form: str, text: str, value: Schema) -> Schema:
     bounds: Schema = {"type": "array", "items": items, "minItems": 2, "maxItems": 2}
     options: Schema = {"type": "array", "items": items, "minItems": 1, "uniqueItems": True}
     return {
+        "title": form,
         "description": text,
         "type": "object",
         "additionalProperties": False,
