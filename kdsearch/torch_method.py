@@ -38,7 +38,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class NetworkSettings(BaseModel):
     """What every network is trained with; add your own, such as a width."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     epochs: Count = 10
     """Passes over the training beats; for a student the most that a trial may use."""
