@@ -133,6 +133,17 @@ def test_the_messages_that_are_explained_are_printed():
         assert known, f"nothing prints {words}"
 
 
+def test_every_part_stands_in_the_architecture():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    parts = {
+        path.stem + "/" * path.is_dir()
+        for path in (ROOT / "kdsearch").iterdir()
+        if path.is_dir() or path.suffix == ".py"
+    }
+    parts = {part for part in parts if not part.startswith("_")}
+    assert {part for part in parts if f"`{part}`" not in page} == set()
+
+
 def test_every_page_stands_in_the_index():
     index = ROOT / "docs" / "README.md"
     listed = {link.partition("#")[0] for link in LINK.findall(index.read_text())}
