@@ -7,12 +7,15 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from kdsearch.cli import parser
 from kdsearch.commands.analyze import ANALYZE
 from kdsearch.commands.search import SEARCH
+from kdsearch.config import REQUIRED_SECTIONS, parse_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -83,6 +86,29 @@ def check(program: str, arguments: list[str]) -> None:
 def test_commands_take_what_they_are_given(page: Path, capsys: pytest.CaptureFixture[str]):
     for program, *arguments in called(page):
         check(program, arguments)
+
+
+def space_files(page: Path) -> list[dict[str, Any]]:
+    """The whole space files that a page shows."""
+    blocks = [
+        block for language, block in FENCE.findall(page.read_text()) if language == "yaml"
+    ]
+    read = [yaml.safe_load(block) for block in blocks]
+    return [raw for raw in read if isinstance(raw, dict) and set(REQUIRED_SECTIONS) <= set(raw)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_space_files_that_are_shown_can_be_searched(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    for raw in space_files(page):
+        assert parse_config(raw, page.name).max_epochs() > 0
+
+
+def test_space_files_are_found_at_all():
+    pages = [page.name for page in PAGES if space_files(page)]
+    assert {"README.md", "space.md", "tutorial.md"} <= set(pages)
 
 
 def slugs(page: Path) -> set[str]:
