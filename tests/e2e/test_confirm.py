@@ -57,7 +57,10 @@ def check_verdict(place: Workplace, verdict: dict) -> None:  # type: ignore[type
     assert "nearest neighbour" in printed
 
 
-def test_confirm_later(place: Workplace) -> None:
+def test_confirm_later_and_side_by_side(place: Workplace) -> None:
+    """Two trials and their controls are one stack of four, with as many seeds each."""
+    text = place.space.read_text().replace("precision: fp32", "students_per_cpu: 4")
+    place.space.write_text(text)
     process = place.search("--num-samples", "2")
     assert process.returncode == 0, process.stderr
     assert not (place.run / "verdict.json").exists()
@@ -65,3 +68,5 @@ def test_confirm_later(place: Workplace) -> None:
     assert done.returncode == 0, done.stderr
     assert len(json.loads((place.run / "verdict.json").read_text())["configurations"]) == 5
     assert "verdict" in done.stdout
+    lines = (place.path / "epochs.log").read_text().splitlines()
+    assert max(int(line.split()[2]) for line in lines) == 4

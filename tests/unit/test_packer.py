@@ -3,77 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from search_cases import space_file, tiny_dataset
+from watched import EPOCHS, PARAMS, Watched, trial
 
-from kdsearch.beatgan import BeatGan
-from kdsearch.config import parse_config
-from kdsearch.method import Compute
 from kdsearch.run_folder import RunFolder
 from kdsearch.tuning.packer import Packer
 from kdsearch.tuning.results import EPOCH, FAILURE, Outcome
 from kdsearch.tuning.trainable import TrialInputs
-
-EPOCHS = 3
-PARAMS = {"temperature": 1.0, "alpha": 0.1, "w_adv": 1.0}
-
-
-class Watched(BeatGan):
-    """BeatGAN whose stacks say who trains, and fail when told to."""
-
-    def __init__(self) -> None:
-        self.crews: list[int] = []
-        self.faults: list[Exception] = []
-        self.pause = 0.0
-
-    def student_stack(self, *args: Any, **options: Any) -> Any:
-        stack = super().student_stack(*args, **options)
-        advance = stack.advance
-
-        def watched() -> Any:
-            time.sleep(self.pause)
-            self.crews.append(len(stack._students))
-            if self.faults:
-                raise self.faults.pop(0)
-            return advance()
-
-        stack.advance = watched
-        return stack
-
-
-@pytest.fixture
-def method() -> Watched:
-    return Watched()
-
-
-@pytest.fixture
-def inputs(tmp_path: Path, method: Watched) -> TrialInputs:
-    student = {"width": 2, "latent": 3, "batch_size": 8, "epochs": EPOCHS}
-    config = replace(parse_config(space_file(student=student), "kd.yaml"), method=method)
-    run = RunFolder(tmp_path / "run")
-    data = tiny_dataset().training
-    scores = np.random.default_rng(0).lognormal(-4, 0.5, len(data.train)).astype(np.float32)
-    return TrialInputs(
-        config=config,
-        run=run.path,
-        generation=run.next_generation(),
-        data=data,
-        teacher={},
-        targets={"score": scores},
-        compute=Compute("cpu", "fp32"),
-        threads=1,
-    )
-
-
-def trial(number: int) -> dict[str, Any]:
-    return {"number": number, "params": PARAMS}
 
 
 class Visitor(threading.Thread):

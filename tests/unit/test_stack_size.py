@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from test_packer import inputs, method  # noqa: F401
 
 from kdsearch.tuning.stack_size import Rate, best_size, describe_sizes, rates, sample
 from kdsearch.tuning.trainable import TrialInputs
@@ -25,7 +24,7 @@ def test_a_larger_stack_has_to_be_worth_while(per_second: list[float], best: int
     assert describe_sizes(measured, best).startswith(f"{best} students train side by side")
 
 
-def test_stacks_are_measured_up_to_the_limit(inputs: TrialInputs) -> None:  # noqa: F811
+def test_stacks_are_measured_up_to_the_limit(inputs: TrialInputs) -> None:
     small = sample(inputs)
     assert len(small.data.train) == len(small.targets["score"]) <= len(inputs.data.train)
     assert set(small.data.validation.abnormal) == {True, False}

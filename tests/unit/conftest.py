@@ -1,0 +1,40 @@
+"""A search's inputs without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from search_cases import space_file, tiny_dataset
+from watched import EPOCHS, Watched
+
+from kdsearch.config import parse_config
+from kdsearch.method import Compute
+from kdsearch.run_folder import RunFolder
+from kdsearch.tuning.trainable import TrialInputs
+
+
+@pytest.fixture
+def method() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, method: Watched) -> TrialInputs:
+    student = {"width": 2, "latent": 3, "batch_size": 8, "epochs": EPOCHS}
+    config = replace(parse_config(space_file(student=student), "kd.yaml"), method=method)
+    run = RunFolder(tmp_path / "run")
+    data = tiny_dataset().training
+    scores = np.random.default_rng(0).lognormal(-4, 0.5, len(data.train)).astype(np.float32)
+    return TrialInputs(
+        config=config,
+        run=run.path,
+        generation=run.next_generation(),
+        data=data,
+        teacher={},
+        targets={"score": scores},
+        compute=Compute("cpu", "fp32"),
+        threads=1,
+    )

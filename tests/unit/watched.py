@@ -1,0 +1,38 @@
+"""BeatGAN whose stacks are watched, and the trials that train in them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from kdsearch.beatgan import BeatGan
+
+EPOCHS = 3
+PARAMS = {"temperature": 1.0, "alpha": 0.1, "w_adv": 1.0}
+
+
+class Watched(BeatGan):
+    """BeatGAN whose stacks say who trains, and fail when told to."""
+
+    def __init__(self) -> None:
+        self.crews: list[int] = []
+        self.faults: list[Exception] = []
+        self.pause = 0.0
+
+    def student_stack(self, *args: Any, **options: Any) -> Any:
+        stack = super().student_stack(*args, **options)
+        advance = stack.advance
+
+        def watched() -> Any:
+            time.sleep(self.pause)
+            self.crews.append(len(stack._students))
+            if self.faults:
+                raise self.faults.pop(0)
+            return advance()
+
+        stack.advance = watched
+        return stack
+
+
+def trial(number: int) -> dict[str, Any]:
+    return {"number": number, "params": PARAMS}
