@@ -17,7 +17,7 @@ from kdsearch.errors import RunError
 from kdsearch.leaderboard import best_record, leaderboard
 from kdsearch.recovery import study_records
 from kdsearch.run_folder import RunFolder
-from kdsearch.space import Value
+from kdsearch.space import Dimension, Value, parse_dimension
 from kdsearch.student import Student, load_student
 from kdsearch.study import TrialRecord
 
@@ -76,6 +76,18 @@ class Run:
     def searched(self) -> list[str]:
         """Names of the searched settings, in the space file's order."""
         return [key for key, entry in self.config["space"].items() if isinstance(entry, dict)]
+
+    @property
+    def space(self) -> dict[str, Dimension]:
+        """The searched settings.
+
+        Raises:
+            RunError: ``search.yaml`` has one that is none.
+        """
+        try:
+            return {key: parse_dimension(self.config["space"][key]) for key in self.searched}
+        except ValueError as error:
+            raise RunError(f"{self.folder.config_file}: damaged: space: {error}") from None
 
     @property
     def best(self) -> Best | None:

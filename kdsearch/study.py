@@ -28,6 +28,7 @@ from kdsearch.config import SearchSettings
 from kdsearch.database import Database, DatabaseLock
 from kdsearch.errors import RunError
 from kdsearch.journal import journal_storage, mend
+from kdsearch.run_folder import RunFolder
 from kdsearch.sampler import new_sampler
 from kdsearch.space import Choice, Dimension, Fixed, Float, Integer, Value
 
@@ -232,6 +233,22 @@ def read_records(place: Path | Database) -> list[TrialRecord]:
     study = _open(place, writer=False)
     with _answers(place):
         return [_record(trial) for trial in study.get_trials(deepcopy=False)]
+
+
+def trials_of(
+    folder: RunFolder, records: Sequence[TrialRecord], space: Mapping[str, Dimension]
+) -> list[FrozenTrial]:
+    """The trials of a run as Optuna keeps them, with the times at which each began and ended.
+
+    Args:
+        records: From which they are made, without times, where the run has no whole journal.
+    """
+    try:
+        if folder.database() is None and read_records(folder.study_file):
+            return _open(folder.study_file, writer=False).get_trials(deepcopy=False)
+    except RunError:
+        pass
+    return [_frozen_or_lost(record, space) for record in records]
 
 
 def importances(

@@ -17,6 +17,7 @@ runs/kd --top 5 --format markdown
 runs/kd --state stopped --sort seconds
 runs/kd runs/random
 runs/kd --html report.html --plots figures
+runs/kd --optuna-storage journal.log --tensorboard events
 """
 
 
@@ -43,6 +44,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--html", type=Path, metavar="FILE", help="write the report as one page, offline")
     add("--plots", type=Path, metavar="DIR", help="write its pictures for a paper")
     add("--plot-format", choices=("png", "svg"), default="png", help="default: png")
+    add(
+        "--optuna-storage",
+        metavar="FILE",
+        help="write the runs for optuna-dashboard: FILE.log, FILE.db or sqlite:///FILE",
+    )
+    add("--tensorboard", type=Path, metavar="DIR", help="write the runs for TensorBoard")
 
 
 def _confirm(run: Place) -> None:
@@ -89,7 +96,31 @@ def _analyze(options: argparse.Namespace) -> int:
     say(text)
     if options.html or options.plots:
         _report(options)
+    if options.optuna_storage or options.tensorboard:
+        _dashboards(options)
     return 0
+
+
+def _dashboards(options: argparse.Namespace) -> None:
+    """Each run as other programs show it, and how they are started."""
+    from kdsearch.run import open_run  # noqa: PLC0415
+
+    runs = [open_run(path) for path in options.runs]
+    if options.optuna_storage:
+        from kdsearch.dashboards.optuna_storage import (  # noqa: PLC0415
+            storage_url,
+            write_optuna,
+        )
+
+        write_optuna(runs, options.optuna_storage)
+        url = storage_url(options.optuna_storage)
+        print(f"for Optuna: {url}; look at it by: optuna-dashboard {url}", file=sys.stderr)
+    if options.tensorboard:
+        from kdsearch.dashboards.tensorboard import write_tensorboard  # noqa: PLC0415
+
+        write_tensorboard(runs, options.tensorboard)
+        command = f"tensorboard --logdir {options.tensorboard}"
+        print(f"for TensorBoard: look at it by: {command}", file=sys.stderr)
 
 
 def _report(options: argparse.Namespace) -> None:

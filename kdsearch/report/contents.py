@@ -16,7 +16,6 @@ from kdsearch.evaluation import Evaluation, read_evaluation
 from kdsearch.method import EpochReport
 from kdsearch.metrics import rank
 from kdsearch.run import Run
-from kdsearch.space import parse_dimension
 from kdsearch.study import importances
 
 NOT_YET = "There is nothing yet: it is measured at the end of the search."
@@ -125,7 +124,6 @@ def _control_of(verdict: Mapping[str, Any]) -> dict[str, Any]:
 
 def _importance(run: Run) -> dict[str, float] | str:
     try:
-        space = {key: parse_dimension(run.config["space"][key]) for key in run.searched}
-        return importances(run.records, space)
-    except (RunError, ValueError) as error:
+        return importances(run.records, run.space)
+    except RunError as error:
         return str(error)

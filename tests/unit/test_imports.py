@@ -33,6 +33,7 @@ LAYERS = (
     ("summary",),
     ("verdict",),
     ("report",),
+    ("dashboards",),
     ("tuning",),
     ("api",),
     ("deploy",),
@@ -44,7 +45,8 @@ LAYERS = (
 # Packages, and the only parts of kdsearch that may import them.
 CONFINED = {
     "ray": {"tuning"},
-    "optuna": {"database", "journal", "sampler", "study", "tuning"},
+    "optuna": {"dashboards", "database", "journal", "sampler", "study", "tuning"},
+    "tensorboardX": {"dashboards"},
     "yaml": {"config", "leaderboard", "reference", "run_folder", "tuning"},
     "argparse": {"cli", "commands"},
     "argcomplete": {"cli", "commands"},

@@ -1,0 +1,1 @@
+"""Runs as other programs show them: optuna-dashboard and TensorBoard."""

@@ -1,0 +1,114 @@
+"""A run in optuna-dashboard, looked at in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdsearch.config import parse_config
+from kdsearch.dashboards.optuna_storage import storage_url, write_optuna
+from kdsearch.run import open_run
+from kdsearch.run_folder import RunFolder
+from kdsearch.study import Study
+
+SPACE = {
+    "data": {"source": "simulated"},
+    "teacher": {},
+    "student": {},
+    "space": {
+        "temperature": {"loguniform": [0.5, 4]},
+        "alpha": {"loguniform": [0.01, 1]},
+        "w_adv": {"uniform": [0.5, 5]},
+        "lr": 0.001,
+    },
+    "search": {"num_samples": 3},
+}
+CURVES: dict[str, list[float]] = {
+    "completed": [0.5, 0.75, 0.8125],
+    "stopped": [0.25],
+    "failed": [0.625],
+}
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path) -> Iterator[str]:
+    """The address of a dashboard that shows a run of three trials."""
+    folder, config = RunFolder(tmp_path / "kd"), parse_config(SPACE, "kd.yaml")
+    folder.write_config(config.as_dict(), {})
+    study = Study(folder.study_file, config.space, config.search)
+    for state, curve in CURVES.items():
+        number = study.ask().number
+        for epoch, best_so_far in enumerate(curve, start=1):
+            study.report(number, epoch, best_so_far, 1.0)
+        study.finish(number, state, "boom" if state == "failed" else "")  # type: ignore[arg-type]
+    target = str(tmp_path / "journal.log")
+    write_optuna([open_run(folder.path)], target)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("optuna-dashboard")), "--port", str(port)]
+    with (tmp_path / "dashboard.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, storage_url(target)], stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def answer(url: str) -> Any:
+    """What the server says, once it has started."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as response:
+                return json.load(response)
+        except OSError:
+            assert time.monotonic() < deadline, "the dashboard does not start"
+            time.sleep(0.1)
+
+
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        message = "no chromium: install it (Debian: apt-get install chromium)"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+def test_the_dashboard_shows_every_trial(dashboard: str):
+    (study,) = answer(f"{dashboard}/api/studies")["study_summaries"]
+    trials = answer(f"{dashboard}/api/studies/{study['study_id']}")["trials"]
+    assert [trial["state"] for trial in trials] == ["Complete", "Pruned", "Fail"]
+    values = [[v["value"] for v in trial["intermediate_values"]] for trial in trials]
+    assert values == list(CURVES.values())
+
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=chromium(),
+            args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"],
+        )
+        page = browser.new_page()
+        page.goto(f"{dashboard}/dashboard/studies/{study['study_id']}/trials")
+        for state in ("Complete", "Pruned", "Fail"):
+            page.get_by_text(state, exact=True).first.wait_for()
+        page.get_by_text("Trial 2", exact=False).first.click()
+        page.get_by_text("reason").first.wait_for()
+        page.get_by_text("boom").first.wait_for()
+        browser.close()
