@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -13,8 +13,8 @@ Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
 
-def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Device:
-    """The device to use; ``auto`` is the GPU where there is one.
+def resolve_device(device: Literal["auto", "cpu", "cuda", "all"]) -> Device:
+    """The one device to use; ``auto`` and ``all`` are the GPU where there is one.
 
     Raises:
         ConfigError: ``cuda`` was asked for and torch sees no GPU.
@@ -25,9 +25,9 @@ def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Device:
             f"device: 'cuda' needs a GPU, but torch {torch.__version__} sees none here; "
             "use 'auto' or 'cpu'"
         )
-    if device == "auto":
+    if device in ("auto", "all"):
         return "cuda" if available else "cpu"
-    return device
+    return cast("Device", device)
 
 
 def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: Device) -> Precision:

@@ -81,8 +81,9 @@ class ConfirmSettings(Section):
 class ResourceSettings(Section):
     """What a trial runs on."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto`` takes a GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda", "all"] = "auto"
+    """``auto`` takes GPUs where there are some, and the machines without one are idle then;
+    ``all`` trains on CPUs beside them."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` takes bfloat16 where the processor calculates it directly."""
     cpus_per_trial: Count = 1

@@ -117,16 +117,16 @@ def confirm(
     """
     left = left_to_confirm(folder, chosen, inputs.trial.config)
     total = len(chosen) * inputs.trial.config.confirm.seeds
-    crews = _crews(left, inputs.trial.config, placement.students)
+    crews = _crews(left, inputs.trial.config, placement.main.students)
     shared, remote = ray.put(inputs), cast("Any", ray.remote(_confirm_crew))
     task = remote.options(
         max_retries=inputs.trial.config.search.retries,
-        num_cpus=placement.cpus,
-        num_gpus=1 if placement.gpu else 0,
+        num_cpus=placement.main.cpus,
+        num_gpus=placement.main.gpus,
     )
     done, running = total - len(left), dict[Any, int]()
     while crews or running:
-        while crews and len(running) < placement.processes:
+        while crews and len(running) < placement.main.count:
             crew = crews.pop(0)
             running[task.remote(shared, crew)] = len(crew)
         ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_S)

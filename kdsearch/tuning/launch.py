@@ -213,7 +213,7 @@ class _Search:
             inputs = replace(inputs, compute=trial_compute(self._config))
             placement, measured = place(inputs)
             if measured:
-                self._say(describe_sizes(measured, placement.students))
+                self._say(describe_sizes(measured, placement.main.students))
             yield inputs, placement
 
     def _run_trials(self, study: Study, inputs: TrialInputs, placement: Placement) -> None:

@@ -13,7 +13,7 @@ from kdsearch.compute import resolve_precision
 from kdsearch.config import Config
 from kdsearch.errors import UserError
 from kdsearch.method import Compute
-from kdsearch.tuning.stack_size import Rate, best_size, rates, sample
+from kdsearch.tuning.stack_size import LARGEST, Rate, best_size, rates, sample
 from kdsearch.tuning.trainable import TrialInputs
 
 # What Ray reserves for a trial that only waits for its packer; none at all is not allowed. Its
@@ -25,32 +25,53 @@ ROUNDS = 4
 
 
 @dataclass(frozen=True)
+class Processes:
+    """Processes of one kind that train students.
+
+    Attributes:
+        compute: On what; each has a GPU of its own where that is ``cuda``.
+        cpus: CPUs of each.
+        count: How many of them there are.
+        students: How many students each trains side by side.
+    """
+
+    compute: Compute
+    cpus: int
+    count: int
+    students: int
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of each."""
+        return int(self.compute.device == "cuda")
+
+    @property
+    def cpus_of_packer(self) -> float:
+        """What each has beside the trials that wait for it."""
+        return self.cpus - self.students * THIN_CPUS
+
+
+@dataclass(frozen=True)
 class Placement:
     """How a search lies on its cluster.
 
     Attributes:
-        gpu: Whether every process has a GPU of its own.
-        cpus: CPUs of a process.
-        processes: How many of them train at a time.
-        students: How many students a process trains side by side.
+        kinds: Its processes, the fastest kind first.
         at_a_time: Trials at a time in all.
     """
 
-    gpu: bool
-    cpus: int
-    processes: int
-    students: int
+    kinds: tuple[Processes, ...]
     at_a_time: int
 
     @property
-    def cpus_of_packer(self) -> float:
-        """What a process has beside the trials that wait for it."""
-        return self.cpus - self.students * THIN_CPUS
+    def main(self) -> Processes:
+        """The fastest kind; what comes after the trials runs there."""
+        return self.kinds[0]
 
     @property
-    def stacked(self) -> bool:
-        """Whether students of several trials share a process."""
-        return self.students > 1
+    def packed(self) -> bool:
+        """Whether trials hand their students to packers instead of training them."""
+        return len(self.kinds) > 1 or self.main.students > 1
 
 
 def available_cpus() -> int:
@@ -104,30 +125,45 @@ def place(inputs: TrialInputs) -> tuple[Placement, list[Rate]]:
         The placement, and what was measured for it, if anything was.
 
     Raises:
-        UserError: A trial asks for more CPUs than there are.
+        UserError: A process asks for more CPUs than there are.
     """
+    config = inputs.config
+    gpu = inputs.compute.device == "cuda"
+    resources = config.resources
+    there = _cluster_resources()
+    fits = int(there.get("CPU", 1) / resources.cpus_per_trial)
+    if not fits:
+        raise _too_few_cpus(resources.cpus_per_trial, there.get("CPU", 1))
+    count = min(fits, int(there["GPU"])) if gpu else fits
+    students, measured = _students(inputs, count)
+    left = config.search.max_concurrent or LARGEST * fits
+    kinds = [_so_many(inputs.compute, resources.cpus_per_trial, count, students, left)]
+    if gpu and resources.device == "all":
+        left -= kinds[0].count * students
+        cpu = Compute("cpu", resolve_precision(resources.precision, "cpu"))
+        wanted = resources.students_per_cpu
+        beside = 1 if wanted == "auto" else wanted
+        if fits > count and left > 0:
+            spare = fits - count
+            kinds.append(_so_many(cpu, resources.cpus_per_trial, spare, beside, left))
+    room = sum(kind.count * kind.students for kind in kinds)
+    return Placement(tuple(kinds), min(room, config.search.max_concurrent or room)), measured
+
+
+def _so_many(compute: Compute, cpus: int, count: int, students: int, most: int) -> Processes:
+    """As many processes as ``most`` trials at a time can fill."""
+    return Processes(compute, cpus, min(count, math.ceil(most / students)), students)
+
+
+def _students(inputs: TrialInputs, processes: int) -> tuple[int, list[Rate]]:
+    """How many students a process trains; what was measured, if that was to be measured."""
     config, gpu = inputs.config, inputs.compute.device == "cuda"
     resources = config.resources
     wanted = resources.students_per_gpu if gpu else resources.students_per_cpu
-    processes = _processes(config, gpu)
-    measured: list[Rate] = []
-    if wanted == "auto":
-        most = max(1, config.search.num_samples // (ROUNDS * processes))
-        measured = _measure(inputs, most)
-        wanted = best_size(measured)
-    at_a_time = min(wanted * processes, config.search.max_concurrent or wanted * processes)
-    processes = min(processes, math.ceil(at_a_time / wanted))
-    placement = Placement(gpu, resources.cpus_per_trial, processes, wanted, at_a_time)
-    return placement, measured
-
-
-def _processes(config: Config, gpu: bool) -> int:
-    have = _cluster_resources()
-    cpus, per_process = have.get("CPU", 1), config.resources.cpus_per_trial
-    if cpus < per_process:
-        raise _too_few_cpus(per_process, cpus)
-    fits = int(cpus / per_process)
-    return min(fits, int(have["GPU"])) if gpu else fits
+    if wanted != "auto":
+        return wanted, []
+    measured = _measure(inputs, max(1, config.search.num_samples // (ROUNDS * processes)))
+    return best_size(measured), measured
 
 
 def _measure(inputs: TrialInputs, most: int) -> list[Rate]:

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -45,7 +46,7 @@ from kdsearch.errors import Interrupted, RunError, UserError  # noqa: E402
 from kdsearch.run_folder import RunFolder  # noqa: E402
 from kdsearch.tuning.bridge import StudyScheduler, StudySearcher  # noqa: E402
 from kdsearch.tuning.packer import Packer  # noqa: E402
-from kdsearch.tuning.placement import THIN_CPUS, Placement, local_cpus  # noqa: E402
+from kdsearch.tuning.placement import THIN_CPUS, Placement, Processes, local_cpus  # noqa: E402
 from kdsearch.tuning.thin import train_in_packer  # noqa: E402
 from kdsearch.tuning.trainable import TrialInputs, train_student  # noqa: E402
 
@@ -256,15 +257,15 @@ def run_tune(
         scratch: A folder for Tune's own files, which nobody reads; removed at the end.
     """
     config = inputs.config
-    # Named, so that it stays in the object store for a packer that has to start again.
-    shared = ray.put(inputs) if placement.stacked else None
-    packers = _start_packers(shared, placement, trials) if placement.stacked else []
-    if placement.stacked:
+    # Named, so that they stay in the object store for a packer that has to start again.
+    shared = [_shared(inputs, kind) for kind in placement.kinds] if placement.packed else []
+    packers = _start_packers(shared, placement, trials) if placement.packed else []
+    if placement.packed:
         function = tune.with_parameters(train_in_packer, packers=packers)
         resources = {"cpu": THIN_CPUS}
     else:
         function = tune.with_parameters(train_student, inputs=inputs)
-        resources = {"cpu": placement.cpus, "gpu": int(placement.gpu)}
+        resources = {"cpu": placement.main.cpus, "gpu": placement.main.gpus}
     trainable = tune.with_resources(function, resources)
     shutil.rmtree(scratch, ignore_errors=True)
     _silence()
@@ -303,18 +304,24 @@ class _PackerActor(Packer):
         super().__init__(ray.get(shared[0]), places, expected=expected)
 
 
-def _start_packers(shared: Any, placement: Placement, trials: int) -> list[Any]:
-    """An actor for each process of a search whose students train in stacks."""
-    actor = cast("Any", ray.remote(_PackerActor)).options(
-        num_cpus=placement.cpus_of_packer,
-        num_gpus=int(placement.gpu),
-        # A student waits in one call, and others come and go meanwhile.
-        max_concurrency=2 * placement.students + CALLS,
-        max_restarts=-1,
-    )
-    places, processes = placement.students, placement.processes
-    expected = max(1, min(trials, placement.at_a_time) // processes)
-    return [actor.remote([shared], places, expected) for _ in range(processes)]
+def _shared(inputs: TrialInputs, kind: Processes) -> Any:
+    return ray.put(replace(inputs, compute=kind.compute))
+
+
+def _start_packers(shared: Sequence[Any], placement: Placement, trials: int) -> list[Any]:
+    """An actor for each process of a search whose trials only wait; the fastest first."""
+    packers = []
+    for inputs, kind in zip(shared, placement.kinds, strict=True):
+        actor = cast("Any", ray.remote(_PackerActor)).options(
+            num_cpus=kind.cpus_of_packer,
+            num_gpus=kind.gpus,
+            # A student waits in one call, and others come and go meanwhile.
+            max_concurrency=2 * kind.students + CALLS,
+            max_restarts=-1,
+        )
+        expected = max(1, min(kind.students, trials // kind.count))
+        packers += [actor.remote([inputs], kind.students, expected) for _ in range(kind.count)]
+    return packers
 
 
 def _silence() -> None:

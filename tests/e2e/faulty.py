@@ -24,7 +24,7 @@ import torch
 
 from kdsearch.beatgan import BeatGan
 from kdsearch.errors import TrialDiverged
-from kdsearch.method import EpochReport, Stack
+from kdsearch.method import Compute, EpochReport, Stack
 
 TEACHER = -1
 
@@ -102,3 +102,18 @@ class FaultyBeatGan(BeatGan):
 
     def student_stack(self, *args: Any, **options: Any) -> Any:
         return FaultyStack(super().student_stack(*args, **options), teacher=False)
+
+
+class AnywhereBeatGan(FaultyBeatGan):
+    """Logs ``<device> <slots>`` per stack of students; calculates on the CPU wherever it is.
+
+    So that nodes which only say that they have a GPU can take part.
+    """
+
+    def student_stack(self, *args: Any, compute: Compute, **options: Any) -> Any:
+        with Path(os.environ["FAULTY_LOG"] + ".devices").open("a") as log:
+            log.write(f"{compute.device} {args[1]}\n")
+        return super().student_stack(*args, compute=Compute("cpu", "fp32"), **options)
+
+    def score(self, weights: Any, x: Any, compute: Compute) -> Any:
+        return super().score(weights, x, Compute("cpu", "fp32"))

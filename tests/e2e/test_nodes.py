@@ -48,6 +48,23 @@ def test_lost_node_and_new_node(place: Workplace, cluster: Any) -> None:
     assert twice <= 1, f"the lost trial went on from its checkpoint: {place.epochs()}"
 
 
+def test_gpus_and_cpus_in_one_search(place: Workplace, cluster: Any) -> None:
+    """Two places beside each other on the node with a GPU, and one on the node without."""
+    text = place.space.read_text().replace("FaultyBeatGan", "AnywhereBeatGan")
+    resources = "device: all, students_per_gpu: 2"
+    place.space.write_text(
+        text.replace("device: cpu", resources).replace("name: asha", "name: none")
+    )
+    cluster.add_node(**NODE, num_gpus=1)
+    cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
+    done = place.search("--address", cluster.address)
+    assert done.returncode == 0, done.stderr
+    assert {row["state"] for row in place.trials()} == {"completed"}
+    stacks = (place.path / "epochs.log.devices").read_text().splitlines()
+    assert {"cuda 2", "cpu 1"} <= set(stacks)
+
+
 def test_no_cluster_at_the_address(place: Workplace) -> None:
     done = place.search("--address", "127.0.0.1:1")
     assert done.returncode == 2
