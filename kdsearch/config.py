@@ -24,7 +24,7 @@ from kdsearch.space import Dimension, Fixed, Value, parse_dimension, to_yaml
 
 REQUIRED_SECTIONS = ("data", "teacher", "student", "space", "search")
 OPTIONAL_SECTIONS = ("scheduler", "confirm", "resources")
-BUILT_IN = {"beatgan": "kdsearch.beatgan:BeatGan"}
+BUILT_IN = {"beatgan": "kdsearch.beatgan:BeatGan", "memory": "kdsearch.memory:Memory"}
 REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
 
 Count = Annotated[int, Field(ge=1)]

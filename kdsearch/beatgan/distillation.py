@@ -8,7 +8,7 @@ from torch import Tensor
 from kdsearch.beatgan import losses
 from kdsearch.beatgan.settings import Target
 from kdsearch.beatgan.step import Batch, Distillation
-from kdsearch.beatgan.tensors import from_numpy
+from kdsearch.tensors import from_numpy
 from kdsearch.method import Targets
 
 NEEDS_TEACHER: frozenset[Target] = frozenset({"score", "reconstruction", "attention"})

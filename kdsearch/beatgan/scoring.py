@@ -21,7 +21,7 @@ from kdsearch.beatgan.networks import (
     expected_shapes,
     put_student,
 )
-from kdsearch.beatgan.tensors import from_numpy
+from kdsearch.tensors import from_numpy
 from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray
 from kdsearch.method import Compute, State

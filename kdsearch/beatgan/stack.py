@@ -28,7 +28,7 @@ from kdsearch.beatgan.scoring import (
     weights_state,
 )
 from kdsearch.beatgan.settings import NetworkSettings, StudentSettings
-from kdsearch.beatgan.tensors import from_numpy, to_cpu
+from kdsearch.tensors import from_numpy, to_cpu
 from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
 from kdsearch.method import Compute, EpochReport, State, Targets

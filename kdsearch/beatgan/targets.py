@@ -17,7 +17,7 @@ from kdsearch.beatgan.scoring import (
     score,
 )
 from kdsearch.beatgan.settings import Target
-from kdsearch.beatgan.tensors import from_numpy
+from kdsearch.tensors import from_numpy
 from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray
 from kdsearch.method import Compute, State, Targets

@@ -20,8 +20,8 @@ LAYERS = (
     ("data",),
     ("method", "metrics"),
     ("statistics", "baselines"),
-    ("compute",),
-    ("beatgan", "torch_method"),
+    ("compute", "tensors"),
+    ("beatgan", "memory", "torch_method"),
     ("abilities",),
     ("bucket_run", "config"),
     ("run_folder", "teacher"),
@@ -57,6 +57,8 @@ CONFINED = {
 }
 # What a method needs, and no more: it runs on any machine with torch.
 METHOD_NEEDS = {"numpy", "pydantic", "torch"}
+METHODS = ("beatgan", "memory")
+METHOD_FILES = sorted(f for name in METHODS for f in (ROOT / "kdsearch" / name).glob("*.py"))
 
 
 @dataclass(frozen=True)
@@ -161,17 +163,17 @@ def test_packages_are_imported_at_all():
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "kdsearch" / "beatgan").glob("*.py")), ids=lambda path: path.name
+    "path", METHOD_FILES, ids=lambda path: f"{path.parent.name}/{path.name}"
 )
 def test_the_method_knows_nothing_of_the_harness(path: Path):
-    assert ours(path) <= {"compute", "data", "errors", "method", "metrics"}
+    assert ours(path) <= {"compute", "data", "errors", "method", "metrics", "tensors"}
     packages = {found.name.split(".")[0] for found in imports(path)} - {"kdsearch"}
     assert packages - sys.stdlib_module_names <= METHOD_NEEDS
 
 
 def test_the_harness_knows_the_method_by_its_protocol_alone():
-    users = {part_of(path) for path in SOURCES if "beatgan" in ours(path)}
-    assert users == set(), "it is imported by its name, as any other"
+    users = {part_of(path) for path in SOURCES if ours(path) & set(METHODS)}
+    assert users == set(), "they are imported by their names, as any other"
 
 
 def loaded_at_start(module: str) -> set[str]:
@@ -199,9 +201,13 @@ def loaded_at_start(module: str) -> set[str]:
         ("kdsearch.student", {"torch", "ray", "optuna", "pandas", "wfdb", "biosppy"}),
         ("kdsearch.cli", {"torch", "ray", "optuna", "pandas", "numpy", "pydantic", "yaml"}),
         ("kdsearch.summary", {"torch", "ray", "wfdb", "biosppy"}),
-        ("kdsearch.config", {"torch", "ray", "optuna", "pandas", "kdsearch.beatgan"}),
+        (
+            "kdsearch.config",
+            {"torch", "ray", "optuna", "pandas", "kdsearch.beatgan", "kdsearch.memory"},
+        ),
         ("kdsearch.run_folder", {"torch", "ray", "optuna", "pandas"}),
         ("kdsearch.beatgan", {"ray", "optuna", "yaml", "pandas", "kdsearch.run_folder"}),
+        ("kdsearch.memory", {"ray", "optuna", "yaml", "pandas", "kdsearch.beatgan"}),
         ("kdsearch.tuning.progress", {"ray", "torch"}),
     ],
 )

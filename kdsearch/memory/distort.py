@@ -1,0 +1,216 @@
+"""Beats that no heart has made, to learn from in place of abnormal ones.
+
+What a student is asked about has to lie where abnormal beats do, but no abnormal beat may be
+learned from. Distortions of normal beats take their place, as in outlier exposure (Hendrycks et
+al., ICLR 2019) and CutPaste (Li et al., CVPR 2021), of which `_splice` is the form in time.
+The others follow what ectopy does to a beat: it comes early, upon the T wave before it; its QRS
+complex is wide, inverted or of another height; its P wave is missing. Some are but a step in
+that direction. The memory says how abnormal each of them is; none is so by decree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from kdsearch.data.beats import FloatArray, normalise
+
+# Where the R peak lies, as a part of a beat: sample 140 of 320.
+R_PEAK = 140 / 320
+# Lengths below are given in samples of a beat of 320.
+SAMPLES = 320
+# Beats at a time, so that intermediate arrays stay small.
+CHUNK = 8192
+# How many are distorted twice, and how many only a part of the way.
+TWICE, PART = 0.3, 0.5
+
+Rng = np.random.Generator
+Distortion = Callable[[FloatArray, FloatArray, Rng], FloatArray]
+
+
+def distort(
+    x: FloatArray, rng: Rng, distortions: Sequence[Distortion] | None = None
+) -> FloatArray:
+    """One distorted copy of each beat, scaled to [-1, 1] again.
+
+    Args:
+        x: Normalised beats, shape (n, leads, length).
+        rng: Chooses distortions and their sizes.
+        distortions: Which there are to choose from; all by default.
+
+    Returns:
+        Same shape, float32; row i comes from ``x[i]``.
+    """
+    chosen = DISTORTIONS if distortions is None else distortions
+    parts = [
+        _chunk(x[start : start + CHUNK], x, rng, chosen) for start in range(0, len(x), CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+def _chunk(
+    x: FloatArray, others: FloatArray, rng: Rng, distortions: Sequence[Distortion]
+) -> FloatArray:
+    changed = _once(x, others, rng, distortions)
+    again = rng.random(len(x)) < TWICE
+    changed[again] = _once(changed[again], others, rng, distortions)
+    share = np.where(rng.random((len(x), 1, 1)) < PART, rng.random((len(x), 1, 1)), 1)
+    return normalise(x + share.astype(np.float32) * (changed - x))
+
+
+def _once(
+    x: FloatArray, others: FloatArray, rng: Rng, distortions: Sequence[Distortion]
+) -> FloatArray:
+    changed = np.empty_like(x)
+    kind = rng.integers(0, len(distortions), len(x))
+    for number, distortion in enumerate(distortions):
+        rows = np.flatnonzero(kind == number)
+        if len(rows):
+            partners = others[rng.integers(0, len(others), len(rows))]
+            changed[rows] = normalise(distortion(x[rows], partners, rng))
+    return changed
+
+
+def _splice(x: FloatArray, other: FloatArray, rng: Rng) -> FloatArray:
+    """Another beat from some moment on, or between two moments."""
+    time, draw = _time(x), _drawer(x, rng)
+    start, softness = draw(20, 300), draw(2, 20)
+    end = np.where(rng.random((len(x), 1, 1)) < 0.5, start + draw(20, 150), np.inf)
+    theirs = _step(time - start, softness) * (1 - _step(time - end, softness))
+    return x * (1 - theirs) + other * theirs
+
+
+def _mix(x: FloatArray, other: FloatArray, rng: Rng) -> FloatArray:
+    """A mixture of two beats (Zhang et al., mixup, ICLR 2018)."""
+    share = _drawer(x, rng)(0.2, 0.8)
+    mixed: FloatArray = share * x + (1 - share) * other
+    return mixed
+
+
+def _warp(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
+    """Time runs now slower, now faster."""
+    return _at(x, _time(x) + _drawer(x, rng)(3, 30) * _wave(x, rng, 80, leads=1))
+
+
+def _shift(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
+    """Too early or too late."""
+    return _at(x, _time(x) + _drawer(x, rng)(-60, 60))
+
+
+def _stretch(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
+    """The QRS complex, or more around it, wider or narrower."""
+    draw, from_r = _drawer(x, rng), _time(x) - R_PEAK * SAMPLES
+    factor = np.exp(draw(-0.9, 0.9))
+    near = np.exp(-((from_r / draw(15, 150)) ** 2))
+    return _at(x, R_PEAK * SAMPLES + from_r * (1 + (factor - 1) * near))
+
+
+def _disturb(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
+    """Noise, of muscles or of a wandering baseline."""
+    fast = rng.random((len(x), 1, 1)) < 0.5
+    wave = np.where(fast, _wave(x, rng, 8), _wave(x, rng, 40))
+    return x + _drawer(x, rng)(0.05, 0.5) * wave
+
+
+def _bump(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
+    """Two waves that do not belong there."""
+    draw = _drawer(x, rng)
+    for _again in range(2):
+        width = np.exp(draw(np.log(3), np.log(40)))
+        x = x + draw(-1, 1) * np.exp(-(((_time(x) - draw(0, SAMPLES)) / width) ** 2))
+    return x
+
+
+def _early(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
+    """Upon the end of the beat before, or with the next one upon its own end."""
+    draw, time, level = _drawer(x, rng), _time(x), np.median(x, axis=-1, keepdims=True)
+    interval = draw(120, 260)
+    before = np.where(time + interval < SAMPLES - 1, _at(x, time + interval) - level, 0)
+    after = np.where(time - interval > 0, _at(x, time - interval) - level, 0)
+    # Nearer to its own R peak, the P wave of the early beat.
+    from_r = time - R_PEAK * SAMPLES
+    hurried = _at(x, R_PEAK * SAMPLES + from_r * np.where(from_r < 0, draw(0.5, 1), 1))
+    next_early = rng.random((len(x), 1, 1)) < 0.3
+    return np.where(next_early, x + after, hurried + draw(0.5, 1) * before)
+
+
+def _omit(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
+    """A wave is missing, or nearly."""
+    draw, level = _drawer(x, rng), np.median(x, axis=-1, keepdims=True)
+    inside = _step(draw(10, 60) - np.abs(_time(x) - draw(0, SAMPLES)), 4)
+    return x + draw(0.3, 1) * inside * (level - x)
+
+
+def _invert(x: FloatArray, other: FloatArray, rng: Rng) -> FloatArray:
+    """Upside down, all of it or a part."""
+    return np.where(rng.random((len(x), 1, 1)) < 0.4, -x, _splice(x, -x, rng))
+
+
+def _rescale(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
+    """Waves of other heights."""
+    level = np.median(x, axis=-1, keepdims=True)
+    heights: FloatArray = np.exp(_drawer(x, rng)(0.2, 0.9) * _wave(x, rng, 50))
+    return level + (x - level) * heights
+
+
+DISTORTIONS: tuple[Distortion, ...] = (
+    _splice,
+    _mix,
+    _warp,
+    _shift,
+    _stretch,
+    _disturb,
+    _bump,
+    _early,
+    _omit,
+    _invert,
+    _rescale,
+)
+
+
+def _time(x: FloatArray) -> FloatArray:
+    """Where each sample lies in a beat of 320, shape (1, 1, length)."""
+    length = x.shape[-1]
+    time: FloatArray = np.arange(length, dtype=np.float32) * np.float32(SAMPLES / length)
+    return time[None, None]
+
+
+def _drawer(x: FloatArray, rng: Rng) -> Callable[[float, float], FloatArray]:
+    """Uniform numbers, one for each beat, shape (n, 1, 1)."""
+
+    def draw(low: float, high: float) -> FloatArray:
+        return rng.uniform(low, high, (len(x), 1, 1)).astype(np.float32)
+
+    return draw
+
+
+def _step(distance: FloatArray, softness: FloatArray | float) -> FloatArray:
+    """0 far below a distance of 0 and 1 far above it."""
+    step: FloatArray = (1 + np.tanh(distance / (2 * softness))) / 2
+    return step
+
+
+def _wave(x: FloatArray, rng: Rng, period: float, leads: int | None = None) -> FloatArray:
+    """Random curves of standard deviation about 1, new every ``period`` samples of 320."""
+    leads = x.shape[1] if leads is None else leads
+    knots = rng.normal(size=(len(x), leads, int(SAMPLES / period) + 3)).astype(np.float32)
+    places = np.linspace(0, knots.shape[-1] - 2, x.shape[-1], dtype=np.float32)
+    return _between(knots, np.broadcast_to(places, (*knots.shape[:2], x.shape[-1])))
+
+
+def _at(x: FloatArray, time: FloatArray) -> FloatArray:
+    """Beats at other times, all leads alike; outside of a beat its edges are repeated."""
+    places = time * np.float32(x.shape[-1] / SAMPLES)
+    return _between(x, np.broadcast_to(places, x.shape))
+
+
+def _between(values: FloatArray, places: FloatArray) -> FloatArray:
+    """Linear interpolation along the last axis."""
+    left = np.clip(places, 0, values.shape[-1] - 1)
+    index = np.minimum(left.astype(np.int64), values.shape[-1] - 2)
+    share = (left - index).astype(np.float32)
+    lower = np.take_along_axis(values, index, axis=-1)
+    upper = np.take_along_axis(values, index + 1, axis=-1)
+    values_there: FloatArray = lower * (1 - share) + upper * share
+    return values_there

@@ -1,0 +1,210 @@
+"""The teacher: how far a beat is from the most similar normal beats that it remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdsearch.data.beats import FloatArray
+from kdsearch.memory.settings import TeacherSettings, View
+from kdsearch.method import State
+from kdsearch.tensors import from_numpy
+
+FORMAT = 1
+METHOD = "memory"
+KIND = "teacher"
+
+# Beats looked up at a time.
+BATCH = 256
+# Neighbours from which the density around a remembered beat is taken.
+AROUND = 11
+# Added to distances before their logarithm is taken: a beat may be remembered exactly.
+SMALLEST_DISTANCE = 1e-2
+# Flat beats and constant features keep their scale.
+SMALLEST_STD = 1e-6
+# The QRS complex of a beat of 320 samples, whose R peak is sample 140.
+QRS = (100 / 320, 185 / 320)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components.
+
+    Attributes:
+        mean: Shape (features,).
+        axes: Shape (components, features), of unit length.
+        variance: Along each of them, shape (components,), the largest first.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    variance: Tensor
+
+    def project(self, rows: Tensor) -> Tensor:
+        """Map rows (n, features) to (n, components)."""
+        return (rows - self.mean) @ self.axes.T
+
+
+def principal_components(rows: Tensor, count: int) -> Components:
+    """Where rows, shape (n, features), differ most; fewer if there are too few of them."""
+    count = min(count, len(rows) - 1, rows.shape[1])
+    mean = rows.mean(dim=0)
+    centred = rows - mean
+    variance, axes = torch.linalg.eigh((centred.T @ centred / (len(rows) - 1)).double())
+    largest = torch.arange(len(variance) - 1, len(variance) - 1 - count, -1)
+    return Components(
+        mean, axes.T[largest].float().contiguous(), variance[largest].clamp(min=0).float()
+    )
+
+
+def rows_of(x: Tensor, view: View) -> Tensor:
+    """Beats (n, leads, length) as rows (n, leads * length), scaled as the view says."""
+    if view == "range":
+        return x.flatten(1)
+    return standardised(x).flatten(1)
+
+
+def standardised(x: Tensor) -> Tensor:
+    """Each beat and lead, shape (n, leads, length), with mean 0 and standard deviation 1."""
+    std, mean = torch.std_mean(x, dim=-1, keepdim=True, correction=0)
+    return (x - mean) / std.clamp(min=SMALLEST_STD)
+
+
+def fill(settings: TeacherSettings, train: Tensor) -> State:
+    """A memory of normal beats.
+
+    Args:
+        settings: How they are compared.
+        train: The beats, shape (n, leads, length).
+
+    Returns:
+        What `recall` reads: all the remembered beats, reduced to their components.
+
+    Raises:
+        ValueError: There are fewer beats than a beat is to be compared with.
+    """
+    needed = max(settings.neighbours, AROUND) + 1
+    if len(train) < needed:
+        raise ValueError(f"a memory needs at least {needed} beats, but there are {len(train)}")
+    views: tuple[View, ...] = ("range", "deviation")
+    chosen = views if settings.view == "both" else (settings.view,)
+    return {
+        "format": FORMAT,
+        "method": METHOD,
+        "kind": KIND,
+        "shape": list(train.shape[1:]),
+        "neighbours": settings.neighbours,
+        "density": settings.density,
+        "views": [_fill_view(settings, view, train) for view in chosen],
+    }
+
+
+def _fill_view(settings: TeacherSettings, view: View, train: Tensor) -> State:
+    weights = _sample_weights(settings, *train.shape[1:])
+    found = principal_components(rows_of(train, view) * weights, settings.components)
+    points = found.project(rows_of(train, view) * weights)
+    # Nearest of all is the beat itself.
+    distances, nearest = _nearest(points, points, max(settings.neighbours, AROUND) + 1)
+    memory = {
+        "view": view,
+        # The weights, made part of the components, cost nothing when a beat is looked up.
+        "axes": found.axes * weights,
+        "offset": found.axes @ found.mean,
+        "points": points,
+        "log_density": _log(distances[:, 1 : AROUND + 1].mean(dim=1)),
+    }
+    own = _score(
+        memory, distances[:, 1 : settings.neighbours + 1], nearest[:, 1], settings.density
+    )
+    return {**memory, "own": own, "mean": float(own.mean()), "std": float(own.std())}
+
+
+def _sample_weights(settings: TeacherSettings, leads: int, length: int) -> Tensor:
+    """Shape (leads * length,)."""
+    weights = torch.ones(length)
+    weights[: round(QRS[0] * length)] = settings.weight_before
+    weights[round(QRS[1] * length) :] = settings.weight_after
+    return weights.repeat(leads)
+
+
+def own_scores(memory: State) -> NDArray[np.float32]:
+    """Scores of the remembered beats themselves, each left out of its own comparison."""
+    return _mean([_relative(view, view["own"]) for view in memory["views"]])
+
+
+@torch.inference_mode()
+def recall(memory: State, x: FloatArray) -> NDArray[np.float32]:
+    """How unlike all remembered beats each beat is.
+
+    The logarithm of the Euclidean distance to the nearest neighbours, less a share of the
+    logarithm of the distances around the nearest one: half of it is half way to the local
+    outlier factor (Breunig et al., SIGMOD 2000). In standard deviations of the remembered
+    beats' own scores, averaged over the views.
+
+    Args:
+        memory: From `fill`.
+        x: Normalised and padded beats, shape (n, leads, length).
+
+    Returns:
+        Shape (n,); higher is more abnormal.
+    """
+    beats = from_numpy(x, "cpu")
+    return _mean(
+        [
+            _relative(view, _view_scores(view, beats, memory["neighbours"], memory["density"]))
+            for view in memory["views"]
+        ]
+    )
+
+
+def _view_scores(
+    view: Mapping[str, Any], beats: Tensor, neighbours: int, density: float
+) -> Tensor:
+    parts = []
+    for some in torch.split(beats, 8 * BATCH):
+        points = rows_of(some, view["view"]) @ view["axes"].T - view["offset"]
+        distances, nearest = _nearest(points, view["points"], neighbours)
+        parts.append(_score(view, distances, nearest[:, 0], density))
+    return torch.cat(parts)
+
+
+def _nearest(points: Tensor, among: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Euclidean distances to the nearest rows and their numbers, both (n, count), in order."""
+    squares = among.square().sum(dim=1)
+    distances, rows = [], []
+    for some in torch.split(points, BATCH):
+        less = torch.addmm(squares, some, among.T, alpha=-2)
+        found, index = (
+            less.min(dim=1, keepdim=True)
+            if count == 1
+            else less.topk(count, dim=1, largest=False)
+        )
+        distances.append((found + some.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt())
+        rows.append(index)
+    return torch.cat(distances), torch.cat(rows)
+
+
+def _score(
+    memory: Mapping[str, Any], distances: Tensor, nearest: Tensor, density: float
+) -> Tensor:
+    around: Tensor = memory["log_density"][nearest]
+    return _log(distances.mean(dim=1)) - density * around
+
+
+def _log(distances: Tensor) -> Tensor:
+    return (distances + SMALLEST_DISTANCE).log()
+
+
+def _relative(view: Mapping[str, Any], scores: Tensor) -> Tensor:
+    relative: Tensor = (scores - view["mean"]) / max(view["std"], SMALLEST_STD)
+    return relative
+
+
+def _mean(scores: list[Tensor]) -> NDArray[np.float32]:
+    return torch.stack(scores).mean(dim=0).numpy()
