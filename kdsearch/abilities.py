@@ -32,5 +32,6 @@ class Exporting(Protocol):
         """A network on the CPU, in evaluation mode, that `torch.export` can follow.
 
         It maps normalised and padded beats (n, leads, length) to their scores (n,), equal to
-        those of `Method.score`, and to reconstructions (n, leads, length).
+        those of `Method.score`; that of a method which is `Reconstructing` to scores and
+        reconstructions (n, leads, length).
         """

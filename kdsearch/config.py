@@ -101,7 +101,7 @@ class Config:
 
     Attributes:
         origin: The file that it came from, for messages.
-        method_name: ``beatgan``, or where a method of the user's own is imported from.
+        method_name: ``beatgan``, ``memory``, or where a user's own is imported from.
         method: The teacher and student that are searched.
         student: What the section ``student`` fixes.
         space: Every entry of the section ``space``, fixed ones included.
@@ -282,8 +282,9 @@ def load_method(
     """
     module, colon, attribute = BUILT_IN.get(str(name), str(name)).partition(":")
     if not colon:
+        known = ", ".join(map(repr, BUILT_IN))
         raise ConfigError(
-            f"{origin}: method: expected 'beatgan' or 'package.module:Class', found {name!r}"
+            f"{origin}: method: expected {known} or 'package.module:Class', found {name!r}"
         )
     try:
         if beside is not None:

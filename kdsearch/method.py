@@ -1,8 +1,8 @@
 """The protocol between the harness and a method: all that one knows of the other.
 
 The harness (search, teacher cache, run folder, verdict) drives any pair of a teacher and a
-student through these few calls; `kdsearch.beatgan` is the built-in implementation and has no
-other way in. A method knows nothing of Ray, YAML files or run folders.
+student through these few calls; `kdsearch.beatgan` and `kdsearch.memory` are built in and
+have no other way in. A method knows nothing of Ray, YAML files or run folders.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from kdsearch.config import REQUIRED_SECTIONS
-from kdsearch.schema import BUILT_IN, FORMS, Schema, space_schema
+from kdsearch.schema import DEFAULT_METHOD, FORMS, Schema, space_schema
 
 INTRODUCTION = """\
 # The space file
@@ -63,8 +63,10 @@ YAML 1.1 calls it text.
 REQUIRED = """
 {} have to stand in `space`, fixed or searched: no default of theirs suits all data."""
 METHOD = """\
-`beatgan` where nothing is said, or `package.module:Class`: an implementation of the protocol in
-`kdsearch/method.py`, which brings settings of its own for `teacher`, `student` and `space`.
+`beatgan` where nothing is said; `memory`, nearest neighbours and small students of theirs
+(`python -m kdsearch schema --method memory --markdown`); or `package.module:Class`, an
+implementation of the protocol in `kdsearch/method.py`. Each brings settings of its own for
+`teacher`, `student` and `space`.
 """
 LIMITS = {
     "minimum": "at least {}",
@@ -81,7 +83,7 @@ TYPES = {
 }
 
 
-def space_reference(method_name: str = BUILT_IN) -> str:
+def space_reference(method_name: str = DEFAULT_METHOD) -> str:
     """Every key of the space file of one method: type, limits, default and meaning.
 
     Raises:

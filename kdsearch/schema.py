@@ -16,9 +16,10 @@ from kdsearch.config import REQUIRED_IN_SPACE, REQUIRED_SECTIONS, Config, load_m
 from kdsearch.method import Method
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-BUILT_IN = "beatgan"
+DEFAULT_METHOD = "beatgan"
 METHOD_HELP = (
-    "The method that is searched: `beatgan`, or `package.module:Class` for one of your own."
+    "The method that is searched: `beatgan`, `memory`, or `package.module:Class` for one of "
+    "your own."
 )
 STUDENT_HELP = "What is the same in every student; whatever is not said here has its default."
 SPACE_HELP = (
@@ -35,15 +36,15 @@ FORMS = {
 Schema = dict[str, Any]
 
 
-def space_schema(method_name: str = BUILT_IN) -> Schema:
+def space_schema(method_name: str = DEFAULT_METHOD) -> Schema:
     """The JSON Schema (draft 2020-12) of a space file that searches one method.
 
     Raises:
         ConfigError: There is no such method.
     """
     sections = _sections(load_method(method_name, "--method"))
-    # A method of the user's own has to be named; the built-in one need not.
-    named = () if method_name == BUILT_IN else ("method",)
+    # Any other method than the default one has to be named.
+    named = () if method_name == DEFAULT_METHOD else ("method",)
     return {
         "$schema": DRAFT,
         "title": f"kdsearch space file, method {method_name}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from kdsearch.errors import ConfigError
 
 SUFFIX = ".yaml"
-SCHEMA = "schema.json"
+SCHEMAS = "schema*.json"
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -35,12 +35,12 @@ def find_space(given: Path) -> Path:
 
 
 def copy_spaces(folder: Path) -> list[Path]:
-    """Copy all shipped spaces and their schema to a folder, which is made.
+    """Copy all shipped spaces and their schemas to a folder, which is made.
 
     Raises:
         ConfigError: One of the files is there already; then none is copied.
     """
-    sources = [*shipped_spaces().values(), _folder() / SCHEMA]
+    sources = [*shipped_spaces().values(), *sorted(_folder().glob(SCHEMAS))]
     targets = [folder / source.name for source in sources]
     for target in targets:
         if target.exists():

@@ -75,7 +75,7 @@ class Card(Section):
     kdsearch: str = __version__
     """Version that wrote it."""
     method: str
-    """``beatgan`` or ``package.module:Class``."""
+    """``beatgan``, ``memory`` or ``package.module:Class``."""
     student: dict[str, Any]
     """The student's settings, fixed and searched."""
     input: InputCard

@@ -8,8 +8,8 @@ from torch import Tensor
 from kdsearch.beatgan import losses
 from kdsearch.beatgan.settings import Target
 from kdsearch.beatgan.step import Batch, Distillation
-from kdsearch.tensors import from_numpy
 from kdsearch.method import Targets
+from kdsearch.tensors import from_numpy
 
 NEEDS_TEACHER: frozenset[Target] = frozenset({"score", "reconstruction", "attention"})
 """Targets that have an entry in `Targets`, one row per training beat."""

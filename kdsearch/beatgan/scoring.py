@@ -21,10 +21,10 @@ from kdsearch.beatgan.networks import (
     expected_shapes,
     put_student,
 )
-from kdsearch.tensors import from_numpy
 from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray
 from kdsearch.method import Compute, State
+from kdsearch.tensors import from_numpy
 
 FORMAT = 1
 METHOD = "beatgan"

@@ -28,11 +28,11 @@ from kdsearch.beatgan.scoring import (
     weights_state,
 )
 from kdsearch.beatgan.settings import NetworkSettings, StudentSettings
-from kdsearch.tensors import from_numpy, to_cpu
 from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
 from kdsearch.method import Compute, EpochReport, State, Targets
 from kdsearch.metrics import rank
+from kdsearch.tensors import from_numpy, to_cpu
 
 PER_STUDENT = frozenset({"temperature", "alpha", "w_adv", "lr"})
 """Settings that are vectors in a stack; everything else is its structure."""

@@ -17,10 +17,10 @@ from kdsearch.beatgan.scoring import (
     score,
 )
 from kdsearch.beatgan.settings import Target
-from kdsearch.tensors import from_numpy
 from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray
 from kdsearch.method import Compute, State, Targets
+from kdsearch.tensors import from_numpy
 
 
 def teacher_targets(

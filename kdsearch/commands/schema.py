@@ -11,7 +11,8 @@ from kdsearch.commands.command import Command, say
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--markdown", action="store_true", help="a reference to read, not a JSON Schema")
-    add("--method", default="beatgan", help="beatgan, or package.module:Class of your own")
+    known = "beatgan, memory, or package.module:Class of your own"
+    add("--method", default="beatgan", help=known)
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from kdsearch.shipped import copy_spaces, shipped_spaces
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--copy", type=Path, metavar="DIR", help="copy them there, with their schema"
+        "--copy", type=Path, metavar="DIR", help="copy them there, with their schemas"
     )
 
 
@@ -19,8 +19,10 @@ def _spaces(options: argparse.Namespace) -> int:
     if options.copy:
         say("\n".join(str(path) for path in copy_spaces(options.copy)))
         return 0
-    for name, path in shipped_spaces().items():
-        say(f"{name:<12}{_first_sentence(path)}")
+    spaces = shipped_spaces()
+    width = max(map(len, spaces)) + 2
+    for name, path in spaces.items():
+        say(f"{name:<{width}}{_first_sentence(path)}")
     return 0
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdsearch.abilities import Exporting
+from kdsearch.abilities import Exporting, Reconstructing
 from kdsearch.data.beats import FloatArray
 from kdsearch.errors import RunError
 from kdsearch.files import whole_file
@@ -24,7 +24,11 @@ from kdsearch.student import Student
 if TYPE_CHECKING:
     import onnx
 
-INPUT, OUTPUTS = "beats", ("score", "reconstruction")
+INPUT = "beats"
+OUTPUTS = {
+    "score": "score: float32, shape (n,), higher is more abnormal",
+    "reconstruction": "reconstruction: on the normalised scale, shape of the input",
+}
 TOLERANCE = 1e-4
 TRIED_BEATS = 64
 
@@ -38,8 +42,11 @@ class RawScoring(nn.Module):
         missing = padded_length - length
         self.left, self.right, self.length = missing // 2, missing - missing // 2, length
 
-    def forward(self, beats: Tensor) -> tuple[Tensor, Tensor]:
-        """Map raw beats (n, leads, length) to scores (n,) and normalised reconstructions."""
+    def forward(self, beats: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Map raw beats (n, leads, length) to scores (n,) and normalised reconstructions.
+
+        Scores alone where the method makes no reconstructions.
+        """
         low = beats.amin(dim=-1, keepdim=True)
         span = beats.amax(dim=-1, keepdim=True) - low
         flat = span <= 0
@@ -47,7 +54,10 @@ class RawScoring(nn.Module):
         x = torch.where(flat, torch.zeros_like(scaled), scaled)
         if self.left or self.right:
             x = functional.pad(x, (self.left, self.right), mode="replicate")
-        score, fake = self.scoring(x)
+        found: Tensor | tuple[Tensor, Tensor] = self.scoring(x)
+        if isinstance(found, Tensor):
+            return found
+        score, fake = found
         return score, fake[..., self.left : self.left + self.length]
 
 
@@ -106,7 +116,7 @@ def _graph(student: Student, scoring: nn.Module) -> onnx.ModelProto:
             network,
             (example,),
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=_outputs(student),
             dynamic_shapes={INPUT: {0: torch.export.Dim("n")}},
             dynamo=True,
             external_data=False,
@@ -114,6 +124,10 @@ def _graph(student: Student, scoring: nn.Module) -> onnx.ModelProto:
         )
     model: onnx.ModelProto = program.model_proto
     return model
+
+
+def _outputs(student: Student) -> list[str]:
+    return list(OUTPUTS) if isinstance(student.method, Reconstructing) else ["score"]
 
 
 @contextmanager
@@ -157,10 +171,7 @@ def metadata(student: Student) -> dict[str, str]:
             f"{INPUT}: raw beats, float32, shape (n, {card.input.leads}, {card.input.length}), "
             "any unit; a score is NaN where a sample is"
         ),
-        "output": (
-            "score: float32, shape (n,), higher is more abnormal; reconstruction: on the "
-            "normalised scale, shape of the input"
-        ),
+        "output": "; ".join(OUTPUTS[name] for name in _outputs(student)),
         "leads": str(card.input.leads),
         "length": str(card.input.length),
         "normalisation": f"{card.input.normalisation}, in the graph",

@@ -11,9 +11,8 @@ from pydantic import BaseModel
 
 from kdsearch.data.beats import FloatArray, TrainingData
 from kdsearch.memory.distort import distort
-from kdsearch.memory.network import KIND as STUDENT
 from kdsearch.memory.network import ScoringNetwork, load_scoring
-from kdsearch.memory.recall import FORMAT, METHOD, recall
+from kdsearch.memory.recall import FORMAT, METHOD, Recall, recall
 from kdsearch.memory.recall import KIND as TEACHER
 from kdsearch.memory.settings import StudentSettings, TeacherSettings
 from kdsearch.memory.stack import PER_STUDENT, MemoryStack, StudentStack, score, teach
@@ -87,14 +86,10 @@ class Memory:
             raise ValueError(f"the weights are of beats of shape {expected}, not {x.shape[1:]}")
         return recall(weights, x) if weights["kind"] == TEACHER else score(weights, x, compute)
 
-    def scoring_network(self, weights: State) -> ScoringNetwork:
-        """A student's scores as one network on the CPU, for export.
-
-        Raises:
-            ValueError: These are a memory's weights, which are no network.
-        """
-        if weights.get("kind") != STUDENT:
-            raise ValueError("a memory is no network; its students are")
+    def scoring_network(self, weights: State) -> ScoringNetwork | Recall:
+        """The scores of a student, or of a memory, as one network on the CPU."""
+        if weights["kind"] == TEACHER:
+            return Recall(weights).eval()
         return load_scoring(weights, "cpu")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdsearch.data.beats import FloatArray
 from kdsearch.memory.settings import TeacherSettings, View
@@ -111,18 +111,20 @@ def _fill_view(settings: TeacherSettings, view: View, train: Tensor) -> State:
     points = found.project(rows_of(train, view) * weights)
     # Nearest of all is the beat itself.
     distances, nearest = _nearest(points, points, max(settings.neighbours, AROUND) + 1)
+    log_density = _log(distances[:, 1 : AROUND + 1].mean(dim=1))
     memory = {
         "view": view,
         # The weights, made part of the components, cost nothing when a beat is looked up.
         "axes": found.axes * weights,
         "offset": found.axes @ found.mean,
         "points": points,
-        "log_density": _log(distances[:, 1 : AROUND + 1].mean(dim=1)),
+        "log_density": log_density,
     }
-    own = _score(
-        memory, distances[:, 1 : settings.neighbours + 1], nearest[:, 1], settings.density
-    )
-    return {**memory, "own": own, "mean": float(own.mean()), "std": float(own.std())}
+    nearest_others = distances[:, 1 : settings.neighbours + 1]
+    own = _score(nearest_others, log_density[nearest[:, 1]], settings.density)
+    mean, std = float(own.mean()), float(own.std())
+    own = (own - mean) / max(std, SMALLEST_STD)
+    return {**memory, "own": own, "mean": mean, "std": std}
 
 
 def _sample_weights(settings: TeacherSettings, leads: int, length: int) -> Tensor:
@@ -135,7 +137,43 @@ def _sample_weights(settings: TeacherSettings, leads: int, length: int) -> Tenso
 
 def own_scores(memory: State) -> NDArray[np.float32]:
     """Scores of the remembered beats themselves, each left out of its own comparison."""
-    return _mean([_relative(view, view["own"]) for view in memory["views"]])
+    own: NDArray[np.float32] = (
+        torch.stack([view["own"] for view in memory["views"]]).mean(dim=0).numpy()
+    )
+    return own
+
+
+class Recall(nn.Module):
+    """A memory as a network, whose parameters are what it remembers."""
+
+    def __init__(self, memory: State) -> None:
+        super().__init__()
+        self.views = nn.ModuleList(
+            _View(view, memory["neighbours"], memory["density"]) for view in memory["views"]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map beats (n, leads, length) to scores (n,)."""
+        return torch.stack([view(x) for view in self.views]).mean(dim=0)
+
+
+class _View(nn.Module):
+    def __init__(self, view: Mapping[str, Any], neighbours: int, density: float) -> None:
+        super().__init__()
+        self.view: View = view["view"]
+        self.neighbours, self.density = neighbours, density
+        self.mean, self.std = view["mean"], max(view["std"], SMALLEST_STD)
+        self.axes, self.offset, self.points, self.log_density = (
+            nn.Parameter(view[name], requires_grad=False)
+            for name in ("axes", "offset", "points", "log_density")
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        points = rows_of(x, self.view) @ self.axes.T - self.offset
+        distances, nearest = _nearest(points, self.points, self.neighbours)
+        scores = _score(distances, self.log_density[nearest[:, 0]], self.density)
+        relative: Tensor = (scores - self.mean) / self.std
+        return relative
 
 
 @torch.inference_mode()
@@ -154,24 +192,9 @@ def recall(memory: State, x: FloatArray) -> NDArray[np.float32]:
     Returns:
         Shape (n,); higher is more abnormal.
     """
-    beats = from_numpy(x, "cpu")
-    return _mean(
-        [
-            _relative(view, _view_scores(view, beats, memory["neighbours"], memory["density"]))
-            for view in memory["views"]
-        ]
-    )
-
-
-def _view_scores(
-    view: Mapping[str, Any], beats: Tensor, neighbours: int, density: float
-) -> Tensor:
-    parts = []
-    for some in torch.split(beats, 8 * BATCH):
-        points = rows_of(some, view["view"]) @ view["axes"].T - view["offset"]
-        distances, nearest = _nearest(points, view["points"], neighbours)
-        parts.append(_score(view, distances, nearest[:, 0], density))
-    return torch.cat(parts)
+    network = Recall(memory)
+    batches = torch.split(from_numpy(x, "cpu"), 8 * BATCH)
+    return torch.cat([network(beats) for beats in batches]).numpy()
 
 
 def _nearest(points: Tensor, among: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -190,21 +213,9 @@ def _nearest(points: Tensor, among: Tensor, count: int) -> tuple[Tensor, Tensor]
     return torch.cat(distances), torch.cat(rows)
 
 
-def _score(
-    memory: Mapping[str, Any], distances: Tensor, nearest: Tensor, density: float
-) -> Tensor:
-    around: Tensor = memory["log_density"][nearest]
-    return _log(distances.mean(dim=1)) - density * around
+def _score(distances: Tensor, log_density: Tensor, density: float) -> Tensor:
+    return _log(distances.mean(dim=1)) - density * log_density
 
 
 def _log(distances: Tensor) -> Tensor:
     return (distances + SMALLEST_DISTANCE).log()
-
-
-def _relative(view: Mapping[str, Any], scores: Tensor) -> Tensor:
-    relative: Tensor = (scores - view["mean"]) / max(view["std"], SMALLEST_STD)
-    return relative
-
-
-def _mean(scores: list[Tensor]) -> NDArray[np.float32]:
-    return torch.stack(scores).mean(dim=0).numpy()

@@ -261,8 +261,8 @@ def test_the_scoring_network_gives_the_students_scores_at_a_counted_cost(
     np.testing.assert_allclose(scores, METHOD.score(weights, x, CPU), rtol=1e-5, atol=1e-6)
     # Two views of 32 samples in 5 components, 10 to 8, 8 to 8, 8 to 2.
     assert measure(METHOD, weights, 1, 32).operations == 2 * 32 * 5 + 10 * 8 + 8 * 8 + 8 * 2
-    with pytest.raises(ValueError, match="a memory is no network"):
-        METHOD.scoring_network(filled(data))
+    # The memory's: the components of each view, then the distances to 40 beats.
+    assert measure(METHOD, filled(data), 1, 32).operations == 2 * (32 * 5 + 5 * 40)
 
 
 def test_students_learn_what_the_memory_knows(tmp_path: Path):

@@ -275,7 +275,10 @@ def test_a_model_without_a_card(copy: Path):
             lambda c: c["student"].update(width=0),
             "student: width: .*greater than or equal to 1",
         ),
-        (lambda c: c.update(method="beatgam"), "expected 'beatgan' or 'package.module:Class'"),
+        (
+            lambda c: c.update(method="beatgam"),
+            "expected 'beatgan', 'memory' or 'package",
+        ),
         (lambda c: c.update(method="no.such:Thing"), "cannot import 'no.such:Thing'"),
     ],
 )
