@@ -19,6 +19,7 @@ check: $(STAMP)
 # What is made from the settings in the code: after each change of theirs.
 reference: $(STAMP)
 	$(BIN)/python -m kdsearch schema > search_spaces/schema.json
+	$(BIN)/python -m kdsearch schema --method memory > search_spaces/schema-memory.json
 	$(BIN)/python -m kdsearch schema --markdown > docs/space.md
 
 # Torch first and pinned: any build of this version will do, and nothing after it may pull another.
