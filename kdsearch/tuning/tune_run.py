@@ -45,6 +45,7 @@ from kdsearch.config import Config  # noqa: E402
 from kdsearch.errors import Interrupted, RunError, UserError  # noqa: E402
 from kdsearch.run_folder import RunFolder  # noqa: E402
 from kdsearch.tuning.bridge import StudyScheduler, StudySearcher  # noqa: E402
+from kdsearch.tuning.nodes import runtime_environment  # noqa: E402
 from kdsearch.tuning.packer import Packer  # noqa: E402
 from kdsearch.tuning.placement import THIN_CPUS, Placement, Processes, local_cpus  # noqa: E402
 from kdsearch.tuning.thin import train_in_packer  # noqa: E402
@@ -139,7 +140,9 @@ def cluster(
     if address is not None:
         _check_reachable(address)
         try:
-            ray.init(address=address, **quiet)
+            ray.init(
+                address=address, runtime_env=runtime_environment(config, _ENVIRONMENT), **quiet
+            )
         except (ConnectionError, ValueError, TimeoutError) as error:
             raise UserError(f"--address {address}: no Ray cluster answers: {error}") from None
         try:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from promises import study_in_journal
 from ray.cluster_utils import Cluster
-from workplace import Workplace
+from workplace import ROOT, Workplace
 
 MIB = 2**20
 NODE = {"num_cpus": 1, "object_store_memory": 80 * MIB}
@@ -78,13 +83,28 @@ def blind_node(place: Workplace, cluster: Any) -> Iterator[None]:
     runs = place.run.parent
     runs.mkdir()
     ray = Path(sys.executable).with_name("ray")
-    script = (
-        f"mount -t tmpfs none {runs} && exec {ray} start --address={cluster.address} "
-        f"--num-cpus=1 --object-store-memory={80 * MIB} --block"
-    )
+    with node_of_its_own(cluster, [str(ray)], hidden=[runs], environment=dict(os.environ)):
+        yield
+
+
+@contextmanager
+def node_of_its_own(
+    cluster: Any, ray: list[str], *, hidden: list[Path], environment: dict[str, str]
+) -> Iterator[None]:
+    """A node that finds empty disks in the place of some folders."""
     if shutil.which("unshare") is None:
         pytest.skip("no unshare here to give a node its own view of the disk")
-    node = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.DEVNULL)
+    mounts = [f"mount -t tmpfs none {folder}" for folder in hidden]
+    memory = f"--object-store-memory={80 * MIB}"
+    start = shlex.join(
+        [*ray, "start", f"--address={cluster.address}", "--num-cpus=1", memory, "--block"]
+    )
+    node = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", " && ".join([*mounts, f"exec {start}"])],
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        cwd="/",
+    )
     try:
         yield
     finally:
@@ -102,6 +122,52 @@ def test_run_folder_that_a_node_cannot_see(place: Workplace, cluster: Any) -> No
     assert done.returncode == 2, done.stderr
     assert "cannot see this folder" in done.stderr
     assert not list((place.run / "trials").glob("*")), "it says so before anything is trained"
+
+
+@pytest.fixture
+def bare_slow_node(place: Workplace, cluster: Any) -> Iterator[None]:
+    """A node without kdsearch, without the method and without a cache, and slow."""
+    python = place.temporary / "bare" / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(place.temporary / "bare")],
+        check=True,
+    )
+    # Packages that are installed as such, but not what an editable install points to.
+    (site,) = (place.temporary / "bare").glob("lib/*/site-packages")
+    (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    environment = {
+        **place._environment(),
+        "KDSEARCH_CACHE": str(place.path / "empty"),
+        "FAULTY_LOG": str(place.path / "slow.log"),
+        "FAULTY_PAUSE_S": "8",
+    }
+    del environment["PYTHONPATH"]
+    with node_of_its_own(
+        cluster,
+        [str(python), "-m", "ray.scripts.scripts"],
+        hidden=[ROOT / "kdsearch", ROOT / "tests"],
+        environment=environment,
+    ):
+        yield
+
+
+@pytest.mark.usefixtures("bare_slow_node")
+def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
+    """It is sent code and data, and its trials hold back nobody else's."""
+    cluster.add_node(**NODE, env_vars={"FAULTY_PAUSE_S": "0.5"})
+    place.wait_for(lambda: _alive(cluster) == 3, timeout=60)
+    # Enough trials for the bare node to get one before the other has trained them all.
+    done = place.search("--address", cluster.address, "--num-samples", "12")
+    assert done.returncode == 0, done.stderr
+    slow = {int(line.split()[0]) for line in (place.path / "slow.log").open()}
+    assert slow, "the bare node trained something"
+    assert not (place.path / "empty").exists(), "from what it was sent, not from a cache"
+    trials = study_in_journal(place).get_trials()
+    assert len(trials) == 12
+    first = min(trial.datetime_complete for trial in trials if trial.number in slow)
+    before = [t for t in trials if t.number not in slow and t.datetime_complete < first]
+    assert any(len(t.intermediate_values) == 5 for t in before), "up all rungs in the meantime"
+    assert {"COMPLETE", "PRUNED"} >= {trial.state.name for trial in trials}
 
 
 def _alive(cluster: Any) -> int:
