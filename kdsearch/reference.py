@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from kdsearch.config import REQUIRED_SECTIONS
+from kdsearch.config import BUILT_IN, REQUIRED_SECTIONS
 from kdsearch.schema import DEFAULT_METHOD, FORMS, Schema, space_schema
 
 INTRODUCTION = """\
@@ -63,10 +63,9 @@ YAML 1.1 calls it text.
 REQUIRED = """
 {} have to stand in `space`, fixed or searched: no default of theirs suits all data."""
 METHOD = """\
-`beatgan` where nothing is said; `memory`, nearest neighbours and small students of theirs
-(`python -m kdsearch schema --method memory --markdown`); or `package.module:Class`, an
-implementation of the protocol in `kdsearch/method.py`. Each brings settings of its own for
-`teacher`, `student` and `space`.
+`beatgan` where nothing is said; `memory`, nearest neighbours and small students of theirs; or
+`package.module:Class`, an implementation of the protocol in `kdsearch/method.py`. Each brings
+settings of its own for `teacher`, `student` and `space`.
 """
 LIMITS = {
     "minimum": "at least {}",
@@ -86,6 +85,8 @@ TYPES = {
 def space_reference(method_name: str = DEFAULT_METHOD) -> str:
     """Every key of the space file of one method: type, limits, default and meaning.
 
+    That of the default method also tells what the other built-in ones have in its place.
+
     Raises:
         ConfigError: There is no such method.
     """
@@ -93,10 +94,26 @@ def space_reference(method_name: str = DEFAULT_METHOD) -> str:
     parts = [INTRODUCTION, f"## method\n\n{METHOD}"]
     for name, section in sections.items():
         if name == "student":
-            parts.append(_student(sections["space"], section))
+            parts.append(_student(sections))
         elif name not in ("method", "space"):
             parts.append(_section(name, section))
-    return "\n".join(parts)
+    others = set(BUILT_IN) - {method_name} if method_name == DEFAULT_METHOD else ()
+    return "\n".join([*parts, *map(_other_method, sorted(others))])
+
+
+def _other_method(name: str) -> str:
+    """The sections in which another method differs."""
+    sections = space_schema(name)["properties"]
+    teacher = sections["teacher"]
+    return "\n".join(
+        [
+            f"## teacher of the method {name}\n\n{teacher['description']}\n",
+            _table(teacher["properties"]),
+            f"## student and space of the method {name}\n",
+            f"{_required(sections).strip()}\n",
+            _settings(sections),
+        ]
+    )
 
 
 def _section(name: str, section: Schema) -> str:
@@ -110,16 +127,25 @@ def _section(name: str, section: Schema) -> str:
     return "\n".join([head, *tables])
 
 
-def _student(space: Schema, student: Schema) -> str:
+def _student(sections: Schema) -> str:
+    forms = "\n".join(["| form | meaning |", "|---|---|", *_forms()])
+    text = STUDENT.format(required=_required(sections), forms=forms)
+    return f"## student and space\n\n{text}\n{_settings(sections)}"
+
+
+def _required(sections: Schema) -> str:
+    keys = [f"`{key}`" for key in sections["space"]["required"]]
+    return REQUIRED.format(_listed(keys, "and")) if keys else ""
+
+
+def _settings(sections: Schema) -> str:
+    """What may stand in the student and in the space, in one table."""
+    space, student = sections["space"], sections["student"]["properties"]
     settings = {
-        key: student["properties"].get(key, {**setting["anyOf"][0], **_about(setting)})
+        key: student.get(key, {**setting["anyOf"][0], **_about(setting)})
         for key, setting in space["properties"].items()
     }
-    keys = [f"`{key}`" for key in space["required"]]
-    required = REQUIRED.format(_listed(keys, "and")) if keys else ""
-    forms = "\n".join(["| form | meaning |", "|---|---|", *_forms()])
-    text = STUDENT.format(required=required, forms=forms)
-    return f"## student and space\n\n{text}\n{_table(settings, space['required'])}"
+    return _table(settings, space["required"])
 
 
 def _about(setting: Schema) -> Schema:

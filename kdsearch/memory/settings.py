@@ -14,7 +14,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class TeacherSettings(BaseModel):
-    """The YAML's section ``teacher``: how normal beats are remembered and compared."""
+    """The section ``teacher``: how normal beats are remembered and compared."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -39,7 +39,7 @@ class TeacherSettings(BaseModel):
 
 
 class StudentSettings(BaseModel):
-    """The YAML's sections ``student`` (fixed) and ``space`` (fixed or searched)."""
+    """The sections ``student`` (fixed) and ``space`` (fixed or searched)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
