@@ -11,7 +11,9 @@ from kdsearch.beatgan.step import Batch, Distillation
 from kdsearch.method import Targets
 from kdsearch.tensors import from_numpy
 
-NEEDS_TEACHER: frozenset[Target] = frozenset({"score", "reconstruction", "attention"})
+NEEDS_TEACHER: frozenset[Target] = frozenset(
+    {"score", "neighbours", "reconstruction", "attention"}
+)
 """Targets that have an entry in `Targets`, one row per training beat."""
 
 # Teachers whose scores are all alike teach nothing; this keeps them from dividing by zero.
@@ -37,7 +39,7 @@ def distillation_term(
     if target == "published":
         return _published(temperature)
     taught = from_numpy(targets[target], str(temperature.device))
-    if target == "score":
+    if target in ("score", "neighbours"):
         return _score(taught, temperature)
     return _reconstruction(taught) if target == "reconstruction" else _attention(taught)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Target = Literal["score", "reconstruction", "attention", "published", "none"]
+Target = Literal["score", "neighbours", "reconstruction", "attention", "published", "none"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -50,6 +50,8 @@ class StudentSettings(NetworkSettings):
     alpha: NotNegative = 0.1
     """Weight of the distillation term; 0 is the control without distillation."""
     target: Target = "score"
-    """What is distilled; ``published`` is the inert published form, kept as a control."""
+    """What is distilled; ``neighbours`` are scores as ``score``, but of the nearest neighbours
+    among the training beats and not of the teacher, and ``published`` is the inert published
+    form, kept as a control."""
     init: Literal["random", "teacher"] = "random"
     """Where the student's weights start; ``teacher`` needs the teacher's width and latent."""

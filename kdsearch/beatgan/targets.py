@@ -19,6 +19,8 @@ from kdsearch.beatgan.scoring import (
 from kdsearch.beatgan.settings import Target
 from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray
+from kdsearch.memory.recall import fill, own_scores
+from kdsearch.memory.settings import TeacherSettings as Neighbours
 from kdsearch.method import Compute, State, Targets
 from kdsearch.tensors import from_numpy
 
@@ -35,7 +37,9 @@ def teacher_targets(
         compute: Where and how precisely to calculate.
 
     Returns:
-        ``score``: the teacher's anomaly scores, shape (n,); ``reconstruction``: shape
+        ``score``: the teacher's anomaly scores, shape (n,); ``neighbours``: those of a memory
+        of the beats with its defaults, each left out of its own comparison, shape (n,), which
+        the teacher has no part in; ``reconstruction``: shape
         (n, leads, length); ``attention``: the attention map of the teacher's discriminator
         on the teacher's reconstruction, shape (n, length / 32). Row i belongs to ``x[i]``.
 
@@ -45,6 +49,10 @@ def teacher_targets(
     found: dict[str, NDArray[np.float32]] = {}
     if "score" in kinds:
         found["score"] = score(load_generator(teacher, compute), x, compute)
+    if "neighbours" in kinds:
+        memory = fill(Neighbours(), from_numpy(x, "cpu"))
+        # Its scores are logarithms, of which errors of reconstructions are taken later.
+        found["neighbours"] = np.exp(own_scores(memory))
     if "reconstruction" in kinds:
         found["reconstruction"] = reconstruct(teacher, x, compute)
     if "attention" in kinds:

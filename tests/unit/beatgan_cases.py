@@ -46,6 +46,7 @@ def some_targets(data: TrainingData, seed: int = 5) -> Targets:
     attention = rng.random((n, length // 32), dtype=np.float32)
     return {
         "score": rng.lognormal(-4, 0.5, size=n).astype(np.float32),
+        "neighbours": rng.lognormal(0, 1, size=n).astype(np.float32),
         "reconstruction": beats(n, seed, leads=data.train.shape[1], length=length),
         "attention": attention / np.linalg.norm(attention, axis=1, keepdims=True),
     }

@@ -75,7 +75,7 @@ def close_to(one: EpochReport, other: EpochReport) -> bool:
 
 
 @pytest.mark.usefixtures("steady_adam")
-@pytest.mark.parametrize("target", ["score", "reconstruction", "attention"])
+@pytest.mark.parametrize("target", ["score", "neighbours", "reconstruction", "attention"])
 def test_students_in_a_stack_train_as_if_alone(target: str) -> None:
     together = student_stack(3, target=target)
     for slot, scalars in enumerate(DIFFERENT):
