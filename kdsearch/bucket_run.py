@@ -80,8 +80,7 @@ class BucketRun:
             self._stop.set()
             thread.join()
             if not self.lost:
-                self._copy_grown()
-                self._lock.unlink(missing_ok=True)
+                self._let_go()
 
     def check(self) -> None:
         """Make sure that no other driver has taken over.
@@ -93,6 +92,14 @@ class BucketRun:
             raise OSError(
                 errno.EBUSY, "another search has taken over this run", str(self._path)
             )
+
+    def _let_go(self) -> None:
+        """Copy a last time; a bucket that is out of reach has ended the search already."""
+        try:
+            self._copy_grown()
+            self._lock.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("the last copy was not made: %s", error)
 
     def _take(self) -> None:
         found = self._read_lock()

@@ -13,7 +13,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import cast
 
-from kdsearch.bucket import BucketPath
 from kdsearch.database import Database
 from kdsearch.errors import RunError
 from kdsearch.run_folder import RunFolder
@@ -35,13 +34,14 @@ def study_records(folder: RunFolder) -> list[TrialRecord]:
     Raises:
         RunError: The journal is damaged and there are no folders.
     """
-    if isinstance(folder.path, BucketPath) or folder.database() is not None:
+    journal = folder.own_journal()
+    if journal is None:
         return records_from_folders(folder)
     try:
-        return read_records(folder.study_file)
+        return read_records(journal)
     except RunError:
         records = records_from_folders(folder)
-        if folder.study_file.exists() and not records:
+        if journal.exists() and not records:
             raise
         return records
 

@@ -131,6 +131,14 @@ class RunFolder:
         """Whether a journal keeps the study."""
         return (self.path / JOURNAL).exists()
 
+    def own_journal(self) -> Path | None:
+        """The journal, for readers of the study.
+
+        None where a database holds the study, and in a bucket, which has but a copy.
+        """
+        elsewhere = isinstance(self.path, BucketPath) or self.database() is not None
+        return None if elsewhere else self.study_file
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep every other driver out; released by the system when this process dies.

@@ -244,8 +244,9 @@ def trials_of(
         records: From which they are made, without times, where the run has no whole journal.
     """
     try:
-        if folder.database() is None and read_records(folder.study_file):
-            return _open(folder.study_file, writer=False).get_trials(deepcopy=False)
+        journal = folder.own_journal()
+        if journal is not None and read_records(journal):
+            return _open(journal, writer=False).get_trials(deepcopy=False)
     except RunError:
         pass
     return [_frozen_or_lost(record, space) for record in records]
