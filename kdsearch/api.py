@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def search(  # noqa: PLR0913
     seed: int | None = None,
     address: str | None = None,
     study: str | None = None,
+    track: Sequence[str] = (),
     resume: bool = False,
     progress: bool = True,
 ) -> Run:
@@ -50,6 +51,8 @@ def search(  # noqa: PLR0913
         seed: Of suggestions and students.
         address: A Ray cluster, for example ``auto``; None for this machine alone.
         study: Keeps the study in a database, ``postgresql://user@host/database``.
+        track: Trackers that are told while it runs: ``tensorboard``, ``mlflow``, ``wandb``,
+            each perhaps with ``=`` and where.
         resume: Go on with this run, or extend it, rather than refuse one that is there.
         progress: Say on the standard error stream how the search goes.
 
@@ -77,6 +80,7 @@ def search(  # noqa: PLR0913
         address=address,
         console=console,
         study=study,
+        track=track,
     )
     threads = torch.get_num_threads()
     try:

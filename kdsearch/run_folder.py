@@ -94,6 +94,7 @@ class RunFolder:
         self._generation_file = path / ".generation"
         self._unfinished_file = path / ".unfinished"
         self._temporary_file = local / ".temporary"
+        self._tracked_file = path / ".tracked"
 
     @classmethod
     def named(cls, runs_dir: Place, name: str) -> RunFolder:
@@ -297,6 +298,17 @@ class RunFolder:
     def end_work(self) -> None:
         """What is derived from the study is up to date."""
         self._unfinished_file.unlink(missing_ok=True)
+
+    def write_tracked_as(self, name: str) -> None:
+        """Keep under which name trackers know this run."""
+        write_text(self._tracked_file, name)
+
+    def tracked_as(self) -> str:
+        """The name under which trackers know this run, or an empty text."""
+        try:
+            return self._tracked_file.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     def remember_temporary(self, name: str) -> None:
         """Keep the name of this driver's temporary folder, for its successor to remove."""

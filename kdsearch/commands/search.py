@@ -55,6 +55,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the study in a database, postgresql://user@host/database, and not in a "
         "journal in the run folder",
     )
+    add(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="report to a tracker while the search runs: tensorboard[=DIR], mlflow[=URI] or "
+        "wandb[=PROJECT]; may be repeated",
+    )
     add("--seed", type=int, help="seed of suggestions and students")
     add("--resume", action="store_true", help="go on with this run, or extend it")
     add("--dry-run", action="store_true", help="print the configuration and its cost only")
@@ -84,6 +92,7 @@ def _search(options: argparse.Namespace) -> int:
         address=options.address,
         console=Console(stderr=True, quiet=options.quiet),
         study=options.study,
+        track=options.track,
     )
     if options.dry_run:
         return _dry_run(request.config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from kdsearch.tuning.progress import (
 from kdsearch.tuning.resume import Request, check_resume, study_place
 from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.stack_size import describe_sizes
+from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers
 from kdsearch.tuning.trainable import TrialInputs
 from kdsearch.verdict import conclude
 
@@ -99,11 +100,13 @@ class _Search:
         self._folder = request.folder
         self._console = request.console
         self._request = request
+        self._trackers: list[Tracker] = []
 
     def run(self) -> list[TrialRecord]:
         study = self._study_of_earlier_drivers()
         if study is not None and self._complete(study):
             return study.records()
+        self._trackers = open_trackers(self._request.track, self._folder, self._config)
         dataset = load_dataset(self._config.data, cache_dir())
         self._say(dataset.description)
         self._check_data(dataset)
@@ -221,7 +224,8 @@ class _Search:
         earlier = study.records()
         progress = SearchProgress(self._console, total, earlier)
         keep = max(self._config.search.keep_weights, self._config.confirm.top)
-        ledger = Ledger(study, self._folder, progress, keep)
+        tracking = Tracking(self._folder, self._trackers, self._say)
+        ledger = Ledger(study, self._folder, Observers(progress, tracking), keep)
         unfinished = study.adopt()
         trials = len(unfinished) + total - len(earlier)
         if trials == 0:
@@ -230,7 +234,7 @@ class _Search:
         if self._config.scheduler.name == "asha":
             rungs = Rungs(self._config.scheduler, self._config.max_epochs())
             rungs.refill(earlier)
-        with progress.shown():
+        with progress.shown(), closing(tracking):
             tune_run.run_tune(
                 inputs,
                 placement,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Request:
         console: Where progress goes; a quiet one draws nothing.
         study: URL of the database that is to hold the study; None for a journal in the run
             folder, or for the database that the run remembers.
+        track: Trackers that are told while it runs, ``NAME`` or ``NAME=WHERE``.
     """
 
     config: Config
@@ -48,6 +49,7 @@ class Request:
     address: str | None
     console: Console
     study: str | None = None
+    track: tuple[str, ...] = ()
 
 
 def make_request(
@@ -59,6 +61,7 @@ def make_request(
     address: str | None,
     console: Console,
     study: str | None,
+    track: Sequence[str] = (),
 ) -> Request:
     """A request for a search of ``space``; a resumed one keeps the flags of its start.
 
@@ -72,7 +75,7 @@ def make_request(
     if resume:
         flags = stored_flags(folder) | flags
     config = _with_flags(space, flags)
-    return Request(config, flags, folder, resume, address, console, study)
+    return Request(config, flags, folder, resume, address, console, study, tuple(track))
 
 
 def _with_flags(space: Config, flags: Mapping[str, Any]) -> Config:

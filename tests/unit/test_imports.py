@@ -48,6 +48,8 @@ CONFINED = {
     "ray": {"tuning"},
     "optuna": {"dashboards", "database", "journal", "sampler", "study", "tuning"},
     "tensorboardX": {"dashboards"},
+    "mlflow": {"tuning"},
+    "wandb": {"tuning"},
     "yaml": {"config", "leaderboard", "reference", "run_folder", "tuning"},
     "argparse": {"cli", "commands"},
     "argcomplete": {"cli", "commands"},

@@ -1,0 +1,72 @@
+"""A search that reports to every tracker, and what each of them has afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import mlflow
+
+import kdsearch
+
+ROOT = Path(__file__).parents[2]
+SPACE = """
+data:
+  source: simulated
+  simulated: {patients: 6, beats: 900}
+  train_limit: 128
+teacher: {width: 2, latent: 4, epochs: 1, lr: 1.0e-3}
+student: {width: 2, latent: 4, epochs: 2}
+space:
+  temperature: 1
+  alpha: {loguniform: [1.0e-2, 1]}
+  w_adv: 1
+  lr: 0.001
+search: {num_samples: 2}
+confirm: {top: 0}
+resources: {device: cpu, precision: fp32}
+"""
+
+
+def test_a_search_reports_to_all_of_them(tmp_path: Path):
+    (tmp_path / "kd.yaml").write_text(SPACE)
+    temporary = tempfile.mkdtemp(prefix="k", dir="/tmp")  # Ray's sockets need a short path.
+    flags = ["--track", "tensorboard", "--track", "mlflow", "--track", "wandb=mine"]
+    environment = {"TMPDIR": temporary, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    try:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "run_search.py"), "--space", "kd.yaml", *flags],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stderr
+
+    table = kdsearch.open_run(tmp_path / "runs" / "kd").trials()
+    trials = {f"trial-{number:03d}": rows for number, rows in table.groupby("trial")}
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = {run.info.run_name: run for run in client.search_runs(experiments)}
+    assert set(found) == set(trials)
+    for name, rows in trials.items():
+        history = client.get_metric_history(found[name].info.run_id, "val_auc")
+        assert [metric.value for metric in history] == list(rows["val_auc"])
+    for name in trials:
+        assert list((tmp_path / "tensorboard" / "kd" / name).glob("events.*"))
+    offline = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    contents = {f"trial-{int(file.stem.rpartition('-')[2]):03d}": file for file in offline}
+    assert set(contents) == set(trials)
+    for name, file in contents.items():
+        content = file.read_bytes()
+        words = (name, "mine", "alpha", "val_auc", "loss/distillation", "state")
+        assert [word for word in words if word.encode() not in content] == []
