@@ -95,19 +95,20 @@ def _search(options: argparse.Namespace) -> int:
         track=options.track,
     )
     if options.dry_run:
-        return _dry_run(request.config)
+        return _dry_run(request)
     perform(request)
     say(summarise([folder.path]))
     return 0
 
 
-def _dry_run(config: Any) -> int:
+def _dry_run(request: Any) -> int:
     from kdsearch.data import cache_dir, load_dataset  # noqa: PLC0415
     from kdsearch.tuning.launch import resolve_teacher_compute  # noqa: PLC0415
     from kdsearch.tuning.plan import describe_plan  # noqa: PLC0415
 
+    config = request.config
     dataset = load_dataset(config.data, cache_dir())
-    compute = resolve_teacher_compute(config)
+    compute = resolve_teacher_compute(request)
     say(describe_plan(config, dataset, compute, cache_dir()))
     return 0
 
