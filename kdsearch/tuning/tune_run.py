@@ -41,7 +41,7 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
 from kdsearch.bucket import BucketPath, Place, place  # noqa: E402
-from kdsearch.config import Config  # noqa: E402
+from kdsearch.config import BUILT_IN, Config  # noqa: E402
 from kdsearch.errors import Interrupted, RunError, UserError  # noqa: E402
 from kdsearch.run_folder import RunFolder  # noqa: E402
 from kdsearch.tuning.bridge import StudyScheduler, StudySearcher  # noqa: E402
@@ -136,7 +136,6 @@ def cluster(
             "Ray runs in this process already: call ray.shutdown() before, and name a cluster "
             "that is to be used by its address"
         )
-    quiet["job_config"] = ray.job_config.JobConfig(_py_driver_sys_path=_own_code(config))
     if address is not None:
         _check_reachable(address)
         try:
@@ -155,6 +154,7 @@ def cluster(
     try:
         ray.init(
             address="local",
+            job_config=ray.job_config.JobConfig(_py_driver_sys_path=_own_code(config)),
             num_cpus=local_cpus(config),
             include_dashboard=False,
             object_store_memory=max(100 * MIB, 2 * data_bytes),
@@ -171,13 +171,13 @@ def cluster(
 
 
 def _own_code(config: Config) -> list[str]:
-    """The folder that a method of the user's own was imported from, for the workers.
+    """The folder that a method of the user's own was imported from, for this machine's workers.
 
-    What is installed they find by themselves.
+    What is installed they find by themselves; other machines are sent it.
     """
     name = type(config.method).__module__
     file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None or "site-packages" in Path(file).parts:
+    if config.method_name in BUILT_IN or file is None or "site-packages" in Path(file).parts:
         return []
     depth = name.count(".") + (Path(file).name == "__init__.py")
     return [str(Path(file).resolve().parents[depth])]
