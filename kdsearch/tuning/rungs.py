@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.schedulers.async_hyperband import _Bracket as RaysBracket
 
 from kdsearch.config import SchedulerSettings
 from kdsearch.study import TrialRecord
+
+
+class _Rewards(dict[str, float]):
+    """What a rung has recorded by trial, and its values in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sorted: list[float] = []
+
+    def __setitem__(self, trial_id: str, reward: float) -> None:
+        bisect.insort(self._sorted, reward)
+        super().__setitem__(trial_id, reward)
+
+    def quantile(self, share: float) -> float:
+        """As ``numpy.percentile`` interpolates."""
+        place = share * (len(self._sorted) - 1)
+        below = math.floor(place)
+        low, high = self._sorted[below], self._sorted[min(below + 1, len(self) - 1)]
+        return low + (high - low) * (place - below)
+
+
+class _Bracket(RaysBracket):
+    """Ray's, but a decision does not sort all that a rung has ever seen."""
+
+    def __init__(self, rays: RaysBracket) -> None:
+        self.__dict__.update(rays.__dict__)
+        self._rungs = [(milestone, _Rewards()) for milestone, _ in rays._rungs]
+
+    def cutoff(self, recorded: _Rewards) -> float | None:
+        return recorded.quantile(1 - 1 / self.rf) if recorded else None
 
 
 class Rungs:
@@ -27,6 +60,7 @@ class Rungs:
             # The last epoch ends a trial by itself; the scheduler has no say in it.
             stop_last_trials=False,
         )
+        self._asha._brackets = [_Bracket(bracket) for bracket in self._asha._brackets]
         self._known: set[int] = set()
 
     def refill(self, records: Iterable[TrialRecord]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from ray.tune.schedulers import ASHAScheduler
 
 from kdsearch.config import SchedulerSettings
 from kdsearch.study import TrialRecord
@@ -160,3 +161,31 @@ def test_a_run_with_rungs_beyond_its_last_epoch_never_stops():
     asha = rungs(grace=2, factor=3, epochs=2)
     assert not asha.lags(0, 1, 0.9)
     assert not asha.lags(1, 1, 0.1)
+
+
+@pytest.mark.parametrize("factor", [2.0, 3.0, 4.5])
+def test_decisions_are_rays_own(factor: float) -> None:
+    """The rungs keep their values in order; Ray sorts them anew for each decision."""
+    settings = SchedulerSettings(grace_period=1, reduction_factor=factor)
+    ours, rays = Rungs(settings, 27), Rungs(settings, 27)
+    plain = ASHAScheduler(
+        time_attr="epoch",
+        metric="val_auc",
+        mode="max",
+        max_t=27,
+        grace_period=1,
+        reduction_factor=factor,
+        stop_last_trials=False,
+    )
+    rays._asha = plain
+    rng = np.random.default_rng(0)
+    stopped: set[int] = set()
+    for epoch in range(1, 28):
+        for trial in range(60):
+            if trial not in stopped:
+                value = float(rng.random())
+                decision = ours.lags(trial, epoch, value)
+                assert decision == rays.lags(trial, epoch, value)
+                if decision:
+                    stopped.add(trial)
+    assert 20 < len(stopped) < 60
