@@ -75,6 +75,54 @@ def require_same_architecture(teacher: Architecture, student: Architecture) -> N
         )
 
 
+class Convolution(nn.Conv1d):
+    """A Conv1d that also takes rows, see `_as_rows`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, L) as Conv1d does, or (B, C, 1, L) to the same with a row."""
+        if x.dim() == 3:
+            return super().forward(x)
+        stride, padding = (1, self.stride[0]), (0, int(self.padding[0]))
+        weight = self.weight.unsqueeze(2)
+        return nn.functional.conv2d(x, weight, None, stride, padding, 1, self.groups)
+
+
+class TransposedConvolution(nn.ConvTranspose1d):
+    """A ConvTranspose1d that also takes rows, see `_as_rows`."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Map (B, C, L) as ConvTranspose1d does, or (B, C, 1, L) to the same with a row."""
+        if x.dim() == 3:
+            return super().forward(x, output_size)
+        stride, padding = (1, self.stride[0]), (0, int(self.padding[0]))
+        weight = self.weight.unsqueeze(2)
+        return nn.functional.conv_transpose2d(x, weight, None, stride, padding, 0, self.groups)
+
+
+class Normalisation(nn.BatchNorm1d):
+    """A BatchNorm1d that also takes rows, see `_as_rows`."""
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
+        if input.dim() != 4:
+            super()._check_input_dim(input)
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    """On a CPU, (B, C, L) as (B, C, 1, L) with the channels innermost in memory.
+
+    Convolutions need no reordering then, and BatchNorm is several times faster: where 512
+    channels have 10 samples each, 0.2 ms instead of 1.7 for both of its passes.
+    """
+    if x.device.type != "cpu":
+        return x
+    return x.unsqueeze(2).to(memory_format=torch.channels_last)
+
+
+def _from_rows(x: Tensor) -> Tensor:
+    """(B, C, L), whatever went in."""
+    return x.squeeze(2) if x.dim() == 4 else x
+
+
 class Encoder(nn.Module):
     """Five strided convolutions and one over all that is left."""
 
@@ -84,8 +132,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map beats (B, K * leads, length) to codes (B, K * outputs, 1)."""
-        code: Tensor = self.main(x)
-        return code
+        code: Tensor = self.main(_as_rows(x))
+        return _from_rows(code)
 
 
 class Decoder(nn.Module):
@@ -97,8 +145,8 @@ class Decoder(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """Map codes (B, K * latent, 1) to beats (B, K * leads, length) in [-1, 1]."""
-        beats: Tensor = self.main(code)
-        return beats
+        beats: Tensor = self.main(_as_rows(code))
+        return _from_rows(beats)
 
 
 class Generator(nn.Module):
@@ -115,19 +163,30 @@ class Generator(nn.Module):
         return reconstruction
 
 
+class Features(nn.Sequential):
+    """The layers of a discriminator before its last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map beats (B, K * leads, length) to features (B, K * C, L)."""
+        x = _as_rows(x)
+        for layer in self:
+            x = layer(x)
+        return _from_rows(x)
+
+
 class Discriminator(nn.Module):
     """Tells beats from reconstructions; its features are all but the last layer."""
 
     def __init__(self, architecture: Architecture, students: int = 1) -> None:
         super().__init__()
         layers = list(_encoder_layers(architecture, 1, students))
-        self.features = nn.Sequential(*layers[:-1])
+        self.features = Features(*layers[:-1])
         self.classifier = nn.Sequential(layers[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map beats (B, K * leads, length) to logits (B, K), positive where real."""
-        logits: Tensor = self.classifier(self.features(x))
-        return logits.squeeze(2)
+        logits: Tensor = self.classifier(_as_rows(self.features(x)))
+        return logits.flatten(1)
 
 
 Network = TypeVar("Network", Generator, Discriminator)
@@ -209,42 +268,45 @@ def _rows(network: nn.Module, k: int, students: int) -> Iterator[tuple[str, Tens
 
 def _encoder_layers(a: Architecture, outputs: int, students: int) -> Iterator[nn.Module]:
     channels = students * a.width
-    yield _convolution(nn.Conv1d, students * a.leads, channels, students)
+    yield _convolution(Convolution, students * a.leads, channels, students)
     yield nn.LeakyReLU(SLOPE, inplace=True)
     for _ in range(HALVINGS):
-        yield _convolution(nn.Conv1d, channels, 2 * channels, students)
+        yield _convolution(Convolution, channels, 2 * channels, students)
         channels *= 2
         yield _normalisation(channels)
         yield nn.LeakyReLU(SLOPE, inplace=True)
-    yield nn.Conv1d(
+    yield Convolution(
         channels, students * outputs, a.bottleneck, 1, 0, bias=False, groups=students
     )
 
 
 def _decoder_layers(a: Architecture, students: int) -> Iterator[nn.Module]:
     channels = students * a.width * 2**HALVINGS
-    yield nn.ConvTranspose1d(
+    yield TransposedConvolution(
         students * a.latent, channels, a.bottleneck, 1, 0, bias=False, groups=students
     )
     for _ in range(HALVINGS):
         yield _normalisation(channels)
         yield nn.ReLU(inplace=True)
-        yield _convolution(nn.ConvTranspose1d, channels, channels // 2, students)
+        yield _convolution(TransposedConvolution, channels, channels // 2, students)
         channels //= 2
     yield _normalisation(channels)
     yield nn.ReLU(inplace=True)
-    yield _convolution(nn.ConvTranspose1d, channels, students * a.leads, students)
+    yield _convolution(TransposedConvolution, channels, students * a.leads, students)
     yield nn.Tanh()
 
 
 def _convolution(
-    kind: type[nn.Conv1d] | type[nn.ConvTranspose1d], inputs: int, outputs: int, students: int
+    kind: type[Convolution] | type[TransposedConvolution],
+    inputs: int,
+    outputs: int,
+    students: int,
 ) -> nn.Module:
     return kind(inputs, outputs, 4, 2, 1, bias=False, groups=students)
 
 
-def _normalisation(channels: int) -> nn.BatchNorm1d:
-    layer = nn.BatchNorm1d(channels)
+def _normalisation(channels: int) -> Normalisation:
+    layer = Normalisation(channels)
     # The counter of batches has no row per student and, with a fixed momentum, no use;
     # plain BatchNorm layers load states without it.
     layer.num_batches_tracked = None
