@@ -25,7 +25,7 @@ from kdsearch.method import Compute, EpochReport, Method, State, Targets
 logger = logging.getLogger(__name__)
 
 # Raised whenever the same settings would give another teacher.
-RECIPE = 1
+RECIPE = 2
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,12 @@ class Convolution(nn.Conv1d):
         """Map (B, C, L) as Conv1d does, or (B, C, 1, L) to the same with a row."""
         if x.dim() == 3:
             return super().forward(x)
+        if self.groups == 1 and x.shape[3] == self.kernel_size[0] and self.padding == (0,):
+            # Over all that is left it is a matrix product, three times as fast as one.
+            product = x.permute(0, 2, 3, 1).flatten(1) @ self.weight.permute(2, 1, 0).flatten(
+                0, 1
+            )
+            return product[:, :, None, None]
         stride, padding = (1, self.stride[0]), (0, int(self.padding[0]))
         weight = self.weight.unsqueeze(2)
         return nn.functional.conv2d(x, weight, None, stride, padding, 1, self.groups)
@@ -94,6 +100,9 @@ class TransposedConvolution(nn.ConvTranspose1d):
         """Map (B, C, L) as ConvTranspose1d does, or (B, C, 1, L) to the same with a row."""
         if x.dim() == 3:
             return super().forward(x, output_size)
+        if self.groups == 1 and x.shape[3] == 1 and self.padding == (0,):
+            product = x.flatten(1) @ self.weight.permute(0, 2, 1).flatten(1)
+            return product.view(len(x), 1, self.kernel_size[0], -1).permute(0, 3, 1, 2)
         stride, padding = (1, self.stride[0]), (0, int(self.padding[0]))
         weight = self.weight.unsqueeze(2)
         return nn.functional.conv_transpose2d(x, weight, None, stride, padding, 0, self.groups)
