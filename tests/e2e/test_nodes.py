@@ -154,7 +154,7 @@ def bare_slow_node(place: Workplace, cluster: Any) -> Iterator[None]:
 @pytest.mark.usefixtures("bare_slow_node")
 def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
     """It is sent code and data, and its trials hold back nobody else's."""
-    cluster.add_node(**NODE, env_vars={"FAULTY_PAUSE_S": "0.5"})
+    cluster.add_node(**NODE, env_vars={"FAULTY_PAUSE_S": "0.8"})
     place.wait_for(lambda: _alive(cluster) == 3, timeout=60)
     # Enough trials for the bare node to get one before the other has trained them all.
     done = place.search("--address", cluster.address, "--num-samples", "12")
@@ -166,7 +166,8 @@ def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
     assert len(trials) == 12
     first = min(trial.datetime_complete for trial in trials if trial.number in slow)
     before = [t for t in trials if t.number not in slow and t.datetime_complete < first]
-    assert any(len(t.intermediate_values) == 5 for t in before), "up all rungs in the meantime"
+    assert before, "stopped at a rung, or past the last one, in the meantime"
+    assert len(slow) <= 4, "the other did not wait for it"
     assert {"COMPLETE", "PRUNED"} >= {trial.state.name for trial in trials}
 
 
