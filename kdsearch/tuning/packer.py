@@ -26,9 +26,15 @@ import torch
 
 from kdsearch.errors import TrialDiverged
 from kdsearch.method import Stack
-from kdsearch.run_folder import Superseded
+from kdsearch.run_folder import Superseded, TrialFolder
 from kdsearch.tuning.results import Entry, Outcome, failed, unstorable
-from kdsearch.tuning.trainable import TrialInputs, student_stack, training_of, unstorable_reason
+from kdsearch.tuning.trainable import (
+    TrialInputs,
+    folder_of,
+    student_stack,
+    training_of,
+    unstorable_reason,
+)
 from kdsearch.tuning.training import Training, advance, structure
 
 logger = logging.getLogger(__name__)
@@ -121,7 +127,11 @@ class Packer:
         if not self.free():
             return None
         # Reading a checkpoint takes a while, and the others are not to wait for it.
-        training = training_of(trial, self._inputs)
+        try:
+            training = training_of(trial, self._inputs)
+        except Exception as error:
+            _write_error(folder_of(trial, self._inputs), error)
+            raise
         with self._news:
             if not self.free():
                 return None
@@ -278,8 +288,7 @@ class Packer:
         return Outcome("lost", unstorable(full)) if full else self._crashed(training, error)
 
     def _crashed(self, training: Training, error: Exception) -> Outcome:
-        with suppress(OSError):
-            training.folder.write_error(f"{type(error).__name__}: {error}")
+        _write_error(training.folder, error)
         return Outcome("crashed")
 
     def _break(self, key: str, crew: Sequence[_Member], error: Exception) -> list[Outcome]:
@@ -313,3 +322,8 @@ class Packer:
         for key in self._stacks.keys() - used:
             del self._stacks[key]
         self._news.notify_all()
+
+
+def _write_error(folder: TrialFolder, error: Exception) -> None:
+    with suppress(OSError):
+        folder.write_error(f"{type(error).__name__}: {error}")

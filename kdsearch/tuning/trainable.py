@@ -50,19 +50,24 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
         trial: ``number`` in the study and the searched ``params``.
         inputs: What all trials share.
     """
-    training = training_of(trial, inputs)
+    folder = folder_of(trial, inputs)
     try:
-        _train(training, inputs)
+        _train(training_of(trial, inputs), inputs)
     except TrialDiverged as diverged:
         tune.report(failed(str(diverged)))
     except Superseded:
         return
     except Exception as error:
-        full = unstorable_reason(error, training.folder)
+        full = unstorable_reason(error, folder)
         if full:
             tune.report(unstorable(full))
-        training.folder.write_error(f"{type(error).__name__}: {error}")
+        folder.write_error(f"{type(error).__name__}: {error}")
         raise
+
+
+def folder_of(trial: dict[str, Any], inputs: TrialInputs) -> TrialFolder:
+    """Where the trial's epochs are kept."""
+    return RunFolder(inputs.run).trial(trial["number"], inputs.generation)
 
 
 def training_of(trial: dict[str, Any], inputs: TrialInputs) -> Training:
@@ -70,7 +75,7 @@ def training_of(trial: dict[str, Any], inputs: TrialInputs) -> Training:
     return Training(
         inputs.config.student_settings(trial["params"]),
         seed=trial_seed(inputs.config, trial["number"]),
-        folder=RunFolder(inputs.run).trial(trial["number"], inputs.generation),
+        folder=folder_of(trial, inputs),
     )
 
 
