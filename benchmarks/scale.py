@@ -226,7 +226,7 @@ def growth(by_size: Seconds) -> str:
 
 
 def draw(found: dict[str, Seconds], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8.5, 4.5), layout="constrained")
     for part, by_size in found.items():
         sizes = sorted(map(int, by_size))
         axes.loglog(sizes, [by_size[str(n)] for n in sizes], marker="o", label=part)
@@ -236,7 +236,7 @@ def draw(found: dict[str, Seconds], path: Path) -> None:
     axes.loglog(sizes, limit, "k--", linewidth=1, label="n log n")
     axes.set(xlabel="trials", ylabel="seconds in all", title="The harness's own cost")
     axes.grid(which="both", alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
 
 
