@@ -9,7 +9,7 @@ search: $(STAMP)
 	$(BIN)/python run_search.py --space search_spaces/kd.yaml
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .
