@@ -1,0 +1,1 @@
+"""Scripts that measure what `docs/results.md` says; each writes one small table."""

@@ -1,0 +1,239 @@
+"""Memories of normal beats and the students that learn from them, on both splits of MIT-BIH.
+
+    python -m experiments.memory --data path/to/mitdb --scores FOLDER
+
+One lead. Of the memories the one with the best validation AUC teaches; every student is judged
+by its last epoch, so that validation chooses between recipes and nothing else. Rows that stand
+in the tables already are not measured again; test scores of what is compared go to FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from experiments.table import Table, add_data, dataset_of
+from kdsearch.costs import measure
+from kdsearch.data import Dataset
+from kdsearch.data.beats import FloatArray
+from kdsearch.memory import Memory
+from kdsearch.memory import distort as distortions
+from kdsearch.memory.method import SEED
+from kdsearch.memory.settings import StudentSettings, TeacherSettings
+from kdsearch.memory.stack import DISTORTED, DISTORTED_SCORES, OWN, teach
+from kdsearch.method import Compute, State, Targets
+from kdsearch.metrics import evaluate
+
+SPLITS = ("fold", "inter_patient")
+COMPUTE = Compute("cpu", "bf16")
+METHOD = Memory()
+
+# One thing more in each row; the last is for new patients.
+PLAIN = {"view": "range", "components": 40, "density": 0, "weight_before": 1, "weight_after": 1}
+MEMORIES: dict[str, dict[str, object]] = {
+    "nearest neighbour, 40 components": PLAIN,
+    "20 components": {**PLAIN, "components": 20},
+    "20 components, density 0.4": {**PLAIN, "components": 20, "density": 0.4},
+    "20 components, density 0.4, both views": {
+        **PLAIN,
+        "components": 20,
+        "density": 0.4,
+        "view": "both",
+    },
+    "20 components, density 0.4, both views, samples weighted 1.5 : 1 : 0.7": {},
+    "20 components, 15 neighbours, samples weighted 4 : 1 : 1": {
+        **PLAIN,
+        "components": 20,
+        "neighbours": 15,
+        "weight_before": 4,
+    },
+}
+# The first is the default; the others change one thing each.
+RECIPES: dict[str, dict[str, object]] = {
+    "taught, and normal against distorted": {},
+    "not taught: normal against distorted alone": {"alpha": 0},
+    "taught alone": {"w_contrast": 0},
+    "width 64": {"width": 64},
+    "width 512": {"width": 512},
+    "taught alone, short": {"w_contrast": 0, "epochs": 6},
+    "taught alone, from random weights": {"w_contrast": 0, "init": "random"},
+    "taught alone, on normal beats only": {"w_contrast": 0},
+    "taught alone, normal and spliced or mixed beats": {"w_contrast": 0},
+    "taught alone, normal and warped or stretched beats": {"w_contrast": 0},
+}
+SEEN = {
+    "taught alone, normal and spliced or mixed beats": ("_splice", "_mix"),
+    "taught alone, normal and warped or stretched beats": ("_warp", "_stretch", "_shift"),
+}
+MANY, FEW = range(1, 6), range(1, 4)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What recipes learn from, made when the first of them asks."""
+
+    teacher: State
+    train: FloatArray
+
+    def of(self, name: str, made: dict[tuple[str, ...] | None, Targets]) -> Targets:
+        """The targets of one recipe."""
+        kinds = ("normal",) if "normal beats only" in name else SEEN.get(name)
+        if kinds not in made:
+            # One set at a time: they are large.
+            made.clear()
+            made[kinds] = self._make(kinds)
+        return made[kinds]
+
+    def _make(self, kinds: tuple[str, ...] | None) -> Targets:
+        rounds = StudentSettings().distorted
+        if kinds == ("normal",):
+            own = teach(self.teacher, self.train[:1])[OWN]
+            return {
+                OWN: own,
+                DISTORTED: np.concatenate([self.train] * rounds),
+                DISTORTED_SCORES: np.concatenate([own] * rounds),
+            }
+        chosen = [getattr(distortions, kind) for kind in kinds] if kinds else None
+        rng = np.random.default_rng(SEED)
+        made = [distortions.distort(self.train, rng, chosen) for _ in range(rounds)]
+        return teach(self.teacher, np.concatenate(made))
+
+
+def main() -> None:
+    """Measure what is missing in the tables."""
+    parser = add_data(argparse.ArgumentParser(description=__doc__))
+    parser.add_argument("--scores", type=Path, required=True, help="a folder for test scores")
+    parser.add_argument("--split", choices=SPLITS, action="append", help="both by default")
+    options = parser.parse_args()
+    options.scores.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    for split in options.split or SPLITS:
+        dataset = dataset_of(options, split=split)
+        teacher = _memories(split, dataset, options.scores)
+        _students(split, dataset, teacher, options.scores)
+
+
+def _memories(split: str, dataset: Dataset, scores: Path) -> State:
+    """Measure all memories; the best by validation AUC."""
+    table = Table("memories.csv", ("split", "memory"))
+    for name, chosen in MEMORIES.items():
+        if table.has(split, name):
+            continue
+        start = time.perf_counter()
+        found = METHOD.score(filled(chosen, dataset), dataset.test.x, COMPUTE)
+        np.save(scores / f"{split}-{file_name(name)}.npy", found)
+        validated = METHOD.score(
+            filled(chosen, dataset), dataset.training.validation.x, COMPUTE
+        )
+        row = _figures(validated, found, dataset)
+        table.add(
+            {
+                "split": split,
+                "memory": name,
+                **row,
+                "seconds": time.perf_counter() - start,
+            }
+        )
+    rows = [row for row in table.rows if row["split"] == split]
+    best = max(rows, key=lambda row: float(row["val_auc"]))["memory"]
+    return filled(MEMORIES[best], dataset)
+
+
+def filled(chosen: Mapping[str, object], dataset: Dataset) -> State:
+    """The memory of the training beats; the last one is kept."""
+    key = (dataset.fingerprint, str(chosen))
+    if key not in _MADE:
+        _MADE.clear()
+        settings = TeacherSettings.model_validate(chosen)
+        stack = METHOD.teacher_stack(settings, dataset.training, COMPUTE)
+        stack.put_in(0, settings, seed=0)
+        stack.advance()
+        _MADE[key] = stack.weights(0)
+    return _MADE[key]
+
+
+_MADE: dict[tuple[str, str], State] = {}
+
+
+def _students(split: str, dataset: Dataset, teacher: State, scores: Path) -> None:
+    table = Table("students.csv", ("split", "recipe", "seed"))
+    lessons, made = Lessons(teacher, dataset.training.train), {}
+    for name, seed in _runs():
+        if table.has(split, name, seed):
+            continue
+        settings = StudentSettings.model_validate(RECIPES[name])
+        start = time.perf_counter()
+        weights = _trained(settings, seed, dataset, teacher, lessons.of(name, made))
+        seconds = time.perf_counter() - start
+        found = METHOD.score(weights, dataset.test.x, COMPUTE)
+        if seed in MANY and name in list(RECIPES)[:3]:
+            np.save(scores / f"{split}-{file_name(name)}-{seed}.npy", found)
+        validated = METHOD.score(weights, dataset.training.validation.x, COMPUTE)
+        _, leads, length = dataset.test.x.shape
+        cost = measure(METHOD, weights, leads, length)
+        table.add(
+            {
+                "split": split,
+                "recipe": name,
+                "seed": seed,
+                "parameters": cost.parameters,
+                "operations": cost.operations,
+                **_figures(validated, found, dataset),
+                "seconds": seconds,
+            }
+        )
+
+
+def _runs() -> Iterator[tuple[str, int]]:
+    """What matters most comes first."""
+    names = list(RECIPES)
+    yield from ((name, seed) for name in names[:3] for seed in FEW)
+    yield from ((name, seed) for name in names[3:] for seed in FEW)
+    yield from ((name, seed) for name in names[:3] for seed in MANY)
+
+
+def _trained(
+    settings: StudentSettings, seed: int, dataset: Dataset, teacher: State, targets: Targets
+) -> State:
+    stack = METHOD.student_stack(
+        settings,
+        1,
+        data=dataset.training,
+        teacher=teacher,
+        targets=targets,
+        compute=COMPUTE,
+    )
+    stack.put_in(0, settings, seed=seed)
+    for _ in range(settings.epochs):
+        outcome = stack.advance()[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+    return stack.weights(0)
+
+
+def _figures(validated: FloatArray, found: FloatArray, dataset: Dataset) -> dict[str, object]:
+    validation = evaluate(validated, dataset.training.validation.classes)
+    test = evaluate(found, dataset.test.classes)
+    classes = {f"test_auc_{c}": test.classes[c].roc_auc for c in "SVFQ"}
+    return {
+        "val_auc": validation.roc_auc,
+        "val_ap": validation.average_precision,
+        "test_auc": test.roc_auc,
+        "test_ap": test.average_precision,
+        **classes,
+    }
+
+
+def file_name(name: str) -> str:
+    """The name of a memory or a recipe, as one of files."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+if __name__ == "__main__":
+    main()
