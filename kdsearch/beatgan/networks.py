@@ -102,7 +102,8 @@ class TransposedConvolution(nn.ConvTranspose1d):
             return super().forward(x, output_size)
         if self.groups == 1 and x.shape[3] == 1 and self.padding == (0,):
             product = x.flatten(1) @ self.weight.permute(0, 2, 1).flatten(1)
-            return product.view(len(x), 1, self.kernel_size[0], -1).permute(0, 3, 1, 2)
+            shape = (-1, 1, self.kernel_size[0], self.out_channels)
+            return product.reshape(shape).permute(0, 3, 1, 2)
         stride, padding = (1, self.stride[0]), (0, int(self.padding[0]))
         weight = self.weight.unsqueeze(2)
         return nn.functional.conv_transpose2d(x, weight, None, stride, padding, 0, self.groups)

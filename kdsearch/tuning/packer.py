@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 # How long an epoch waits for the successor of a student that left. A warm trial starts in 34 ms
 # on an idle machine.
-LINGER_S = 0.5
+LINGER_S = 1.0
 # The same before the first epoch of all, when the trials' processes are only just starting.
 FIRST_LINGER_S = 10.0
 # How long it waits for a student whose trial does not come back: its process must be dead.

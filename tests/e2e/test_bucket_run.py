@@ -15,7 +15,9 @@ import kdsearch
 @pytest.mark.usefixtures("s3")
 def test_lost_machine(place: Workplace) -> None:
     place.runs_dir = "s3://bucket/runs"
-    place.environment["FAULTY_PAUSE_S"] = "0.6"
+    # Long enough that the search is not over when the second one has watched its lock for 20 s.
+    place.space.write_text(place.space.read_text().replace("name: asha", "name: none"))
+    place.environment["FAULTY_PAUSE_S"] = "2.5"
     process = place.start()
     place.wait_for_epochs(12)
     second = place.search("--resume")

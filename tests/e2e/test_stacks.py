@@ -46,11 +46,16 @@ def test_a_stack_is_refilled_and_its_students_do_not_notice(place: Workplace) ->
     """Six trials of 5 epochs, 3 at a time; the same trials alone give the same numbers."""
     without_asha(place)
     stacked(place, 3)
+    # Kernels for groups add in another order; large steps would magnify what that rounds off.
+    text = place.space.read_text().replace("[1.0e-4, 5.0e-3]", "[1.0e-5, 1.0e-4]")
+    place.space.write_text(text)
+    place.environment["FAULTY_PAUSE_S"] = "0.5"
     assert place.search().returncode == 0
+    place.environment.clear()
     sizes = together(place)
     assert sum(sizes) == 30
-    # A busy machine may start a trial too late for an epoch, but not for two.
-    assert sizes.count(3) >= 8
+    # A busy machine may start a trial too late for an epoch or two.
+    assert sizes.count(3) >= 7
     in_stack, rows = losses(place), place.trials()
     assert {row["state"] for row in rows} == {"completed"}
 
@@ -61,10 +66,8 @@ def test_a_stack_is_refilled_and_its_students_do_not_notice(place: Workplace) ->
     alone = losses(place)
     assert sorted(alone) == sorted(in_stack) == list(range(6))
     for number, epochs in alone.items():
-        # Kernels for groups add in another order, and training magnifies what that rounds off.
-        tolerances = [1e-4, 1e-3, 1e-2, 5e-2, 5e-2]
-        for here, there, rel in zip(epochs, in_stack[number], tolerances, strict=True):
-            assert there == pytest.approx(here, rel=rel)
+        for here, there in zip(epochs, in_stack[number], strict=True):
+            assert there == pytest.approx(here, rel=2e-3)
     aucs = {row["trial"]: row["val_auc"] for row in place.trials()}
     assert aucs == pytest.approx({row["trial"]: row["val_auc"] for row in rows}, abs=1e-2)
 
