@@ -127,7 +127,7 @@ def lean(
 
     def step() -> object:
         return train_step(
-            players, rows, x, weights=Weights(ones, ones), distillation=None, compute=compute
+            players, rows, x, weights=Weights(ones, ones), distillation={}, compute=compute
         )
 
     return step

@@ -443,7 +443,9 @@ def _describe(error: ValidationError, section: str) -> str:
     """The first thing that pydantic found, as ``key: rule, found value``."""
     first = error.errors()[0]
     key = ".".join([section, *map(str, first["loc"])])
-    rule = first["msg"][0].lower() + first["msg"][1:]
+    # What a validator of a method's own settings says is a sentence of its own.
+    message = first["msg"].removeprefix("Value error, ")
+    rule = message[0].lower() + message[1:]
     return f"{key}: {rule}, but found {_short(first['input'])}"
 
 

@@ -60,7 +60,9 @@ class BeatGan:
         compute: Compute,
     ) -> Targets:
         """Only what these students' targets need; see `teacher_targets` for the arrays."""
-        kinds = {_expect(student, StudentSettings).target for student in students}
+        kinds = {
+            name for student in students for name in _expect(student, StudentSettings).targets
+        }
         return teacher_targets(teacher, kinds, data.train, compute)
 
     def student_stack(

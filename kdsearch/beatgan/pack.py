@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdsearch.beatgan.distillation import distillation_term
+from kdsearch.beatgan.distillation import distillation_terms
 from kdsearch.beatgan.networks import (
     Architecture,
     Discriminator,
@@ -25,8 +25,8 @@ from kdsearch.beatgan.networks import (
 )
 from kdsearch.beatgan.optimiser import StackedAdam, new_adam_state
 from kdsearch.beatgan.scoring import stack_scores
-from kdsearch.beatgan.settings import NetworkSettings, StudentSettings, Target
-from kdsearch.beatgan.step import Distillation, Players, Weights, train_step
+from kdsearch.beatgan.settings import NetworkSettings, StudentSettings
+from kdsearch.beatgan.step import Players, Term, Weights, train_step
 from kdsearch.method import Compute, Targets
 
 # The published limit below which a discriminator has won for good and starts anew.
@@ -65,9 +65,9 @@ class Student:
         return self.settings.temperature if isinstance(self.settings, StudentSettings) else 1.0
 
     @property
-    def target(self) -> Target:
+    def targets(self) -> tuple[str, ...]:
         """What is distilled; a teacher learns from nobody."""
-        return self.settings.target if isinstance(self.settings, StudentSettings) else "none"
+        return self.settings.targets if isinstance(self.settings, StudentSettings) else ()
 
 
 def new_parts(architecture: Architecture, rng: torch.Generator) -> Parts:
@@ -105,7 +105,7 @@ class Pack:
             w_adv=self._vector([student.settings.w_adv for student in students]),
             alpha=self._vector([student.alpha for student in students]),
         )
-        self._distillation = self._term(targets)
+        self._distillation = self._terms(targets)
         for k, student in enumerate(self.students):
             self._put(k, student.parts)
 
@@ -117,7 +117,7 @@ class Pack:
 
         Returns:
             The mean of every term over the mini-batches, a dict per student; whoever has an
-            alpha of 0 has no term ``distillation``.
+            alpha of 0 has no terms of distillation.
         """
         orders = torch.from_numpy(self._orders(len(x))).to(x.device)
         size = min(self.students[0].settings.batch_size, len(x))
@@ -193,16 +193,16 @@ class Pack:
             {
                 name: values[k]
                 for name, values in columns.items()
-                if name != "distillation" or student.alpha > 0
+                if not name.startswith("distillation") or student.alpha > 0
             }
             for k, student in enumerate(self.students)
         ]
 
-    def _term(self, targets: Targets) -> Distillation | None:
+    def _terms(self, targets: Targets) -> dict[str, Term]:
         if not any(student.alpha for student in self.students):
-            return None
+            return {}
         temperature = self._vector([student.temperature for student in self.students])
-        return distillation_term(self.students[0].target, targets, temperature)
+        return distillation_terms(self.students[0].targets, targets, temperature)
 
     def _put(self, k: int, parts: Parts) -> None:
         students = len(self.students)

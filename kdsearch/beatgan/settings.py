@@ -4,9 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-Target = Literal["score", "neighbours", "reconstruction", "attention", "published", "none"]
+TAUGHT = ("score", "neighbours", "reconstruction", "attention")
+"""Targets with an answer for every training beat, of which several may be distilled at once."""
+ALONE = ("published", "none")
+
+
+def _known_target(target: str) -> str:
+    names = target.split("+")
+    if target in ALONE or (set(names) <= set(TAUGHT) and len(set(names)) == len(names)):
+        return target
+    taught, alone = (", ".join(map(repr, group)) for group in (TAUGHT, ALONE))
+    raise ValueError(
+        f"input should be {taught}, different ones of these joined by '+', or one of {alone}"
+    )
+
+
+_TAUGHT = "|".join(TAUGHT)
+Target = Annotated[
+    str,
+    AfterValidator(_known_target),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "anyOf": [
+                {"enum": [*TAUGHT, *ALONE]},
+                {"pattern": rf"^({_TAUGHT})(\+({_TAUGHT}))+$"},
+            ],
+        }
+    ),
+]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -50,8 +78,14 @@ class StudentSettings(NetworkSettings):
     alpha: NotNegative = 0.1
     """Weight of the distillation term; 0 is the control without distillation."""
     target: Target = "score"
-    """What is distilled; ``neighbours`` are scores as ``score``, but of the nearest neighbours
-    among the training beats and not of the teacher, and ``published`` is the inert published
-    form, kept as a control."""
+    """What is distilled; several joined by plus, as in ``neighbours+reconstruction``, are added
+    up. ``neighbours`` are scores as ``score``, but of the nearest neighbours among the training
+    beats and not of the teacher, and ``published`` is the inert published form, kept as a
+    control."""
     init: Literal["random", "teacher"] = "random"
     """Where the student's weights start; ``teacher`` needs the teacher's width and latent."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names in ``target``; empty where nothing is distilled."""
+        return () if self.target == "none" else tuple(self.target.split("+"))

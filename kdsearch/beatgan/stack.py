@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kdsearch.beatgan.distillation import NEEDS_TEACHER
 from kdsearch.beatgan.networks import (
     Architecture,
     Discriminator,
@@ -27,7 +26,7 @@ from kdsearch.beatgan.scoring import (
     check_values,
     weights_state,
 )
-from kdsearch.beatgan.settings import NetworkSettings, StudentSettings
+from kdsearch.beatgan.settings import TAUGHT, NetworkSettings, StudentSettings
 from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
 from kdsearch.method import Compute, EpochReport, State, Targets
@@ -234,10 +233,10 @@ class BeatGanStack:
         return settings
 
     def _require_targets(self, student: Student) -> None:
-        missing = student.target in NEEDS_TEACHER and student.target not in self._targets
+        missing = set(student.targets) & set(TAUGHT) - self._targets.keys()
         if student.alpha > 0 and missing:
             raise ValueError(
-                f"no targets of kind {student.target!r}; there are {sorted(self._targets)}"
+                f"no targets of kind {min(missing)!r}; there are {sorted(self._targets)}"
             )
 
     def _student(self, slot: int) -> Student:

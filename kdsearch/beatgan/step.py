@@ -10,7 +10,7 @@ the published step blended the same batch in twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +42,7 @@ class Batch:
     features: Tensor
 
 
-Distillation = Callable[[Batch], Tensor]
+Term = Callable[[Batch], Tensor]
 """A term of distillation: one value per student, shape (K,)."""
 
 
@@ -70,7 +70,7 @@ def train_step(
     x: Tensor,
     *,
     weights: Weights,
-    distillation: Distillation | None,
+    distillation: Mapping[str, Term],
     compute: Compute,
 ) -> Terms:
     """Update both networks of every student with one mini-batch each.
@@ -80,12 +80,13 @@ def train_step(
         rows: Row of each beat among the training beats, shape (B, K).
         x: The beats, shape (B, K, leads, length).
         weights: Of the generator's terms.
-        distillation: The term to add with weight alpha, or None for none at all.
+        distillation: The terms whose sum is added with weight alpha, by name.
         compute: Device of all the tensors, and precision of the networks.
 
     Returns:
         Every term and the totals ``generator`` and ``discriminator``, shape (K,) each, still
-        on the device and possibly not yet calculated.
+        on the device and possibly not yet calculated. ``distillation`` is the sum of its
+        terms; where there are several, each follows as ``distillation.<name>``.
     """
     real = x.flatten(1, 2)
     with autocast(compute):
@@ -130,16 +131,19 @@ def _features(
 
 
 def _generator_terms(
-    batch: Batch, real_features: Tensor, weights: Weights, distillation: Distillation | None
+    batch: Batch, real_features: Tensor, weights: Weights, distillation: Mapping[str, Term]
 ) -> Terms:
     terms = {
         "reconstruction": reconstruction(batch.x, batch.fake),
         "feature_matching": feature_matching(real_features, batch.features),
     }
     total = terms["reconstruction"] + weights.w_adv * terms["feature_matching"]
-    if distillation is not None:
-        terms["distillation"] = distillation(batch)
+    distilled = {name: term(batch) for name, term in distillation.items()}
+    if distilled:
+        terms["distillation"] = torch.stack(list(distilled.values())).sum(dim=0)
         total = total + weights.alpha * terms["distillation"]
+    if len(distilled) > 1:
+        terms |= {f"distillation.{name}": term for name, term in distilled.items()}
     return {**terms, "generator": total}
 
 

@@ -16,7 +16,6 @@ from kdsearch.beatgan.scoring import (
     reconstruct,
     score,
 )
-from kdsearch.beatgan.settings import Target
 from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray
 from kdsearch.memory.recall import fill, own_scores
@@ -26,13 +25,13 @@ from kdsearch.tensors import from_numpy
 
 
 def teacher_targets(
-    teacher: State, kinds: Collection[Target], x: FloatArray, compute: Compute
+    teacher: State, kinds: Collection[str], x: FloatArray, compute: Compute
 ) -> Targets:
     """The teacher's answers that students with these targets learn from.
 
     Args:
         teacher: Weights of a trained teacher.
-        kinds: The students' targets; those that need no teacher have no entry.
+        kinds: The names of the students' targets; ``published`` has no entry.
         x: Training beats, shape (n, leads, length).
         compute: Where and how precisely to calculate.
 

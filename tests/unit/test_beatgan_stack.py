@@ -18,8 +18,8 @@ from beatgan_cases import (
 )
 
 from kdsearch.beatgan import optimiser, pack
-from kdsearch.beatgan.distillation import distillation_term
-from kdsearch.beatgan.settings import StudentSettings, TeacherSettings
+from kdsearch.beatgan.distillation import distillation_terms
+from kdsearch.beatgan.settings import TAUGHT, StudentSettings, TeacherSettings
 from kdsearch.beatgan.stack import BeatGanStack
 from kdsearch.beatgan.step import Batch
 from kdsearch.errors import TrialDiverged
@@ -75,7 +75,7 @@ def close_to(one: EpochReport, other: EpochReport) -> bool:
 
 
 @pytest.mark.usefixtures("steady_adam")
-@pytest.mark.parametrize("target", ["score", "neighbours", "reconstruction", "attention"])
+@pytest.mark.parametrize("target", [*TAUGHT, "+".join(TAUGHT)])
 def test_students_in_a_stack_train_as_if_alone(target: str) -> None:
     together = student_stack(3, target=target)
     for slot, scalars in enumerate(DIFFERENT):
@@ -316,7 +316,7 @@ def test_inert_targets_train_as_the_control(target: str) -> None:
 def test_targets_stay_with_their_samples_in_every_order() -> None:
     targets, n = some_targets(training_data()), 26
     score = torch.from_numpy(targets["score"])
-    term = distillation_term("score", targets, torch.tensor([1.0, 1.0]))
+    term = distillation_terms(["score"], targets, torch.tensor([1.0, 1.0]))["score"]
     assert term is not None
     # Each beat is the one whose reconstruction error is the teacher's score of that very beat.
     x = score.sqrt().reshape(n, 1, 1).expand(n, 1, 32)

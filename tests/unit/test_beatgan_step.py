@@ -6,7 +6,7 @@ from beatgan_cases import CPU, TINY
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdsearch.beatgan.distillation import distillation_term
+from kdsearch.beatgan.distillation import distillation_terms
 from kdsearch.beatgan.networks import (
     Discriminator,
     Generator,
@@ -15,7 +15,6 @@ from kdsearch.beatgan.networks import (
     put_student,
 )
 from kdsearch.beatgan.optimiser import StackedAdam
-from kdsearch.beatgan.settings import Target
 from kdsearch.beatgan.step import Players, Terms, Weights, train_step
 from kdsearch.method import Compute
 
@@ -66,17 +65,19 @@ def players(dtype: torch.dtype = torch.float32) -> Players:
 
 
 def one_step(
-    target: Target, *, alpha: float = 0.5, temperature: float = 1.0, compute: Compute = CPU
+    *targets: str, alpha: float = 0.5, temperature: float = 1.0, compute: Compute = CPU
 ) -> tuple[Players, Terms]:
     both, rows = players(), torch.arange(8).unsqueeze(1)
-    targets = {"score": torch.linspace(0.01, 0.03, 8).numpy()}
-    term = distillation_term(target, targets, torch.tensor([temperature]))
+    taught = {
+        "score": torch.linspace(0.01, 0.03, 8).numpy(),
+        "reconstruction": torch.zeros(8, 1, 32).numpy(),
+    }
     terms = train_step(
         both,
         rows,
         mini_batches(1)[0].float().unsqueeze(1),
         weights=Weights(torch.tensor([W_ADV]), torch.tensor([alpha])),
-        distillation=term,
+        distillation=distillation_terms(targets, taught, torch.tensor([temperature])),
         compute=compute,
     )
     return both, terms
@@ -99,7 +100,7 @@ def test_the_lean_step_is_the_published_step() -> None:
             torch.arange(8).unsqueeze(1),
             x.unsqueeze(1),
             weights=Weights(torch.tensor([W_ADV]).double(), torch.zeros(1).double()),
-            distillation=None,
+            distillation={},
             compute=CPU,
         )
     generator, discriminator = published_steps(batches)
@@ -118,8 +119,20 @@ def test_terms_add_up() -> None:
     assert not any(term.requires_grad for term in terms.values())
 
 
+def test_several_targets_add_up() -> None:
+    base, one, other = one_step(), one_step("score"), one_step("reconstruction")
+    both, terms = one_step("score", "reconstruction")
+    for name, (_, alone) in (("score", one), ("reconstruction", other)):
+        torch.testing.assert_close(terms[f"distillation.{name}"], alone["distillation"])
+    distilled = one[1]["distillation"] + other[1]["distillation"]
+    torch.testing.assert_close(terms["distillation"], distilled)
+    torch.testing.assert_close(terms["generator"], base[1]["generator"] + 0.5 * distilled)
+    first, second, none = (first_moment(step[0]) for step in (one, other, base))
+    torch.testing.assert_close(first_moment(both), first + second - none, rtol=1e-3, atol=1e-6)
+
+
 def test_distillation_reaches_the_student_and_moves_with_alpha_and_temperature() -> None:
-    base = first_moment(one_step("none")[0])
+    base = first_moment(one_step()[0])
     pulled = first_moment(one_step("score")[0]) - base
     harder = first_moment(one_step("score", alpha=1.0)[0]) - base
     warmer = first_moment(one_step("score", temperature=4.0)[0]) - base
@@ -129,7 +142,7 @@ def test_distillation_reaches_the_student_and_moves_with_alpha_and_temperature()
 
 
 def test_published_distillation_changes_the_loss_and_nothing_else() -> None:
-    base, inert = one_step("none"), one_step("published", alpha=5.0)
+    base, inert = one_step(), one_step("published", alpha=5.0)
     assert inert[1]["generator"] > base[1]["generator"]
     assert torch.equal(first_moment(base[0]), first_moment(inert[0]))
 

@@ -17,10 +17,11 @@ def test_only_what_the_students_need_is_computed() -> None:
         ["neighbours"],
         ["score"],
         ["attention", "reconstruction"],
+        ["score+attention", "score"],
     ):
         students = [student(target=target) for target in used]
         found = method.targets(teacher, students, data, CPU)
-        assert sorted(found) == sorted(set(used) - {"none", "published"})
+        assert sorted(found) == sorted(set("+".join(used).split("+")) - {"none", "published"})
 
 
 def test_targets_have_a_row_per_beat() -> None:

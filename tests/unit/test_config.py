@@ -123,6 +123,23 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
         r"space\.target: input should be 'score', .* but found 'scores'",
     ),
     "words": ([("space.target", {"choice": ["score", "none"]})], None),
+    "several targets": ([("student.target", "reconstruction+neighbours")], None),
+    "several targets among others": (
+        [("space.target", {"choice": ["score", "score+attention"]})],
+        None,
+    ),
+    "one target twice": (
+        [("student.target", "score+score")],
+        r"student\.target: input should be .* joined by '\+', .* but found 'score\+score'",
+    ),
+    "unknown target among several": (
+        [("space.target", {"choice": ["none", "score+scores"]})],
+        r"space\.target: input should be .* but found 'score\+scores'",
+    ),
+    "no target with another": (
+        [("student.target", "score+none")],
+        r"student\.target: .* or one of 'published', 'none', but found 'score\+none'",
+    ),
     "epochs between whole numbers": (
         [("student.epochs", ABSENT), ("space.epochs", {"uniform": [1, 4]})],
         r"space\.epochs: input should be a valid integer, .* but found 1\.5",

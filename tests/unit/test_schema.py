@@ -94,6 +94,7 @@ def test_shipped_spaces_name_their_schema_and_keep_it(path: Path):
 BEYOND = {
     "low above high",
     "low equals high",
+    "one target twice",
     "nan",
     "nan as text",
     "infinity",
