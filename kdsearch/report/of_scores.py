@@ -40,7 +40,7 @@ def curves_section(contents: Contents) -> Section:
     if contents.controls:
         text += " The control is drawn once per seed."
     else:
-        text += " There is no control: nothing was confirmed."
+        text += " There is no control: nothing was confirmed, or nothing distilled."
     return Section(key, title, text=text, groups=[Group([_roc(ranked), _pr(ranked)])])
 
 

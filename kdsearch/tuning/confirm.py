@@ -52,7 +52,10 @@ class Candidate:
 
 
 def candidates(config: Config, records: Sequence[TrialRecord]) -> list[Candidate]:
-    """The best trials of a search, each with its control, and the teacher's recipe."""
+    """The best trials of a search, each with its control, and the teacher's recipe.
+
+    A student without distillation is its own control.
+    """
     table = leaderboard(records, [])
     ranked = table[table["rank"].notna()].head(config.confirm.top)["trial"]
     chosen = [records[number] for number in ranked]
@@ -61,7 +64,7 @@ def candidates(config: Config, records: Sequence[TrialRecord]) -> list[Candidate
         settings = config.student_settings(record.params)
         name = f"trial-{record.number}"
         found.append(Candidate(name, "candidate", settings))
-        if "alpha" in type(settings).model_fields:
+        if getattr(settings, "alpha", 0) > 0:
             control = settings.model_copy(update={"alpha": 0.0})
             found.append(Candidate(f"control-of-{name}", "control", control))
     return found
