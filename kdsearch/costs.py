@@ -46,16 +46,26 @@ def measure(method: Exporting, weights: State, leads: int, length: int) -> Cost:
         length: Padded samples of a beat.
     """
     network = method.scoring_network(weights)
-    beats = torch.linspace(-1, 1, leads * length).reshape(1, leads, length)
+    beats = _beats(leads, length).expand(BATCH, -1, -1).contiguous()
     with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
-            network(beats)
-        microseconds = _microseconds(network, beats.expand(BATCH, -1, -1).contiguous())
+        microseconds = _microseconds(network, beats)
     return Cost(
         parameters=sum(p.numel() for p in network.parameters()),
-        operations=counter.get_total_flops() // 2,
+        operations=operations(network, leads, length),
         microseconds=microseconds,
     )
+
+
+def operations(network: torch.nn.Module, leads: int, length: int) -> int:
+    """Multiply-adds of a network for one beat of this shape."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(_beats(leads, length))
+    flops: int = counter.get_total_flops()
+    return flops // 2
+
+
+def _beats(leads: int, length: int) -> torch.Tensor:
+    return torch.linspace(-1, 1, leads * length).reshape(1, leads, length)
 
 
 def _microseconds(network: torch.nn.Module, beats: torch.Tensor) -> float:
