@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from experiments.page import page  # noqa: E402
+from experiments.searches import ARMS, space_of  # noqa: E402
 from experiments.table import Table, read  # noqa: E402
 
 
@@ -32,6 +33,17 @@ def test_the_published_form_is_no_distillation_to_the_last_digit():
         assert [row[key] for key in same] == [none[seed][key] for key in same]
         assert float(row["last_distillation_loss"]) > 0
         assert score[seed]["weights_sum"] != none[seed]["weights_sum"]
+
+
+def test_searches_of_equal_compute_differ_in_what_they_distil_alone():
+    spaces = [space_of(arm).as_dict() for arm in ARMS]
+    for section in ("method", "data", "teacher", "search", "scheduler", "confirm"):
+        assert all(space[section] == spaces[0][section] for space in spaces)
+    for space in spaces:
+        drawn_first = list(space["space"])[:2], [space["space"][key] for key in ("lr", "w_adv")]
+        assert drawn_first == (["lr", "w_adv"], list(spaces[0]["space"].values())[:2])
+        changed = {key for key, v in space["student"].items() if v != spaces[0]["student"][key]}
+        assert changed <= {"target", "init", "width"}
 
 
 def test_a_table_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
