@@ -14,7 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.memory import MEMORIES, METHOD, RECIPES, SPLITS, file_name, filled
+from experiments.memory import (
+    MEMORIES,
+    METHOD,
+    RECIPES,
+    SPLITS,
+    WITH_CONTEXT,
+    file_name,
+    filled,
+    memories,
+)
 from experiments.table import RESULTS, Table, add_data, dataset_of
 from kdsearch.abilities import Exporting
 from kdsearch.beatgan import BeatGan
@@ -27,7 +36,6 @@ from kdsearch.method import Compute, State
 from kdsearch.metrics import rank
 from kdsearch.statistics import Interval, bootstrap_difference, delong
 
-PLAIN = next(iter(MEMORIES))
 SEED = 1
 MISSED, FOUND = 4, 4
 
@@ -38,7 +46,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, required=True, help="of memory.py")
     options = parser.parse_args()
     for split in SPLITS:
-        dataset = dataset_of(options, split=split)
+        dataset = dataset_of(options, **SPLITS[split])
         _costs(split, dataset)
         student = chosen(split, "students.csv", "recipe")
         memory = chosen(split, "memories.csv", "memory")
@@ -60,9 +68,10 @@ def _costs(split: str, dataset: Dataset) -> None:
     networks: dict[str, tuple[Exporting, State]] = {
         "BeatGAN, width 32": (BeatGan(), stack.weights(0))
     }
-    for name in {PLAIN: 0, chosen(split, "memories.csv", "memory"): 0}:
+    every = memories(split)
+    for name in {next(iter(every)): 0, chosen(split, "memories.csv", "memory"): 0}:
         if not table.has(split, name):
-            networks[name] = METHOD, filled(MEMORIES[name], dataset)
+            networks[name] = METHOD, filled(every[name], dataset)
     for name, (method, weights) in networks.items():
         cost = measure(method, weights, leads, length)
         row = {"parameters": cost.parameters, "operations": cost.operations}
@@ -75,7 +84,7 @@ def chosen(split: str, table: str, kind: str) -> str:
     Recipes whose scores are not kept, such as other widths, are no candidates.
     """
     rows = [row for row in Table(table, (kind,)).rows if row["split"] == split]
-    names = {row[kind] for row in rows} & {*list(RECIPES)[:3], *MEMORIES}
+    names = {row[kind] for row in rows} & {*list(RECIPES)[:3], *MEMORIES, *WITH_CONTEXT}
 
     def mean(name: str) -> float:
         return float(np.mean([float(row["val_auc"]) for row in rows if row[kind] == name]))
@@ -102,7 +111,7 @@ def _comparisons(
 ) -> None:
     table = Table("comparisons.csv", ("split", "first", "second"))
     control = list(RECIPES)[1]
-    for second in ("chance", PLAIN, memory, control):
+    for second in ("chance", next(iter(memories(split))), memory, control):
         if table.has(split, student, second) or second == student:
             continue
         first = scores.of(student)

@@ -1,10 +1,12 @@
-"""Memories of normal beats and the students that learn from them, on both splits of MIT-BIH.
+"""Memories of normal beats and the students that learn from them, on MIT-BIH.
 
     python -m experiments.memory --data path/to/mitdb --scores FOLDER
 
-One lead. Of the memories the one with the best validation AUC teaches; every student is judged
-by its last epoch, so that validation chooses between recipes and nothing else. Rows that stand
-in the tables already are not measured again; test scores of what is compared go to FOLDER.
+One lead; the published split, new patients, and new patients whose beats come with their
+context (`kdsearch.data.context`). Of the memories the one with the best validation AUC teaches;
+every student is judged by its last epoch, so that validation chooses between recipes and
+nothing else. Rows that stand in the tables already are not measured again; test scores of what
+is compared go to FOLDER.
 """
 
 from __future__ import annotations
@@ -30,11 +32,15 @@ from kdsearch.memory.stack import DISTORTED, DISTORTED_SCORES, OWN, teach
 from kdsearch.method import Compute, State, Targets
 from kdsearch.metrics import evaluate
 
-SPLITS = ("fold", "inter_patient")
+SPLITS: dict[str, dict[str, str]] = {
+    "fold": {"split": "fold"},
+    "inter_patient": {"split": "inter_patient"},
+    "context": {"split": "inter_patient", "context": "patient"},
+}
 COMPUTE = Compute("cpu", "bf16")
 METHOD = Memory()
 
-# One thing more in each row; the last is for new patients.
+# One thing more in each row.
 PLAIN = {"view": "range", "components": 40, "density": 0, "weight_before": 1, "weight_after": 1}
 MEMORIES: dict[str, dict[str, object]] = {
     "nearest neighbour, 40 components": PLAIN,
@@ -54,11 +60,23 @@ MEMORIES: dict[str, dict[str, object]] = {
         "weight_before": 4,
     },
 }
+PATIENT = {**PLAIN, "view": "patient", "components": 20, "neighbours": 15, "weight_rhythm": 0}
+WITH_CONTEXT: dict[str, dict[str, object]] = {
+    "difference from the patient's own beat": PATIENT,
+    "difference and rhythm": {**PATIENT, "weight_rhythm": 0.35},
+    "difference and rhythm, samples weighted 1.5 : 1 : 0.7": {
+        **PATIENT,
+        "weight_rhythm": 0.35,
+        "weight_before": 1.5,
+        "weight_after": 0.7,
+    },
+}
 # The first is the default; the others change one thing each.
 RECIPES: dict[str, dict[str, object]] = {
     "taught, and normal against distorted": {},
     "not taught: normal against distorted alone": {"alpha": 0},
     "taught alone": {"w_contrast": 0},
+    "taught alone, width 64": {"w_contrast": 0, "width": 64},
     "width 64": {"width": 64},
     "width 512": {"width": 512},
     "taught alone, short": {"w_contrast": 0, "epochs": 6},
@@ -74,12 +92,24 @@ SEEN = {
 MANY, FEW = range(1, 6), range(1, 4)
 
 
+def memories(split: str) -> dict[str, dict[str, object]]:
+    """What may teach."""
+    return WITH_CONTEXT if split == "context" else MEMORIES
+
+
 @dataclass(frozen=True)
 class Lessons:
-    """What recipes learn from, made when the first of them asks."""
+    """What recipes learn from, made when the first of them asks.
+
+    Attributes:
+        teacher: The memory.
+        train: The beats that it remembers.
+        context: Whether they come with their context.
+    """
 
     teacher: State
     train: FloatArray
+    context: bool
 
     def of(self, name: str, made: dict[tuple[str, ...] | None, Targets]) -> Targets:
         """The targets of one recipe."""
@@ -101,7 +131,10 @@ class Lessons:
             }
         chosen = [getattr(distortions, kind) for kind in kinds] if kinds else None
         rng = np.random.default_rng(SEED)
-        made = [distortions.distort(self.train, rng, chosen) for _ in range(rounds)]
+        made = [
+            distortions.distort(self.train, rng, chosen, context=self.context)
+            for _ in range(rounds)
+        ]
         return teach(self.teacher, np.concatenate(made))
 
 
@@ -114,7 +147,7 @@ def main() -> None:
     options.scores.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for split in options.split or SPLITS:
-        dataset = dataset_of(options, split=split)
+        dataset = dataset_of(options, **SPLITS[split])
         teacher = _memories(split, dataset, options.scores)
         _students(split, dataset, teacher, options.scores)
 
@@ -122,7 +155,7 @@ def main() -> None:
 def _memories(split: str, dataset: Dataset, scores: Path) -> State:
     """Measure all memories; the best by validation AUC."""
     table = Table("memories.csv", ("split", "memory"))
-    for name, chosen in MEMORIES.items():
+    for name, chosen in memories(split).items():
         if table.has(split, name):
             continue
         start = time.perf_counter()
@@ -142,7 +175,7 @@ def _memories(split: str, dataset: Dataset, scores: Path) -> State:
         )
     rows = [row for row in table.rows if row["split"] == split]
     best = max(rows, key=lambda row: float(row["val_auc"]))["memory"]
-    return filled(MEMORIES[best], dataset)
+    return filled(memories(split)[best], dataset)
 
 
 def filled(chosen: Mapping[str, object], dataset: Dataset) -> State:
@@ -163,7 +196,8 @@ _MADE: dict[tuple[str, str], State] = {}
 
 def _students(split: str, dataset: Dataset, teacher: State, scores: Path) -> None:
     table = Table("students.csv", ("split", "recipe", "seed"))
-    lessons, made = Lessons(teacher, dataset.training.train), {}
+    lessons = Lessons(teacher, dataset.training.train, dataset.training.context)
+    made: dict[tuple[str, ...] | None, Targets] = {}
     for name, seed in _runs():
         if table.has(split, name, seed):
             continue

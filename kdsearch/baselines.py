@@ -1,9 +1,10 @@
 """What anyone would try first, in seconds: scores that a distilled detector has to beat.
 
 All are fitted on the normal beats that a teacher is trained on, one row of samples per beat,
-and know nothing of time or of leads. On a split that has the same patients on both sides the
-nearest neighbour beats every published figure of BeatGAN; on new patients it is the worst of
-all. A verdict that leaves them out misleads its reader.
+and know nothing of time or of leads, whether the beat's own or those of its context. On a split
+that has the same patients on both sides the nearest neighbour beats every published figure of
+BeatGAN; on new patients it is the worst of all. A verdict that leaves them out misleads its
+reader.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from kdsearch.data.beats import Dataset, FloatArray
 from kdsearch.data.cache import Arrays, cached_arrays
+from kdsearch.data.context import signal_leads
 from kdsearch.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ PCA_30 = "PCA 30, reconstruction error"
 NEAREST_NEIGHBOUR = "nearest neighbour on PCA 40"
 ISOLATION_FOREST = "isolation forest on PCA 40"
 NAMES = (PCA_10, PCA_30, NEAREST_NEIGHBOUR, ISOLATION_FOREST)
+# Where beats come with their context alone.
+OWN_BEAT = "difference from the patient's own beat"
 
 # Part of the cache's key: raise it whenever the same data set would get other scores.
 VERSION = 1
@@ -65,20 +69,22 @@ def baseline_scores(dataset: Dataset, cache: Path) -> dict[str, BaselineScores]:
         cache: Folder for what is calculated only once, see `kdsearch.data.cache_dir`.
 
     Returns:
-        One entry for each of ``NAMES``, in their order; higher scores are more abnormal.
+        One entry for each of ``NAMES``, in their order, and `OWN_BEAT` where there is a
+        context; higher scores are more abnormal.
 
     Raises:
         DataError: There are fewer than two training beats, or the cache cannot be written.
     """
     entry = cache / "baselines" / f"{dataset.fingerprint}-{VERSION}"
     arrays = cached_arrays(entry, lambda: _fit_and_score(dataset))
+    names = (*NAMES, OWN_BEAT) if dataset.training.context else NAMES
     return {
         name: BaselineScores(
             validation=arrays["validation"][row],
             test=arrays["test"][row],
             seconds=float(arrays["seconds"][row]),
         )
-        for row, name in enumerate(NAMES)
+        for row, name in enumerate(names)
     }
 
 
@@ -95,6 +101,9 @@ def _fit_and_score(dataset: Dataset) -> Arrays:
     pca = _principal_components(train)
     shared_s = time.perf_counter() - start
     results = [_timed(partial(fit, pca, train), parts) for fit in FITS.values()]
+    if dataset.training.context:
+        own = partial(_difference, *dataset.test.x.shape[1:])
+        results.append(_timed(own, parts))
     return {
         "validation": np.stack([scores[0] for scores, _ in results]),
         "test": np.stack([scores[1] for scores, _ in results]),
@@ -153,6 +162,17 @@ def _isolation_forest(pca: PCA, train: FloatArray) -> Score:
 
     forest = IsolationForest(random_state=SEED).fit(pca.transform(train))
     return lambda x: np.asarray(-forest.score_samples(pca.transform(x)))
+
+
+def _difference(leads: int, length: int) -> Score:
+    """Mean square of the leads that say how a beat differs from its patient's own."""
+    signal = signal_leads(leads, context=True)
+
+    def score(x: FloatArray) -> FloatArray:
+        beats = x.reshape(len(x), leads, length)
+        return np.asarray((beats[:, signal : 2 * signal] ** 2).mean(axis=(1, 2)))
+
+    return score
 
 
 FITS: dict[str, Callable[[PCA, FloatArray], Score]] = {

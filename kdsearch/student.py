@@ -26,9 +26,12 @@ from kdsearch.data.beats import (
     Cutting,
     Dataset,
     FloatArray,
+    Moments,
+    TextArray,
     normalise,
     pad,
 )
+from kdsearch.data.context import references, signal_leads, with_context
 from kdsearch.errors import DataError, RunError
 from kdsearch.files import DamagedFile, load_state
 from kdsearch.method import Compute
@@ -49,7 +52,7 @@ class InputCard(Section):
     """What a beat has to be before it is scored."""
 
     leads: Count
-    """Leads of a beat."""
+    """Leads of a raw beat."""
     length: Count
     """Samples of a raw beat."""
     padded_length: Count
@@ -58,6 +61,14 @@ class InputCard(Section):
     """By smallest and largest sample; a flat beat becomes zeros."""
     cutting: Cutting | None
     """How the beats were cut from recordings; None where that is not known."""
+    context: Literal["none", "patient"] = "none"
+    """``patient``: more leads compare a beat with its patient's own, see
+    `kdsearch.data.context`; when it came has to be known."""
+
+    @property
+    def all_leads(self) -> int:
+        """Leads that the networks see, those of the context included."""
+        return self.leads if self.context == "none" else 2 * self.leads + 1
 
 
 class DataCard(Section):
@@ -98,14 +109,16 @@ def describe_student(
         threshold: From its scores of the validation beats, calculated with `COMPUTE`.
     """
     _, leads, padded_length = dataset.test.x.shape
+    context = dataset.training.context
     card = Card(
         method=config.method_name,
         student=settings.model_dump(mode="json"),
         input=InputCard(
-            leads=leads,
+            leads=signal_leads(leads, context=context),
             length=dataset.length,
             padded_length=padded_length,
             cutting=dataset.cutting,
+            context="patient" if context else "none",
         ),
         threshold=threshold,
         data=DataCard(description=dataset.description, simulated=dataset.simulated),
@@ -119,7 +132,9 @@ class Student:
     All methods take raw beats, of shape (n, leads, length); where there is one lead, also
     (n, length), or (length,) for a single beat. They are normalised and padded as in training.
     The unit does not matter, since each beat is scaled by its own extremes. How a beat is cut
-    and filtered does: see ``card.input.cutting``.
+    and filtered does: see ``card.input.cutting``. Where ``card.input.context`` is ``patient``,
+    all beats of a recording are given at once, its first minutes among them, with their
+    moments, and where there are several recordings with the record of each beat.
 
     Attributes:
         card: What the student is, and what it expects.
@@ -139,17 +154,35 @@ class Student:
         self.method = method
         self.weights = weights
 
-    def score(self, beats: ArrayLike) -> NDArray[np.float32]:
+    def score(
+        self,
+        beats: ArrayLike,
+        moments: Moments | None = None,
+        record: TextArray | None = None,
+    ) -> NDArray[np.float32]:
         """Anomaly score of each beat, higher is more abnormal.
+
+        Args:
+            beats: Raw beats.
+            moments: When they came; needed for a context alone.
+            record: Of each beat, shape (n,); None where all are of one recording.
 
         Returns:
             Shape (n,), float32.
 
         Raises:
-            DataError: Wrong length, leads or type, no beats, or values that are not finite.
+            DataError: Wrong length, leads or type, no beats, values that are not finite, or
+                no moments where the student needs them.
             RunError: The model gives no finite scores.
         """
-        x = self.prepared(beats)
+        return self.score_prepared(self.prepared(beats, moments, record))
+
+    def score_prepared(self, x: FloatArray) -> NDArray[np.float32]:
+        """Anomaly scores of beats that are `prepared` already, shape (n,).
+
+        Raises:
+            RunError: As `score`.
+        """
         scores = np.asarray(self.method.score(self.weights, x, COMPUTE), dtype=np.float32)
         if scores.shape != (len(x),) or not np.isfinite(scores).all():
             raise RunError(
@@ -158,20 +191,30 @@ class Student:
             )
         return scores
 
-    def flag(self, beats: ArrayLike) -> BoolArray:
+    def flag(
+        self,
+        beats: ArrayLike,
+        moments: Moments | None = None,
+        record: TextArray | None = None,
+    ) -> BoolArray:
         """Whether each beat scores at least the threshold, shape (n,).
 
         Raises:
             DataError, RunError: As `score`.
         """
-        return self.called(self.score(beats))
+        return self.called(self.score(beats, moments, record))
 
     def called(self, scores: NDArray[np.float32]) -> BoolArray:
         """Which scores, shape (n,), are at least the threshold."""
         # In double precision, or the threshold would be rounded to the scores' own.
         return np.asarray(scores.astype(np.float64) >= self.threshold)
 
-    def reconstruct(self, beats: ArrayLike) -> FloatArray:
+    def reconstruct(
+        self,
+        beats: ArrayLike,
+        moments: Moments | None = None,
+        record: TextArray | None = None,
+    ) -> FloatArray:
         """What the student makes of beats; where it differs from them lies the anomaly.
 
         Returns:
@@ -183,7 +226,8 @@ class Student:
         """
         if not isinstance(self.method, Reconstructing):
             raise RunError(f"method {self.card.method!r} has no reconstruct()")
-        whole = self.method.reconstruct(self.weights, self.prepared(beats), COMPUTE)
+        x = self.prepared(beats, moments, record)
+        whole = self.method.reconstruct(self.weights, x, COMPUTE)[:, : self.card.input.leads]
         left = (self.card.input.padded_length - self.card.input.length) // 2
         return whole[..., left : left + self.card.input.length]
 
@@ -195,13 +239,43 @@ class Student:
         """
         return normalise(self._checked(beats))
 
-    def prepared(self, beats: ArrayLike) -> FloatArray:
-        """Beats as the method sees them: normalised and padded, (n, leads, padded length).
+    def prepared(
+        self,
+        beats: ArrayLike,
+        moments: Moments | None = None,
+        record: TextArray | None = None,
+    ) -> FloatArray:
+        """Beats as the method sees them: normalised, with their context if any, and padded.
+
+        Returns:
+            Shape (n, leads, padded length), or (n, 2 * leads + 1, padded length) with context.
 
         Raises:
             DataError: As `score`.
         """
-        return np.ascontiguousarray(pad(self.normalised(beats)))
+        raw = self._checked(beats)
+        x = normalise(raw)
+        if self.card.input.context == "patient":
+            x = self._beside_own(raw, x, moments, record)
+        return np.ascontiguousarray(pad(x))
+
+    def _beside_own(
+        self,
+        raw: FloatArray,
+        x: FloatArray,
+        moments: Moments | None,
+        record: TextArray | None,
+    ) -> FloatArray:
+        if moments is None:
+            raise DataError(
+                "beats: this student compares a beat with its patient's own, and has to know "
+                "when each beat came: give a recording, or moments"
+            )
+        record = np.full(len(x), "") if record is None else record
+        for name, found in (("moments", len(moments.time_s)), ("record", len(record))):
+            if found != len(x):
+                raise DataError(f"{name}: of {found} beats, but there are {len(x)}")
+        return with_context(x, record, moments, references(raw, record, moments))
 
     def _checked(self, beats: ArrayLike) -> FloatArray:
         x = self._in_shape(_real_numbers(beats))
@@ -321,7 +395,8 @@ def _try_out(student: Student, model: Place) -> None:
     """Score a flat beat: weights that are not of this card's shapes fail here."""
     card = student.card.input
     try:
-        student.score(np.zeros((1, card.leads, card.length), dtype=np.float32))
+        flat = np.zeros((1, card.leads, card.length), dtype=np.float32)
+        student.score(flat, Moments.of_times(np.zeros(1)))
     except (*UNFIT, RunError) as error:
         raise RunError(
             f"{model}: does not score a beat as {CARD} beside it says: {_first_line(error)}"

@@ -25,7 +25,7 @@ from kdsearch.method import Compute, EpochReport, Method, State, Targets
 logger = logging.getLogger(__name__)
 
 # Raised whenever the same settings would give another teacher.
-RECIPE = 2
+RECIPE = 3
 
 
 @dataclass(frozen=True)

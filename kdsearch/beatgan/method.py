@@ -63,7 +63,7 @@ class BeatGan:
         kinds = {
             name for student in students for name in _expect(student, StudentSettings).targets
         }
-        return teacher_targets(teacher, kinds, data.train, compute)
+        return teacher_targets(teacher, kinds, data.train, compute, context=data.context)
 
     def student_stack(
         self,

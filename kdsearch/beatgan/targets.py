@@ -25,7 +25,12 @@ from kdsearch.tensors import from_numpy
 
 
 def teacher_targets(
-    teacher: State, kinds: Collection[str], x: FloatArray, compute: Compute
+    teacher: State,
+    kinds: Collection[str],
+    x: FloatArray,
+    compute: Compute,
+    *,
+    context: bool = False,
 ) -> Targets:
     """The teacher's answers that students with these targets learn from.
 
@@ -34,13 +39,15 @@ def teacher_targets(
         kinds: The names of the students' targets; ``published`` has no entry.
         x: Training beats, shape (n, leads, length).
         compute: Where and how precisely to calculate.
+        context: Whether beats come with leads of a context.
 
     Returns:
         ``score``: the teacher's anomaly scores, shape (n,); ``neighbours``: those of a memory
-        of the beats with its defaults, each left out of its own comparison, shape (n,), which
-        the teacher has no part in; ``reconstruction``: shape
-        (n, leads, length); ``attention``: the attention map of the teacher's discriminator
-        on the teacher's reconstruction, shape (n, length / 32). Row i belongs to ``x[i]``.
+        of the beats with its defaults, or of their context if there is one, each left out of
+        its own comparison, shape (n,), which the teacher has no part in; ``reconstruction``:
+        shape (n, leads, length); ``attention``: the attention map of the teacher's
+        discriminator on the teacher's reconstruction, shape (n, length / 32). Row i belongs
+        to ``x[i]``.
 
     Raises:
         ValueError: These are not a teacher's weights.
@@ -49,7 +56,8 @@ def teacher_targets(
     if "score" in kinds:
         found["score"] = score(load_generator(teacher, compute), x, compute)
     if "neighbours" in kinds:
-        memory = fill(Neighbours(), from_numpy(x, "cpu"))
+        kind = Neighbours(view="patient", density=0) if context else Neighbours()
+        memory = fill(kind, from_numpy(x, "cpu"), context=context)
         # Its scores are logarithms, of which errors of reconstructions are taken later.
         found["neighbours"] = np.exp(own_scores(memory))
     if "reconstruction" in kinds:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -9,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsearch.data.beats import AAMI_CLASSES, NORMAL, Beats, FloatArray, TextArray
+from kdsearch.data.beats import AAMI_CLASSES, NORMAL, Beats, FloatArray, Moments, TextArray
 from kdsearch.data.cache import sha256_of_arrays
 from kdsearch.errors import DataError
 
@@ -27,7 +29,8 @@ def load_npz(path: Path, leads: int) -> Beats:
     Args:
         path: Has ``x``, shape (n, leads, length) or (n, length), and ``y``, shape (n,):
             0 (normal) and 1 (abnormal), or names of classes, of which ``N`` and ``normal``
-            are normal. It may have ``record``, shape (n,): the patient of each beat.
+            are normal. It may have ``record``, shape (n,): the patient of each beat; and
+            ``time_s``, shape (n,): when it came, if all beats of a record are there in order.
         leads: How many leads to take.
 
     Raises:
@@ -43,8 +46,10 @@ def load_npz(path: Path, leads: int) -> Beats:
     record = arrays.get("record")
     if record is not None:
         record = read_records(record, len(x), f"{path}: record")
+    whose = np.full(len(x), "") if record is None else record
+    moments = read_moments(arrays, whose, len(x), path)
     _check_both_kinds(classes, path)
-    return _beats(x, classes, record, path)
+    return _beats(x, classes, record, path, moments)
 
 
 def load_folder(folder: Path, leads: int) -> Beats:
@@ -81,14 +86,23 @@ def load_folder(folder: Path, leads: int) -> Beats:
     )
 
 
-def _beats(x: FloatArray, classes: TextArray, record: TextArray | None, path: Path) -> Beats:
+def _beats(
+    x: FloatArray,
+    classes: TextArray,
+    record: TextArray | None,
+    path: Path,
+    moments: Moments | None = None,
+) -> Beats:
     known = [x, classes] if record is None else [x, classes, record]
+    if moments is not None:
+        known.append(moments.time_s)
     return Beats(
         x=x,
         classes=classes,
         record=record,
         fingerprint=sha256_of_arrays(known, RECIPE),
         description=f"{path.name}, {len(x):,} beats",
+        moments=moments,
     )
 
 
@@ -200,6 +214,36 @@ def read_records(record: NDArray[Any], beats: int, where: str) -> TextArray:
             f"found {record.dtype} {record.shape}"
         )
     return record.astype(np.str_)
+
+
+def read_moments(
+    arrays: Mapping[str, NDArray[Any]], record: TextArray, beats: int, path: Path
+) -> Moments | None:
+    """When beats came, from the array ``time_s``, shape (n,); None where there is none.
+
+    Raises:
+        DataError: It is of another form, or not in order in every record.
+    """
+    if "time_s" not in arrays:
+        return None
+    time_s = arrays["time_s"]
+    if time_s.shape != (beats,) or time_s.dtype.kind not in "iuf":
+        raise DataError(
+            f"{path}: time_s: expected a number for each of {beats} beats, "
+            f"found {time_s.dtype} {time_s.shape}"
+        )
+    moments = Moments(*np.full((3, beats), np.nan))
+    for name in np.unique(record):
+        rows = np.flatnonzero(record == name)
+        own = Moments.of_times(time_s[rows])
+        if not (np.diff(own.time_s) > 0).all() or not np.isfinite(own.time_s).all():
+            raise DataError(
+                f"{path}: time_s: has to increase from beat to beat"
+                + (f", but does not in record {name}" if name else "")
+            )
+        for column in fields(Moments):
+            getattr(moments, column.name)[rows] = getattr(own, column.name)
+    return moments
 
 
 def _check_both_kinds(classes: TextArray, path: Path) -> None:

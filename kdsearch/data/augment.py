@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdsearch.data.beats import FloatArray, IndexArray
+from kdsearch.data.beats import R_PEAK, FloatArray, IndexArray
 
-# Of a beat of 320 samples: the R peak's place, and how many samples are changed on each side.
-LEFT_SHARE = 140 / 320
+# How many samples are changed on each side of the R peak, of a beat of 320.
 TICK_SHARE = 7 / 320
 # Beats at a time, so that the random numbers of a large set need little memory.
 CHUNK = 8192
@@ -42,7 +41,7 @@ def time_warp(x: FloatArray, n_aug: int, rng: np.random.Generator) -> FloatArray
 def _warp_at_random(x: FloatArray, rng: np.random.Generator) -> FloatArray:
     length = x.shape[-1]
     ticks = max(1, round(TICK_SHARE * length))
-    middle = round(LEFT_SHARE * length)
+    middle = round(R_PEAK * length)
     # The last sample has no successor to be averaged with and always stays as it is.
     sides = [(0, middle), (middle, length - 1)]
     chosen = [_choose(rng, len(x), low, high, 2 * ticks) for low, high in sides]

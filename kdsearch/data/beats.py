@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ NORMAL = "N"
 
 # The five stride-2 convolutions of BeatGAN halve a beat five times.
 LENGTH_MULTIPLE = 32
+
+# Where the R peak lies, as a part of a beat: sample 140 of 320.
+R_PEAK = 140 / 320
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,41 @@ class Cutting:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """When beats came in their recording.
+
+    Attributes:
+        time_s: From any moment of the recording, shape (n,).
+        before_s: From the beat before, of whatever kind, shape (n,); NaN where unknown.
+        after_s: To the next beat, likewise.
+    """
+
+    time_s: NDArray[np.float64]
+    before_s: NDArray[np.float64]
+    after_s: NDArray[np.float64]
+
+    @classmethod
+    def of_times(cls, time_s: NDArray[np.float64]) -> Moments:
+        """Those of all the beats of one recording, in order, shape (n,)."""
+        between = np.diff(time_s)
+        return cls(
+            np.asarray(time_s, dtype=np.float64),
+            np.concatenate([[np.nan], between]),
+            np.concatenate([between, [np.nan]]),
+        )
+
+    def __getitem__(self, rows: IndexArray | BoolArray) -> Moments:
+        """Those of some of the beats."""
+        return Moments(self.time_s[rows], self.before_s[rows], self.after_s[rows])
+
+    @staticmethod
+    def join(parts: Sequence[Moments]) -> Moments:
+        """Those of several recordings, one behind the other."""
+        columns = (np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Moments))
+        return Moments(*columns)
+
+
+@dataclass(frozen=True)
 class Beats:
     """All the beats of one source, as cut: neither normalised nor split.
 
@@ -51,6 +90,7 @@ class Beats:
         description: One line for people, for example ``"MIT-BIH, 44 records, 97,568 beats"``.
         simulated: True for generated beats, which prove nothing about real ones.
         cutting: How they were cut, or None where somebody else did and nobody knows.
+        moments: When they came, or None where nobody knows.
     """
 
     x: FloatArray
@@ -60,6 +100,7 @@ class Beats:
     description: str
     simulated: bool = False
     cutting: Cutting | None = None
+    moments: Moments | None = None
 
 
 @dataclass(frozen=True)
@@ -96,10 +137,13 @@ class TrainingData:
         train: Normal beats, normalised and padded, shape (n, leads, length), float32;
             the augmented copies, if any, stand behind the originals.
         validation: What epochs, rungs and trials are judged by.
+        context: Whether leads that compare a beat with its patient's own stand behind those
+            of the beat itself; see `kdsearch.data.context.with_context`.
     """
 
     train: FloatArray
     validation: LabelledBeats
+    context: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from kdsearch.data.beats import (
     normalise,
     pad,
 )
+from kdsearch.data.context import VERSION as CONTEXT_VERSION
+from kdsearch.data.context import Reference, references, with_context
 from kdsearch.data.randomness import Purpose, generator
 from kdsearch.data.settings import DataSettings
 from kdsearch.data.sources import load_beats
@@ -58,15 +62,17 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
             f"but the beats have {beats.x.shape[1]}"
         )
     rows = _limited(beats, split(beats, settings), settings)
+    source = _Source.of(beats, settings)
     train = time_warp(
-        normalise(_select(beats, rows.train, settings.leads)),
+        source.normalised(rows.train),
         settings.n_aug,
         generator(settings.seed, Purpose.AUGMENTATION),
     )
-    validation = _labelled(beats, rows.validation, settings.leads)
-    test = _labelled(beats, rows.test, settings.leads)
+    train = source.prepared(train, np.tile(rows.train, 1 + settings.n_aug))
+    validation = source.labelled(rows.validation)
+    test = source.labelled(rows.test)
     return Dataset(
-        training=TrainingData(np.ascontiguousarray(pad(train)), validation),
+        training=TrainingData(train, validation, context=source.own is not None),
         test=test,
         fingerprint=_fingerprint(beats, settings),
         description=_describe(beats, settings, len(rows.train), validation, test),
@@ -85,19 +91,54 @@ def _limited(beats: Beats, parts: Split, settings: DataSettings) -> Split:
     )
 
 
-def _select(beats: Beats, rows: IndexArray, leads: int) -> FloatArray:
-    # Leads first, so that a memory map is not read for what is not used.
-    return np.asarray(beats.x[:, :leads][rows])
+@dataclass(frozen=True)
+class _Source:
+    """Beats, of which some rows at a time are made ready.
 
+    Attributes:
+        beats: All of them.
+        leads: How many are used.
+        own: Each patient's own beat, or None where beats go without context.
+    """
 
-def _labelled(beats: Beats, rows: IndexArray, leads: int) -> LabelledBeats:
-    classes = np.asarray(beats.classes[rows])
-    return LabelledBeats(
-        x=np.ascontiguousarray(pad(normalise(_select(beats, rows, leads)))),
-        abnormal=classes != NORMAL,
-        classes=classes,
-        record=None if beats.record is None else np.asarray(beats.record[rows]),
-    )
+    beats: Beats
+    leads: int
+    own: Mapping[str, Reference] | None
+
+    @classmethod
+    def of(cls, beats: Beats, settings: DataSettings) -> _Source:
+        if settings.context == "none":
+            return cls(beats, settings.leads, None)
+        if beats.record is None or beats.moments is None:
+            raise DataError(
+                f"{beats.description}: data.context is 'patient', but the patient and the time "
+                "of each beat are not known; WFDB records have both, an .npz may have them as "
+                "arrays 'record' and 'time_s'"
+            )
+        own = references(beats.x[:, : settings.leads], beats.record, beats.moments)
+        return cls(beats, settings.leads, own)
+
+    def normalised(self, rows: IndexArray) -> FloatArray:
+        # Leads first, so that a memory map is not read for what is not used.
+        return normalise(np.asarray(self.beats.x[:, : self.leads][rows]))
+
+    def prepared(self, x: FloatArray, rows: IndexArray) -> FloatArray:
+        """Normalised beats with their context, if any, and padded."""
+        if self.own is not None:
+            assert self.beats.record is not None
+            assert self.beats.moments is not None
+            record, moments = np.asarray(self.beats.record[rows]), self.beats.moments[rows]
+            x = with_context(x, record, moments, self.own)
+        return np.ascontiguousarray(pad(x))
+
+    def labelled(self, rows: IndexArray) -> LabelledBeats:
+        classes = np.asarray(self.beats.classes[rows])
+        return LabelledBeats(
+            x=self.prepared(self.normalised(rows), rows),
+            abnormal=classes != NORMAL,
+            classes=classes,
+            record=None if self.beats.record is None else np.asarray(self.beats.record[rows]),
+        )
 
 
 def _fingerprint(beats: Beats, settings: DataSettings) -> str:
@@ -114,6 +155,9 @@ def _fingerprint(beats: Beats, settings: DataSettings) -> str:
         "validation_limit": settings.validation_limit,
         "seed": settings.seed,
     }
+    if settings.context != "none":
+        # Left out where there is none, so that such data keep the name that they had.
+        parts["context"] = f"{settings.context} {CONTEXT_VERSION}"
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -126,9 +170,10 @@ def _describe(
 ) -> str:
     kind = resolve(beats, settings)
     name = f"fold {settings.fold} of 5" if kind == "fold" else f"{kind} split"
+    context = " beside their patients' own" if settings.context == "patient" else ""
     copies = f" and {settings.n_aug * trained:,} warped" if settings.n_aug else ""
     return (
-        f"{beats.description}; {name}: {trained:,} to train{copies}, "
+        f"{beats.description}{context}; {name}: {trained:,} to train{copies}, "
         f"{_count(validation)} to validate, {_count(test)} to test"
     )
 

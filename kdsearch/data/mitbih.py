@@ -31,6 +31,7 @@ from kdsearch.data.beats import (
     Cutting,
     FloatArray,
     IndexArray,
+    Moments,
     TextArray,
 )
 from kdsearch.data.cache import cached_arrays, sha256_of_files
@@ -38,7 +39,7 @@ from kdsearch.data.progress import show_progress
 from kdsearch.errors import DataError
 
 # Part of the cache's key: raise it whenever the same files would give other beats.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 SAMPLING_RATE_HZ = 360
 SAMPLES_BEFORE = 140
@@ -128,6 +129,7 @@ def load(folder: Path, leads: int, cache: Path) -> Beats:
         fingerprint=key,
         description=_describe(headers, len(arrays["x"])),
         cutting=replace(CUTTING, first_lead=_common_first_lead(headers)),
+        moments=Moments(*arrays["moments"]),
     )
 
 
@@ -283,39 +285,55 @@ def _cut_all(headers: Sequence[Header], leads: int) -> Mapping[str, NDArray[Any]
     jobs = joblib.Parallel(n_jobs=processes, return_as="generator")
     cuts = jobs(joblib.delayed(cut_record)(header, leads) for header in headers)
     parts = list(show_progress(cuts, "Cutting beats", total=len(headers)))
-    classes = np.concatenate([classes for _, classes in parts])
+    classes = np.concatenate([part.classes for part in parts])
     if len(classes) == 0:
         raise DataError(f"{headers[0].path.parent}: not one beat could be cut from its records")
-    counts = [len(classes) for _, classes in parts]
+    moments = Moments.join([part.moments for part in parts])
     return {
-        "x": np.concatenate([x for x, _ in parts]),
+        "x": np.concatenate([part.x for part in parts]),
         "classes": classes,
-        "record": np.repeat([header.path.name for header in headers], counts),
+        "record": np.repeat(
+            [header.path.name for header in headers], [len(part.classes) for part in parts]
+        ),
+        "moments": np.stack([moments.time_s, moments.before_s, moments.after_s]),
     }
 
 
-def cut_record(header: Header, leads: int) -> tuple[FloatArray, TextArray]:
+@dataclass(frozen=True)
+class CutBeats:
+    """The beats of one record, in the order in which they came.
+
+    Attributes:
+        x: In mV, shape (n, leads, 320).
+        classes: AAMI classes, shape (n,).
+        moments: When they came; intervals are those to any annotated beat, cut or not.
+    """
+
+    x: FloatArray
+    classes: TextArray
+    moments: Moments
+
+
+def cut_record(header: Header, leads: int) -> CutBeats:
     """Filter one record and cut a window around each annotated beat.
 
     Args:
         header: From `read_header`.
         leads: How many of its leads to cut, the first ones of ``header.leads``.
 
-    Returns:
-        Beats in time order, shape (n, leads, 320), in mV, and their AAMI classes, shape (n,).
-
     Raises:
         DataError: The signal or the annotations cannot be read, hold NaN or no beat.
     """
     signal = band_pass(read_signal(header, leads))
     position, classes = read_annotations(header)
+    moments = Moments.of_times(position / SAMPLING_RATE_HZ)
     inside = inside_record(position, signal)
-    position, classes = position[inside], classes[inside]
+    position, classes, moments = position[inside], classes[inside], moments[inside]
     if signal.shape[1] > 0 and len(position):
         # BeatGAN trusts a normal label only where a detector sees a beat as well.
         kept = (classes != NORMAL) | _near_an_r_peak(position, signal[0])
-        position, classes = position[kept], classes[kept]
-    return windows(signal, position), classes
+        position, classes, moments = position[kept], classes[kept], moments[kept]
+    return CutBeats(windows(signal, position), classes, moments)
 
 
 def inside_record(position: IndexArray, signal: NDArray[np.float64]) -> BoolArray:

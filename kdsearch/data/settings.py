@@ -51,6 +51,9 @@ class DataSettings(BaseModel):
     """``auto``: ``fold`` where beats have AAMI classes, ``stratified`` where they are 0/1."""
     fold: Annotated[int, Field(ge=0, le=4)] = 0
     """Which fifth of the normal beats is the test set; only the split ``fold`` asks."""
+    context: Literal["none", "patient"] = "none"
+    """``patient``: each beat is also compared with its patient's own late beats of the first
+    five minutes, unlabelled, and comes with the intervals around it, as further leads."""
     n_aug: NotNegativeInt = 0
     """Time-warped copies of each training beat, besides the beat itself."""
     train_limit: Count | None = None

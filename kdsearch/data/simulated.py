@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsearch.data.beats import NORMAL, Beats, FloatArray, IndexArray, TextArray
+from kdsearch.data.beats import NORMAL, Beats, FloatArray, IndexArray, Moments, TextArray
 from kdsearch.data.mitbih import (
     CUTTING,
     SAMPLES_AFTER,
@@ -88,7 +88,8 @@ def simulate(settings: SimulatedSettings, seed: int) -> Beats:
     classes = _draw_classes(patient, settings, rng)
     interval_s = _intervals(patient, classes, rng)
     waves = _waves(patient, classes, interval_s, rng)
-    x = _record(patient, interval_s, waves, settings.noise_mv, rng)
+    peak = _peaks(patient, interval_s)
+    x = _record(patient, peak, waves, settings.noise_mv, rng)
     recipe = f"simulated {VERSION}, seed {seed}, {settings.model_dump_json()}"
     return Beats(
         x=x,
@@ -98,7 +99,21 @@ def simulate(settings: SimulatedSettings, seed: int) -> Beats:
         description=f"simulated ECG, {settings.patients} patients, {len(x):,} beats",
         simulated=True,
         cutting=CUTTING,
+        moments=_moments(patient, interval_s, peak),
     )
+
+
+def _peaks(patient: IndexArray, interval_s: Float) -> IndexArray:
+    """Sample of each beat in one long recording of all patients."""
+    # A pause keeps each patient's beats out of the next one's windows.
+    pause_s = PAUSE_S * np.diff(patient, prepend=-1)
+    return np.rint(np.cumsum(interval_s + pause_s) * SAMPLING_RATE_HZ).astype(np.int64)
+
+
+def _moments(patient: IndexArray, interval_s: Float, peak: IndexArray) -> Moments:
+    last = np.diff(patient, append=patient[-1] + 1) > 0
+    after_s = np.where(last, np.nan, np.append(interval_s[1:], np.nan))
+    return Moments(peak / SAMPLING_RATE_HZ, interval_s, after_s)
 
 
 def _draw_classes(
@@ -220,15 +235,12 @@ def _ectopic_waves(patient: IndexArray, rng: np.random.Generator) -> Waves:
 
 def _record(
     patient: IndexArray,
-    interval_s: Float,
+    peak: IndexArray,
     waves: Waves,
     noise_mv: float,
     rng: np.random.Generator,
 ) -> FloatArray:
     """Play all patients' beats one after the other, add noise, filter, cut and quantise."""
-    # A pause keeps each patient's beats out of the next one's windows.
-    pause_s = PAUSE_S * np.diff(patient, prepend=-1)
-    peak = np.rint(np.cumsum(interval_s + pause_s) * SAMPLING_RATE_HZ).astype(np.int64)
     length = int(peak[-1] + PAUSE_S * SAMPLING_RATE_HZ)
     signal = _render(peak, waves, length) + _noise(patient, peak, length, noise_mv, rng)
     filtered = band_pass(signal)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsearch.data.beats import IndexArray, TextArray
+from kdsearch.data.beats import IndexArray, Moments, TextArray
 from kdsearch.errors import DataError
 from kdsearch.student import Student
 
@@ -30,6 +30,7 @@ class Source:
         sample: Place of each beat in its record, at the record's own rate, shape (n,); None
             where beats come without one.
         time_s: The same in seconds, shape (n,).
+        moments: The same and the intervals around each beat; None where that is not known.
         classes: What each beat is known to be, shape (n,); None where nothing is known.
         notes: What a user should know of how the beats came about, a sentence each.
     """
@@ -38,6 +39,7 @@ class Source:
     record: TextArray
     sample: IndexArray | None = None
     time_s: NDArray[np.float64] | None = None
+    moments: Moments | None = None
     classes: TextArray | None = None
     notes: list[str] = field(default_factory=list)
 

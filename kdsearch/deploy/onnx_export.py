@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdsearch.abilities import Exporting, Reconstructing
-from kdsearch.data.beats import FloatArray
+from kdsearch.data.beats import FloatArray, normalise, pad
 from kdsearch.errors import RunError
 from kdsearch.files import whole_file
-from kdsearch.student import Student
+from kdsearch.student import InputCard, Student
 
 if TYPE_CHECKING:
     import onnx
@@ -36,22 +36,25 @@ TRIED_BEATS = 64
 class RawScoring(nn.Module):
     """Normalising, padding and scoring in one graph, as `Student` does them with NumPy."""
 
-    def __init__(self, scoring: nn.Module, length: int, padded_length: int) -> None:
+    def __init__(self, scoring: nn.Module, card: InputCard) -> None:
         super().__init__()
         self.scoring = scoring
-        missing = padded_length - length
-        self.left, self.right, self.length = missing // 2, missing - missing // 2, length
+        self.leads, self.length = card.leads, card.length
+        missing = card.padded_length - card.length
+        self.left, self.right = missing // 2, missing - missing // 2
 
     def forward(self, beats: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Map raw beats (n, leads, length) to scores (n,) and normalised reconstructions.
 
-        Scores alone where the method makes no reconstructions.
+        Leads of a context, behind the beats' own, are taken as they come. Scores alone where
+        the method makes no reconstructions.
         """
+        beats, context = beats[:, : self.leads], beats[:, self.leads :]
         low = beats.amin(dim=-1, keepdim=True)
         span = beats.amax(dim=-1, keepdim=True) - low
         flat = span <= 0
         scaled = 2 * (beats - low) / torch.where(flat, torch.ones_like(span), span) - 1
-        x = torch.where(flat, torch.zeros_like(scaled), scaled)
+        x = torch.cat([torch.where(flat, torch.zeros_like(scaled), scaled), context], dim=1)
         if self.left or self.right:
             x = functional.pad(x, (self.left, self.right), mode="replicate")
         found: Tensor | tuple[Tensor, Tensor] = self.scoring(x)
@@ -109,8 +112,8 @@ def _content(student: Student) -> bytes:
 
 def _graph(student: Student, scoring: nn.Module) -> onnx.ModelProto:
     card = student.card.input
-    network = RawScoring(scoring, card.length, card.padded_length).eval()
-    example = torch.zeros((2, card.leads, card.length))
+    network = RawScoring(scoring, card).eval()
+    example = torch.zeros((2, card.all_leads, card.length))
     with _quiet():
         program: Any = torch.onnx.export(
             network,
@@ -168,8 +171,15 @@ def metadata(student: Student) -> dict[str, str]:
         "method": card.method,
         "student": json.dumps(card.student),
         "input": (
-            f"{INPUT}: raw beats, float32, shape (n, {card.input.leads}, {card.input.length}), "
-            "any unit; a score is NaN where a sample is"
+            f"{INPUT}: raw beats, float32, shape (n, {card.input.all_leads}, "
+            f"{card.input.length}), any unit; a score is NaN where a sample is"
+        ),
+        "context": (
+            f"the last {card.input.all_leads - card.input.leads} leads, from "
+            "kdsearch.data.context.with_context: half of the scaled beat's difference from the "
+            "patient's own, then the rhythm"
+            if card.input.context == "patient"
+            else "none"
         ),
         "output": "; ".join(OUTPUTS[name] for name in _outputs(student)),
         "leads": str(card.input.leads),
@@ -192,13 +202,17 @@ def _difference(student: Student, content: bytes) -> float | None:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     beats = _some_beats(student)
     found = session.run(["score"], {INPUT: beats})[0]
-    return float(np.abs(found - student.score(beats)).max())
+    own = student.card.input.leads
+    x = pad(np.concatenate([normalise(beats[:, :own]), beats[:, own:]], axis=1))
+    return float(np.abs(found - student.score_prepared(x)).max())
 
 
 def _some_beats(student: Student) -> FloatArray:
     """Random walks, which are as rough as beats and differ from them, and a flat one."""
     card = student.card.input
     rng = np.random.default_rng(0)
-    walks = rng.normal(size=(TRIED_BEATS, card.leads, card.length)).cumsum(axis=-1)
+    walks = rng.normal(size=(TRIED_BEATS, card.all_leads, card.length)).cumsum(axis=-1)
     walks[0] = 0.5
+    # A context lies between -1 and 1 as it comes.
+    walks[:, card.leads :] = np.tanh(walks[:, card.leads :])
     return walks.astype(np.float32)

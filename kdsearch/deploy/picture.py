@@ -90,7 +90,7 @@ def _places(scored: Scored) -> tuple[NDArray[np.float64], str]:
 
 def _draw_beats(grid: list[Axes], scored: Scored, chosen: IndexArray) -> list[Axes]:
     x = scored.x[chosen]
-    beats, expected = scored.student.normalised(x), scored.expected(x)
+    beats, expected = scored.student.normalised(x), scored.expected(chosen)
     for i, axes in enumerate(grid):
         _draw_beat(axes, beats[i], None if expected is None else expected[i], scored)
         axes.set_title(scored.caption(int(chosen[i])), fontsize=9)

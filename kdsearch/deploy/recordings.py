@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data import mitbih
-from kdsearch.data.beats import IndexArray
+from kdsearch.data.beats import IndexArray, Moments
 from kdsearch.deploy.inputs import Reading, Source
 from kdsearch.errors import DataError
 from kdsearch.student import Student
@@ -65,6 +65,7 @@ def read_record(path: Path, student: Student, reading: Reading) -> Source:
         record=np.full(len(place), path.name),
         sample=np.rint(place * header.sampling_rate_hz).astype(np.int64),
         time_s=place,
+        moments=Moments.of_times(position / mitbih.SAMPLING_RATE_HZ)[inside],
         classes=None if classes is None else np.asarray(classes[inside]),
         notes=_notes(header, annotated, int(np.count_nonzero(~inside)), reading),
     )

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kdsearch.abilities import Reconstructing
-from kdsearch.data.beats import BoolArray, FloatArray, IndexArray, TextArray
+from kdsearch.data.beats import BoolArray, FloatArray, IndexArray, Moments, TextArray
 from kdsearch.deploy.inputs import Source
 from kdsearch.errors import DataError
 from kdsearch.files import write_json, write_text
@@ -34,6 +34,7 @@ class Scored:
         record: Shape (n,), empty where unknown.
         sample: Shape (n,), or None where unknown.
         time_s: Shape (n,), or None where unknown.
+        moments: When they came; None where unknown.
         classes: Shape (n,), empty where unknown; None where unknown of all.
         scores: Shape (n,).
         flagged: Shape (n,).
@@ -46,6 +47,7 @@ class Scored:
     record: TextArray
     sample: IndexArray | None
     time_s: NDArray[np.float64] | None
+    moments: Moments | None
     classes: TextArray | None
     scores: NDArray[np.float32]
     flagged: BoolArray
@@ -94,10 +96,16 @@ class Scored:
             lines.append(f"  class {label or '?'}: {found:,} of {int(members.sum()):,} flagged")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
-    def expected(self, x: NDArray[Any]) -> FloatArray | None:
-        """Reconstructions of raw beats; None where the method makes none."""
-        able = isinstance(self.student.method, Reconstructing)
-        return self.student.reconstruct(x) if able else None
+    def expected(self, chosen: IndexArray) -> FloatArray | None:
+        """Reconstructions of the beats of these rows; None where the method makes none."""
+        if not isinstance(self.student.method, Reconstructing):
+            return None
+        if self.student.card.input.context == "none" or self.moments is None:
+            return self.student.reconstruct(self.x[chosen])
+        # A beat beside its patient's own needs all of that patient's.
+        rows = np.flatnonzero(np.isin(self.record, self.record[chosen]))
+        made = self.student.reconstruct(self.x[rows], self.moments[rows], self.record[rows])
+        return made[np.searchsorted(rows, chosen)]
 
     def caption(self, index: int) -> str:
         """Which beat this is, and what is known and thought of it."""
@@ -125,7 +133,9 @@ def score_sources(name: str, student: Student, sources: Sequence[Source]) -> Sco
         DataError: Beats that the student cannot score.
     """
     try:
-        scores = np.concatenate([student.score(source.x) for source in sources])
+        scores = np.concatenate(
+            [student.score(source.x, source.moments, source.record) for source in sources]
+        )
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     notes = [note for source in sources for note in source.notes]
@@ -138,6 +148,7 @@ def score_sources(name: str, student: Student, sources: Sequence[Source]) -> Sco
         record=np.concatenate([source.record for source in sources]),
         sample=_joined([source.sample for source in sources]),
         time_s=_joined([source.time_s for source in sources]),
+        moments=_moments(sources),
         classes=_classes(sources),
         scores=scores,
         flagged=student.called(scores),
@@ -149,6 +160,11 @@ def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
     """All parts behind each other, if all are known."""
     known = [part for part in parts if part is not None]
     return np.concatenate(known) if len(known) == len(parts) else None
+
+
+def _moments(sources: Sequence[Source]) -> Moments | None:
+    known = [source.moments for source in sources if source.moments is not None]
+    return Moments.join(known) if len(known) == len(sources) else None
 
 
 def _classes(sources: Sequence[Source]) -> TextArray | None:

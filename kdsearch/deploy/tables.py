@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kdsearch.data.arrays import read_classes, read_npz, read_records
+from kdsearch.data.arrays import read_classes, read_moments, read_npz, read_records
 from kdsearch.deploy.inputs import Source
 from kdsearch.errors import DataError
 from kdsearch.student import Student
@@ -18,7 +18,7 @@ CLASS_COLUMN, RECORD_COLUMN = TEXT_COLUMNS = ("class", "record")
 
 
 def read_npz_beats(path: Path, student: Student) -> Source:
-    """Beats of an .npz: ``x`` as in training, and ``y`` and ``record`` where there are any.
+    """Beats of an .npz: ``x`` as in training, and ``y``, ``record``, ``time_s`` if any.
 
     Raises:
         DataError: It has no ``x``, or an array is not of the form that training takes.
@@ -48,7 +48,8 @@ def read_npz_beats(path: Path, student: Student) -> Source:
         if "record" in arrays
         else np.full(beats, "")
     )
-    return Source(x=x, record=record, classes=classes, notes=notes)
+    moments = read_moments(arrays, record, beats, path)
+    return Source(x=x, record=record, moments=moments, classes=classes, notes=notes)
 
 
 def read_csv(path: Path, student: Student) -> Source:

@@ -14,23 +14,29 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kdsearch.data.beats import FloatArray, normalise
+from kdsearch.data.beats import R_PEAK, FloatArray, normalise
+from kdsearch.data.context import signal_leads
 
-# Where the R peak lies, as a part of a beat: sample 140 of 320.
-R_PEAK = 140 / 320
 # Lengths below are given in samples of a beat of 320.
 SAMPLES = 320
 # Beats at a time, so that intermediate arrays stay small.
 CHUNK = 8192
 # How many are distorted twice, and how many only a part of the way.
 TWICE, PART = 0.3, 0.5
+# How many get another rhythm, and by what the logarithm of the interval before changes; that of
+# the interval after, which makes up for it, by the opposite.
+DISTURBED_RHYTHM, EARLIER = 0.5, (-0.7, 0.3)
 
 Rng = np.random.Generator
 Distortion = Callable[[FloatArray, FloatArray, Rng], FloatArray]
 
 
 def distort(
-    x: FloatArray, rng: Rng, distortions: Sequence[Distortion] | None = None
+    x: FloatArray,
+    rng: Rng,
+    distortions: Sequence[Distortion] | None = None,
+    *,
+    context: bool = False,
 ) -> FloatArray:
     """One distorted copy of each beat, scaled to [-1, 1] again.
 
@@ -38,11 +44,19 @@ def distort(
         x: Normalised beats, shape (n, leads, length).
         rng: Chooses distortions and their sizes.
         distortions: Which there are to choose from; all by default.
+        context: Whether they come with leads of a context. The patient's own beat stays, and
+            the rhythm of half of them changes, too.
 
     Returns:
         Same shape, float32; row i comes from ``x[i]``.
     """
     chosen = DISTORTIONS if distortions is None else distortions
+    if context:
+        signal = signal_leads(x.shape[1], context=True)
+        own = x[:, :signal] - 2 * x[:, signal:-1]
+        beats = distort(x[:, :signal], rng, chosen)
+        rhythm = _disturb_rhythm(x[:, -1:], rng)
+        return np.concatenate([beats, (beats - own) / 2, rhythm], axis=1)
     parts = [
         _chunk(x[start : start + CHUNK], x, rng, chosen) for start in range(0, len(x), CHUNK)
     ]
@@ -152,6 +166,16 @@ def _rescale(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
     level = np.median(x, axis=-1, keepdims=True)
     heights: FloatArray = np.exp(_drawer(x, rng)(0.2, 0.9) * _wave(x, rng, 50))
     return level + (x - level) * heights
+
+
+def _disturb_rhythm(rhythm: FloatArray, rng: Rng) -> FloatArray:
+    """Some too early, some too late, before as after; shape (n, 1, length)."""
+    draw = _drawer(rhythm, rng)
+    before = _time(rhythm) < R_PEAK * SAMPLES
+    by = np.where(before, draw(*EARLIER), draw(-EARLIER[1], -EARLIER[0]))
+    changed = np.where(rng.random((len(rhythm), 1, 1)) < DISTURBED_RHYTHM, by, 0)
+    disturbed: FloatArray = (rhythm + changed).clip(-1, 1).astype(np.float32)
+    return disturbed
 
 
 DISTORTIONS: tuple[Distortion, ...] = (

@@ -52,7 +52,9 @@ class Memory:
         """Distorted beats and what the memory says of them and of its own; see `teach`."""
         rounds = max(_expect(student, StudentSettings).distorted for student in students)
         rng = np.random.default_rng(SEED)
-        distorted = np.concatenate([distort(data.train, rng) for _ in range(rounds)])
+        distorted = np.concatenate(
+            [distort(data.train, rng, context=data.context) for _ in range(rounds)]
+        )
         return teach(teacher, distorted)
 
     def student_stack(

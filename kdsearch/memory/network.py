@@ -30,7 +30,8 @@ class Shape:
     """What determines the layers.
 
     Attributes:
-        leads: Of a beat.
+        leads: Of a beat, those of a context included.
+        signal_leads: Those of the beat itself, which stand first.
         length: Padded samples of a beat.
         width: Units of a hidden layer.
         depth: Hidden layers.
@@ -38,6 +39,7 @@ class Shape:
     """
 
     leads: int
+    signal_leads: int
     length: int
     width: int
     depth: int
@@ -51,14 +53,15 @@ class Shape:
 class Scorer(nn.Module):
     """Linear features of a beat in two views, then hidden layers around which values pass by.
 
-    Beats enter as they come, from -1 to 1, and standardised, as the memory may compare them.
+    Beats enter as they come, from -1 to 1 and with their context if any, and without it
+    standardised, as the memory may compare them.
     """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        samples, width = shape.leads * shape.length, shape.width
-        self.range = nn.Linear(samples, shape.components)
-        self.deviation = nn.Linear(samples, shape.components)
+        width, self.signal = shape.width, shape.signal_leads
+        self.range = nn.Linear(shape.leads * shape.length, shape.components)
+        self.deviation = nn.Linear(self.signal * shape.length, shape.components)
         self.enter = nn.Linear(2 * shape.components, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(shape.depth - 1))
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(shape.depth - 1))
@@ -69,7 +72,8 @@ class Scorer(nn.Module):
 
         The logit is positive where a beat looks distorted.
         """
-        views = [self.range(x.flatten(1)), self.deviation(standardised(x).flatten(1))]
+        beats = standardised(x[:, : self.signal]).flatten(1)
+        views = [self.range(x.flatten(1)), self.deviation(beats)]
         values = _bend(self.enter(torch.cat(views, dim=1)))
         for norm, layer in zip(self.norms, self.hidden, strict=True):
             values = values + _bend(layer(norm(values)))
@@ -97,15 +101,17 @@ class ScoringNetwork(nn.Module):
         return score
 
 
-def initial_components(train: Tensor, count: int) -> dict[str, Components]:
+def initial_components(train: Tensor, signal: int, count: int) -> dict[str, Components]:
     """Principal components of both views of the training beats, shape (n, leads, length).
+
+    The first ``signal`` leads are the beat itself, the others its context.
 
     Raises:
         ValueError: There are too few beats, or samples, for so many components.
     """
     found = {
-        "range": principal_components(rows_of(train, "range"), count),
-        "deviation": principal_components(rows_of(train, "deviation"), count),
+        "range": principal_components(train.flatten(1), count),
+        "deviation": principal_components(rows_of(train, "deviation", signal), count),
     }
     for components in found.values():
         if len(components.axes) < count:

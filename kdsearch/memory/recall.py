@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdsearch.data.beats import FloatArray
+from kdsearch.data.context import signal_leads
+from kdsearch.errors import ConfigError
 from kdsearch.memory.settings import TeacherSettings, View
 from kdsearch.method import State
 from kdsearch.tensors import from_numpy
 
-FORMAT = 1
+FORMAT = 2
 METHOD = "memory"
 KIND = "teacher"
 
@@ -63,11 +65,16 @@ def principal_components(rows: Tensor, count: int) -> Components:
     )
 
 
-def rows_of(x: Tensor, view: View) -> Tensor:
-    """Beats (n, leads, length) as rows (n, leads * length), scaled as the view says."""
-    if view == "range":
-        return x.flatten(1)
-    return standardised(x).flatten(1)
+def rows_of(x: Tensor, view: View, signal: int) -> Tensor:
+    """Beats (n, leads, length) as rows (n, features), the leads and scale that the view says.
+
+    The first ``signal`` leads are the beat itself, the others its context.
+    """
+    if view == "patient":
+        return x[:, signal:].flatten(1)
+    if view == "deviation":
+        return standardised(x[:, :signal]).flatten(1)
+    return x[:, :signal].flatten(1)
 
 
 def standardised(x: Tensor) -> Tensor:
@@ -76,39 +83,46 @@ def standardised(x: Tensor) -> Tensor:
     return (x - mean) / std.clamp(min=SMALLEST_STD)
 
 
-def fill(settings: TeacherSettings, train: Tensor) -> State:
+def fill(settings: TeacherSettings, train: Tensor, *, context: bool = False) -> State:
     """A memory of normal beats.
 
     Args:
         settings: How they are compared.
         train: The beats, shape (n, leads, length).
+        context: Whether they come with leads of a context.
 
     Returns:
         What `recall` reads: all the remembered beats, reduced to their components.
 
     Raises:
         ValueError: There are fewer beats than a beat is to be compared with.
+        ConfigError: The view is ``patient``, but there is no context.
     """
+    if settings.view == "patient" and not context:
+        raise ConfigError("teacher.view: 'patient' needs data.context: patient, found none")
     needed = max(settings.neighbours, AROUND) + 1
     if len(train) < needed:
         raise ValueError(f"a memory needs at least {needed} beats, but there are {len(train)}")
     views: tuple[View, ...] = ("range", "deviation")
     chosen = views if settings.view == "both" else (settings.view,)
+    signal = signal_leads(train.shape[1], context=context)
     return {
         "format": FORMAT,
         "method": METHOD,
         "kind": KIND,
         "shape": list(train.shape[1:]),
+        "signal_leads": signal,
         "neighbours": settings.neighbours,
         "density": settings.density,
-        "views": [_fill_view(settings, view, train) for view in chosen],
+        "views": [_fill_view(settings, view, train, signal) for view in chosen],
     }
 
 
-def _fill_view(settings: TeacherSettings, view: View, train: Tensor) -> State:
-    weights = _sample_weights(settings, *train.shape[1:])
-    found = principal_components(rows_of(train, view) * weights, settings.components)
-    points = found.project(rows_of(train, view) * weights)
+def _fill_view(settings: TeacherSettings, view: View, train: Tensor, signal: int) -> State:
+    weights = _sample_weights(settings, signal, train.shape[2], rhythm=view == "patient")
+    rows = rows_of(train, view, signal) * weights
+    found = principal_components(rows, settings.components)
+    points = found.project(rows)
     # Nearest of all is the beat itself.
     distances, nearest = _nearest(points, points, max(settings.neighbours, AROUND) + 1)
     log_density = _log(distances[:, 1 : AROUND + 1].mean(dim=1))
@@ -127,12 +141,16 @@ def _fill_view(settings: TeacherSettings, view: View, train: Tensor) -> State:
     return {**memory, "own": own, "mean": mean, "std": std}
 
 
-def _sample_weights(settings: TeacherSettings, leads: int, length: int) -> Tensor:
-    """Shape (leads * length,)."""
+def _sample_weights(
+    settings: TeacherSettings, leads: int, length: int, *, rhythm: bool
+) -> Tensor:
+    """Shape (leads * length,), and length more where a lead of rhythm follows."""
     weights = torch.ones(length)
     weights[: round(QRS[0] * length)] = settings.weight_before
     weights[round(QRS[1] * length) :] = settings.weight_after
-    return weights.repeat(leads)
+    if not rhythm:
+        return weights.repeat(leads)
+    return torch.cat([weights.repeat(leads), torch.full((length,), settings.weight_rhythm)])
 
 
 def own_scores(memory: State) -> NDArray[np.float32]:
@@ -149,7 +167,8 @@ class Recall(nn.Module):
     def __init__(self, memory: State) -> None:
         super().__init__()
         self.views = nn.ModuleList(
-            _View(view, memory["neighbours"], memory["density"]) for view in memory["views"]
+            _View(view, memory["neighbours"], memory["density"], memory["signal_leads"])
+            for view in memory["views"]
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,9 +177,12 @@ class Recall(nn.Module):
 
 
 class _View(nn.Module):
-    def __init__(self, view: Mapping[str, Any], neighbours: int, density: float) -> None:
+    def __init__(
+        self, view: Mapping[str, Any], neighbours: int, density: float, signal: int
+    ) -> None:
         super().__init__()
         self.view: View = view["view"]
+        self.signal = signal
         self.neighbours, self.density = neighbours, density
         self.mean, self.std = view["mean"], max(view["std"], SMALLEST_STD)
         self.axes, self.offset, self.points, self.log_density = (
@@ -169,7 +191,7 @@ class _View(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        points = rows_of(x, self.view) @ self.axes.T - self.offset
+        points = rows_of(x, self.view, self.signal) @ self.axes.T - self.offset
         distances, nearest = _nearest(points, self.points, self.neighbours)
         scores = _score(distances, self.log_density[nearest[:, 0]], self.density)
         relative: Tensor = (scores - self.mean) / self.std

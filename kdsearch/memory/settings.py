@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-View = Literal["range", "deviation", "both"]
+View = Literal["range", "deviation", "patient", "both"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -20,7 +20,9 @@ class TeacherSettings(BaseModel):
 
     view: View = "both"
     """How beats are scaled before they are compared: ``range`` as they come, from -1 to 1,
-    ``deviation`` to mean 0 and standard deviation 1, ``both`` averages the two scores."""
+    ``deviation`` to mean 0 and standard deviation 1, ``both`` averages the scores of these two;
+    ``patient`` compares only how they differ from the patient's own, and the rhythm, and needs
+    ``data.context: patient``."""
     components: Count = 20
     """Principal components that beats are compared by."""
     neighbours: Count = 1
@@ -32,6 +34,8 @@ class TeacherSettings(BaseModel):
     """Weight of the samples before the QRS complex, which tell whether a beat comes early."""
     weight_after: NotNegative = 0.7
     """Weight of the samples after it; those of the complex itself weigh 1."""
+    weight_rhythm: NotNegative = 0.35
+    """Weight of the rhythm's lead beside them, where the view is ``patient``."""
     epochs: Annotated[int, Field(ge=1, le=1)] = 1
     """A memory is filled in one pass."""
     seed: Annotated[int, Field(ge=0)] = 0

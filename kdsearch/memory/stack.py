@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray, LabelledBeats, TrainingData
+from kdsearch.data.context import signal_leads
 from kdsearch.errors import TrialDiverged
 from kdsearch.memory.network import (
     Scorer,
@@ -81,7 +82,8 @@ class MemoryStack:
         if self._settings is None:
             return {}
         start = time.perf_counter()
-        self._memory = fill(self._settings, from_numpy(self._data.train, "cpu"))
+        train = from_numpy(self._data.train, "cpu")
+        self._memory = fill(self._settings, train, context=self._data.context)
         scores = recall(self._memory, self._data.validation.x)
         losses = {"spread": float(np.mean([view["std"] for view in self._memory["views"]]))}
         seconds = time.perf_counter() - start
@@ -139,12 +141,14 @@ class StudentStack:
     ) -> None:
         self.slots = slots
         self._structure = _structure(settings)
-        self._shape = shape_of(settings, data.train)
+        self._shape = shape_of(settings, data)
         self._data = data
         self._compute = compute
         self._lessons = _lessons(settings, data.train, targets, compute.device)
         self._components = (
-            initial_components(from_numpy(data.train, "cpu"), settings.components)
+            initial_components(
+                from_numpy(data.train, "cpu"), self._shape.signal_leads, settings.components
+            )
             if settings.init == "components"
             else None
         )
@@ -331,10 +335,11 @@ def score(weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32
     return torch.cat(parts).cpu().numpy()
 
 
-def shape_of(settings: StudentSettings, train: FloatArray) -> Shape:
-    """The architecture of a student of such beats, shape (n, leads, length)."""
-    leads, length = train.shape[1:]
-    return Shape(leads, length, settings.width, settings.depth, settings.components)
+def shape_of(settings: StudentSettings, data: TrainingData) -> Shape:
+    """The architecture of a student of such beats."""
+    leads, length = data.train.shape[1:]
+    signal = signal_leads(leads, context=data.context)
+    return Shape(leads, signal, length, settings.width, settings.depth, settings.components)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from kdsearch.beatgan.stack import BeatGanStack
 from kdsearch.cli import main
 from kdsearch.config import parse_config
 from kdsearch.data import Beats, DataSettings, load_beats, mitbih, prepare
+from kdsearch.errors import DataError
 from kdsearch.method import Compute
 from kdsearch.run_folder import RunFolder
 from kdsearch.student import COMPUTE, Student, describe_student
@@ -36,11 +37,10 @@ SMALL = {"width": 4, "latent": 5, "batch_size": 32, "epochs": 1}
 SIMULATED = DataSettings.model_validate({"simulated": {"patients": 6, "beats": 600}})
 
 
-def make_best(run: Path, beats: Beats, leads: int = 1) -> Path:
+def make_best(run: Path, beats: Beats, leads: int = 1, context: str = "none") -> Path:
     """A BeatGAN of one epoch, written as a search writes its best student."""
-    dataset = prepare(
-        beats, SIMULATED.model_copy(update={"leads": leads, "split": "stratified"})
-    )
+    chosen = {"leads": leads, "split": "stratified", "context": context}
+    dataset = prepare(beats, SIMULATED.model_copy(update=chosen))
     config = parse_config(
         {
             "data": {},
@@ -145,10 +145,10 @@ def test_a_record_with_annotations(
 ):
     path = write_record(tmp_path / "records", symbols=SYMBOLS)
     rows = score(run, path, tmp_path / "out")
-    x, classes = mitbih.cut_record(mitbih.read_header(path), 1)
+    cut = mitbih.cut_record(mitbih.read_header(path), 1)
     # The '+' is no beat, and the last one's window leaves the record.
-    assert [row["class"] for row in rows] == ["N", "S", "V", *"N" * 15] == classes.tolist()
-    np.testing.assert_allclose(column(rows, "score"), student.score(x), rtol=1e-5)
+    assert [row["class"] for row in rows] == ["N", "S", "V", *"N" * 15] == cut.classes.tolist()
+    np.testing.assert_allclose(column(rows, "score"), student.score(cut.x), rtol=1e-5)
     np.testing.assert_array_equal(column(rows, "sample"), np.delete(PEAKS, 3)[:18])
     np.testing.assert_allclose(
         column(rows, "time_s"), np.delete(PEAKS, 3)[:18] / 360, atol=1e-4
@@ -400,6 +400,34 @@ def test_a_lead_on_which_the_student_was_not_trained(
     refused(["score", best, path, "--lead", "V2"], "were cut in another way", capsys)
 
 
+def test_a_student_that_knows_the_patients_own_beat(
+    beats: Beats, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = make_best(tmp_path / "run", beats, context="patient")
+    student = kdsearch.load_student(run)
+    path = write_record(tmp_path / "records", symbols=SYMBOLS)
+    rows = score(run, path, tmp_path / "out")
+    cut = mitbih.cut_record(mitbih.read_header(path), 1)
+    expected = student.score(cut.x, cut.moments)
+    np.testing.assert_allclose(column(rows, "score"), expected, rtol=1e-5)
+    with pytest.raises(DataError, match="has to know when each beat came"):
+        student.score(cut.x)
+    with pytest.raises(DataError, match="moments: of 17 beats, but there are 18"):
+        student.score(cut.x, cut.moments[np.arange(17)])
+    arrays = {"x": cut.x, "time_s": cut.moments.time_s}
+    np.savez(tmp_path / "timed.npz", **arrays)
+    timed = score(run, tmp_path / "timed.npz", tmp_path / "timed")
+    # The file does not know of the beat after the last, which was not cut.
+    np.testing.assert_allclose(column(timed, "score")[:-1], expected[:-1], rtol=1e-4)
+    np.savez(tmp_path / "untimed.npz", x=cut.x)
+    capsys.readouterr()
+    refused(["score", run, tmp_path / "untimed.npz"], "has to know when each beat came", capsys)
+    file = tmp_path / "student.onnx"
+    assert main(["export", str(run), "--onnx", str(file)]) == 0
+    x = student.prepared(cut.x, cut.moments)
+    np.testing.assert_allclose(run_onnx(file, x)[0], expected, rtol=1e-3, atol=1e-5)
+
+
 def test_record_100(tmp_path: Path, run: Path, student: Student):
     source = os.environ.get("KDSEARCH_MITDB")
     if not source:
@@ -410,11 +438,11 @@ def test_record_100(tmp_path: Path, run: Path, student: Student):
     counts = {label: sum(row["class"] == label for row in rows) for label in "NSV"}
     assert counts == {"N": 2237, "S": 33, "V": 1}
     # Training left out normal beats whose R peak is elsewhere; all of its others are here.
-    x, classes = mitbih.cut_record(mitbih.read_header(path), 1)
-    trained_on = iter(student.score(x))
+    cut = mitbih.cut_record(mitbih.read_header(path), 1)
+    trained_on = iter(student.score(cut.x))
     scores = iter(column(rows, "score"))
     assert all(any(np.isclose(found, s, rtol=1e-4) for found in scores) for s in trained_on)
-    assert len(rows) - len(classes) <= 5
+    assert len(rows) - len(cut.classes) <= 5
     found = score(run, path, tmp_path / "detected", "--detect")
     places, known = column(found, "sample"), column(rows, "sample")
     nearest = np.abs(places[:, None] - known[None]).min(axis=1)

@@ -14,6 +14,7 @@ from beatgan_cases import CPU, beats, training_data
 
 from kdsearch.costs import measure
 from kdsearch.data import DataSettings, SimulatedSettings, TrainingData, load_dataset
+from kdsearch.errors import ConfigError
 from kdsearch.memory import Memory
 from kdsearch.memory.distort import DISTORTIONS, distort
 from kdsearch.memory.recall import AROUND, SMALLEST_DISTANCE, fill, own_scores, recall
@@ -246,7 +247,7 @@ def test_what_does_not_fit_is_refused(data: TrainingData, targets: Targets):
         )
     with pytest.raises(ValueError, match=r"of beats of shape \(1, 32\), not \(1, 64\)"):
         METHOD.score(filled(data), beats(2, 0, length=64), CPU)
-    with pytest.raises(ValueError, match="'memory' in format 1 expected, found method 'beatg"):
+    with pytest.raises(ValueError, match="'memory' in format 2 expected, found method 'beatg"):
         METHOD.score({"method": "beatgan", "format": 1}, beats(2, 0), CPU)
 
 
@@ -288,3 +289,78 @@ def test_students_learn_what_the_memory_knows(tmp_path: Path):
 
     assert auc(student_scores) > auc(untrained) + 0.1
     assert auc(student_scores) > auc(memory_scores) - 0.05
+
+
+# Beats with their context.
+
+
+@pytest.fixture(scope="module")
+def beside_own() -> TrainingData:
+    settings = DataSettings(
+        split="inter_patient",
+        context="patient",
+        simulated=SimulatedSettings(patients=8, beats=1600),
+    )
+    return load_dataset(settings, Path("unused")).training
+
+
+def test_a_memory_of_differences_sees_nothing_else(beside_own: TrainingData):
+    memory = filled(beside_own, view="patient", components=10)
+    x = beside_own.validation.x
+    scores = METHOD.score(memory, x, CPU)
+    assert rank(scores, beside_own.validation.abnormal).roc_auc() > 0.9
+    shape = x.copy()
+    shape[:, 0] = 0
+    np.testing.assert_array_equal(METHOD.score(memory, shape, CPU), scores)
+    early = x.copy()
+    early[:, 2, :140] = -0.8
+    assert METHOD.score(memory, early, CPU).mean() > scores.mean() + 1
+    deaf = filled(beside_own, view="patient", components=10, weight_rhythm=0)
+    np.testing.assert_array_equal(METHOD.score(deaf, early, CPU), METHOD.score(deaf, x, CPU))
+
+
+def test_other_views_leave_the_context_out(beside_own: TrainingData):
+    without = replace(beside_own, train=beside_own.train[:, :1], context=False)
+    x = beside_own.validation.x
+    np.testing.assert_allclose(
+        METHOD.score(filled(beside_own), x, CPU),
+        METHOD.score(filled(without), x[:, :1], CPU),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_a_memory_of_differences_needs_a_context(data: TrainingData):
+    with pytest.raises(ConfigError, match=r"teacher\.view: 'patient' needs data\.context"):
+        filled(data, view="patient")
+
+
+def test_distorted_beats_keep_their_patients_own(beside_own: TrainingData):
+    x = beside_own.train
+    changed = distort(x, np.random.default_rng(0), context=True)
+    assert changed.shape == x.shape
+    assert np.abs(changed).max() <= 1 + 1e-5
+    own = x[:, 0] - 2 * x[:, 1]
+    np.testing.assert_allclose(changed[:, 0] - 2 * changed[:, 1], own, atol=1e-4)
+    others = (changed[:, 2] != x[:, 2]).any(axis=1).mean()
+    assert 0.4 < others < 0.6
+    steps = changed[:, 2]
+    assert (steps[:, :140] == steps[:, :1]).all()
+    assert (steps[:, 140:] == steps[:, -1:]).all()
+
+
+def test_students_learn_differences(beside_own: TrainingData):
+    memory = filled(beside_own, view="patient", components=10)
+    settings = student(width=32, components=10, epochs=6, lr=5e-3, batch_size=64, w_contrast=0)
+    targets = METHOD.targets(memory, [settings], beside_own, CPU)
+    stack = METHOD.student_stack(
+        settings, 1, data=beside_own, teacher={}, targets=targets, compute=CPU
+    )
+    stack.put_in(0, settings, seed=1)
+    for _ in range(settings.epochs):
+        report = stack.advance()[0]
+    assert isinstance(report, EpochReport)
+    assert report.val_auc > 0.85
+    assert METHOD.score(stack.weights(0), beside_own.validation.x, CPU).shape == (
+        len(beside_own.validation.x),
+    )

@@ -1,0 +1,101 @@
+"""What a beat is beside its own patient's beats: known at test time, and needs no labels.
+
+A beat that is normal for one patient is abnormal for another, and a premature one may have the
+shape of a normal one. Both show in the first minutes of the same recording. Ectopic beats come
+early, so a patient's *late* beats, those that follow the longest intervals, are taken for his
+normal ones: that holds even where most of his beats are ectopic, which a median over all would
+not survive. Rhythm as an input: de Chazal et al., IEEE Trans. Biomed. Eng. 51(7), 2004; the
+first minutes of a recording as what a detector may adapt to: ANSI/AAMI EC57.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdsearch.data.beats import R_PEAK, FloatArray, Moments, TextArray, normalise
+
+# Part of the data's fingerprint: raise it whenever the same beats would get another context.
+VERSION = 1
+
+ADAPTED_S = 300.0
+LATE_QUANTILE = 0.9
+# Intervals that differ by more than this factor are as good as it.
+LARGEST_FACTOR = np.e
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A patient's own beat.
+
+    Attributes:
+        beat: Median of the late beats among the first, normalised, shape (leads, length).
+        interval_s: How long the interval before a beat is at least for it to be late.
+    """
+
+    beat: FloatArray
+    interval_s: float
+
+
+def references(x: FloatArray, record: TextArray, moments: Moments) -> dict[str, Reference]:
+    """The own beat of every patient, from all beats of his first five minutes, unlabelled.
+
+    Args:
+        x: Raw beats, shape (n, leads, length).
+        record: Record of each, shape (n,).
+        moments: When they came.
+
+    Returns:
+        One entry for each record.
+    """
+    found = {}
+    for name in np.unique(record):
+        rows = np.flatnonzero(record == name)
+        time_s = moments.time_s[rows]
+        rows = rows[time_s < time_s.min() + ADAPTED_S]
+        found[str(name)] = _reference(normalise(np.asarray(x[rows])), moments.before_s[rows])
+    return found
+
+
+def _reference(x: FloatArray, before_s: NDArray[np.float64]) -> Reference:
+    known = np.isfinite(before_s)
+    if not known.any():
+        return Reference(np.median(x, axis=0), 1.0)
+    interval_s = float(np.quantile(before_s[known], LATE_QUANTILE))
+    late = known & (before_s >= interval_s)
+    return Reference(np.median(x[late], axis=0), interval_s)
+
+
+def with_context(
+    x: FloatArray, record: TextArray, moments: Moments, own: Mapping[str, Reference]
+) -> FloatArray:
+    """Beats with more leads: how they differ from the patient's own, and the rhythm.
+
+    Args:
+        x: Normalised beats, shape (n, leads, length).
+        record: Record of each, shape (n,); one of ``own``.
+        moments: When they came.
+        own: From `references`.
+
+    Returns:
+        Shape (n, 2 * leads + 1, length), all values from -1 to 1: the beats; half of their
+        difference from the patient's own; and one lead of two steps, the natural logarithms
+        of the interval before a beat, up to its R peak, and of the one after it, both as
+        parts of the patient's own interval. An unknown interval counts as that.
+    """
+    names, place = np.unique(record, return_inverse=True)
+    beats = np.stack([own[str(name)].beat for name in names])
+    intervals_s = np.array([own[str(name)].interval_s for name in names])[place]
+    ratios = np.stack([moments.before_s, moments.after_s], axis=1) / intervals_s[:, None]
+    steps = np.log(np.nan_to_num(ratios, nan=1.0).clip(1 / LARGEST_FACTOR, LARGEST_FACTOR))
+    before = round(R_PEAK * x.shape[-1])
+    rhythm = np.repeat(steps, [before, x.shape[-1] - before], axis=1)[:, None]
+    return np.concatenate([x, (x - beats[place]) / 2, rhythm], axis=1).astype(np.float32)
+
+
+def signal_leads(leads: int, *, context: bool) -> int:
+    """How many of a prepared beat's leads are the beat itself; they stand first."""
+    return (leads - 1) // 2 if context else leads
