@@ -6,6 +6,7 @@ the environment, which Ray's workers inherit:
     FAULTY_LOG      a file that gets a line ``<trial> <epoch> <students> <process>`` for each
                     epoch computed, by how many students together and by which process
     FAULTY_PAUSE_S  how long an epoch lasts at least
+    FAULTY_AFTER    a file for which the first epoch waits, a minute at most
     FAULTY_PLAN     JSON: {"<trial>": [kind, epoch, times]}, kind one of raise, nan,
                     exit, kill, memory, gpu memory
 """
@@ -44,6 +45,7 @@ class FaultyStack:
 
     def advance(self) -> Mapping[int, EpochReport | Exception]:
         time.sleep(float(os.environ.get("FAULTY_PAUSE_S", "0")))
+        _wait_for(os.environ.get("FAULTY_AFTER"))
         outcomes = dict(self._stack.advance())
         reports = {s: o for s, o in outcomes.items() if isinstance(o, EpochReport)}
         for slot, report in reports.items():
@@ -80,6 +82,12 @@ class FaultyStack:
             os._exit(7)
         if _planned(trial, "kill", epoch):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for(file: str | None) -> None:
+    end = time.monotonic() + 60
+    while file and not Path(file).exists() and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _planned(trial: int, kind: str, epoch: int) -> bool:

@@ -154,9 +154,10 @@ def bare_slow_node(place: Workplace, cluster: Any) -> Iterator[None]:
 @pytest.mark.usefixtures("bare_slow_node")
 def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
     """It is sent code and data, and its trials hold back nobody else's."""
-    cluster.add_node(**NODE, env_vars={"FAULTY_PAUSE_S": "0.8"})
+    # The bare node needs a while to begin, and is to find trials left.
+    begun = {"FAULTY_PAUSE_S": "0.8", "FAULTY_AFTER": str(place.path / "slow.log")}
+    cluster.add_node(**NODE, env_vars=begun)
     place.wait_for(lambda: _alive(cluster) == 3, timeout=60)
-    # Enough trials for the bare node to get one before the other has trained them all.
     done = place.search("--address", cluster.address, "--num-samples", "12")
     assert done.returncode == 0, done.stderr
     slow = {int(line.split()[0]) for line in (place.path / "slow.log").open()}
