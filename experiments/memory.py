@@ -60,7 +60,13 @@ MEMORIES: dict[str, dict[str, object]] = {
         "weight_before": 4,
     },
 }
-PATIENT = {**PLAIN, "view": "patient", "components": 20, "neighbours": 15, "weight_rhythm": 0}
+PATIENT = {
+    **PLAIN,
+    "view": "patient",
+    "components": 20,
+    "neighbours": 15,
+    "weight_rhythm": 0,
+}
 WITH_CONTEXT: dict[str, dict[str, object]] = {
     "difference from the patient's own beat": PATIENT,
     "difference and rhythm": {**PATIENT, "weight_rhythm": 0.35},

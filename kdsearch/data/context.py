@@ -40,13 +40,16 @@ class Reference:
     interval_s: float
 
 
-def references(x: FloatArray, record: TextArray, moments: Moments) -> dict[str, Reference]:
+def references(
+    x: FloatArray, record: TextArray, moments: Moments, quantile: float = LATE_QUANTILE
+) -> dict[str, Reference]:
     """The own beat of every patient, from all beats of his first five minutes, unlabelled.
 
     Args:
         x: Raw beats, shape (n, leads, length).
         record: Record of each, shape (n,).
         moments: When they came.
+        quantile: Of the intervals before beats, from which on a beat is late.
 
     Returns:
         One entry for each record.
@@ -56,15 +59,16 @@ def references(x: FloatArray, record: TextArray, moments: Moments) -> dict[str, 
         rows = np.flatnonzero(record == name)
         time_s = moments.time_s[rows]
         rows = rows[time_s < time_s.min() + ADAPTED_S]
-        found[str(name)] = _reference(normalise(np.asarray(x[rows])), moments.before_s[rows])
+        beats = normalise(np.asarray(x[rows]))
+        found[str(name)] = _reference(beats, moments.before_s[rows], quantile)
     return found
 
 
-def _reference(x: FloatArray, before_s: NDArray[np.float64]) -> Reference:
+def _reference(x: FloatArray, before_s: NDArray[np.float64], quantile: float) -> Reference:
     known = np.isfinite(before_s)
     if not known.any():
         return Reference(np.median(x, axis=0), 1.0)
-    interval_s = float(np.quantile(before_s[known], LATE_QUANTILE))
+    interval_s = float(np.quantile(before_s[known], quantile))
     late = known & (before_s >= interval_s)
     return Reference(np.median(x[late], axis=0), interval_s)
 
