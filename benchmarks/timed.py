@@ -38,12 +38,12 @@ class _TimedPack:
     def train_epoch(self, x: Tensor) -> Any:
         return self._timed("train", self._pack.train_epoch, x)
 
-    def scores(self, x: Tensor) -> Any:
-        return self._timed("validate", self._pack.scores, x)
+    def scores(self, x: Tensor, train: Tensor) -> Any:
+        return self._timed("validate", self._pack.scores, x, train)
 
-    def _timed(self, kind: str, action: Any, x: Tensor) -> Any:
+    def _timed(self, kind: str, action: Any, *beats: Tensor) -> Any:
         begun = time.time()
-        result = action(x)
+        result = action(*beats)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         with Path(os.environ["KDSEARCH_TIMES"]).open("a") as log:

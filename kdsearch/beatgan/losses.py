@@ -13,17 +13,19 @@ from torch.nn import functional
 SMALLEST_SCORE = 1e-12
 
 
-def beat_errors(x: Tensor, fake: Tensor) -> Tensor:
+def beat_errors(x: Tensor, fake: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean squared error of each beat's reconstruction: BeatGAN's anomaly score.
 
     Args:
         x: Beats, shape (B, K, C, L).
         fake: Their reconstructions, same shape.
+        weights: Of the samples, shape (K, C, L); None for equal ones.
 
     Returns:
         Shape (B, K).
     """
-    return (x - fake).square().mean(dim=(2, 3))
+    errors = (x - fake).square()
+    return (errors if weights is None else errors * weights).mean(dim=(2, 3))
 
 
 def reconstruction(x: Tensor, fake: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from kdsearch.beatgan.networks import Architecture, require_same_architecture
 from kdsearch.beatgan.scoring import (
     ScoringNetwork,
     load_generator,
+    load_sample_weights,
     reconstruct,
     require_shape,
     score,
@@ -86,13 +87,13 @@ class BeatGan:
         )
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
-        """Mean squared error of each beat's reconstruction, shape (n,).
+        """Mean squared error of each beat's reconstruction, plain or relative, shape (n,).
 
         Raises:
             ValueError: The beats are not of the shape that the weights were trained on.
         """
         require_shape(weights, x)
-        return score(load_generator(weights, compute), x, compute)
+        return score(weights, x, compute)
 
     def reconstruct(
         self, weights: State, x: FloatArray, compute: Compute
@@ -107,7 +108,8 @@ class BeatGan:
 
     def scoring_network(self, weights: State) -> ScoringNetwork:
         """Scores and reconstructions as one network on the CPU, for export."""
-        return ScoringNetwork(load_generator(weights, Compute("cpu", "fp32"))).eval()
+        generator = load_generator(weights, Compute("cpu", "fp32"))
+        return ScoringNetwork(generator, load_sample_weights(weights, "cpu")).eval()
 
 
 def _networks(settings: NetworkSettings) -> Architecture:

@@ -24,7 +24,7 @@ from kdsearch.beatgan.networks import (
     take_student,
 )
 from kdsearch.beatgan.optimiser import StackedAdam, new_adam_state
-from kdsearch.beatgan.scoring import stack_scores
+from kdsearch.beatgan.scoring import sample_weights, stack_scores
 from kdsearch.beatgan.settings import NetworkSettings, StudentSettings
 from kdsearch.beatgan.step import Players, Term, Weights, train_step
 from kdsearch.method import Compute, Targets
@@ -131,10 +131,20 @@ class Pack:
             student.epoch += 1
         return self._per_student({name: total / batches for name, total in sums.items()})
 
-    def scores(self, x: Tensor) -> NDArray[np.float32]:
-        """Anomaly scores in evaluation mode, shape (n, K), of beats (n, leads, length)."""
-        generator = self._players.generator.eval()
-        scores = stack_scores(generator, x, self._compute, students=len(self.students))
+    def scores(self, x: Tensor, train: Tensor) -> NDArray[np.float32]:
+        """Anomaly scores in evaluation mode, shape (n, K), of beats (n, leads, length).
+
+        Training beats, of such shape, say what errors are usual, if the score asks.
+        """
+        generator, students = self._players.generator.eval(), len(self.students)
+        weights = (
+            sample_weights(generator, train, self._compute, students=students)
+            if self.students[0].settings.score == "relative"
+            else None
+        )
+        scores = stack_scores(
+            generator, x, self._compute, students=students, sample_weights=weights
+        )
         generator.train()
         return scores
 

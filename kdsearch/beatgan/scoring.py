@@ -29,21 +29,33 @@ from kdsearch.tensors import from_numpy
 FORMAT = 1
 METHOD = "beatgan"
 BATCH = 512
+# Training beats from which the usual error at each sample is taken, and the least that it is.
+USUAL_BEATS = 2048
+SMALLEST_ERROR = 1e-8
 
 
 def weights_state(
     architecture: Architecture,
     generator: NetworkState,
     discriminator: NetworkState | None = None,
+    *,
+    sample_weights: Tensor | None = None,
 ) -> State:
-    """What `load_generator` reads, for `torch.save`: it describes its own architecture."""
+    """What `load_generator` reads, for `torch.save`: it describes its own architecture.
+
+    ``sample_weights``, shape (leads, length), are those of a relative score, on the CPU.
+    """
     state: State = {
         "format": FORMAT,
         "method": METHOD,
         "architecture": architecture.as_dict(),
         "generator": generator,
     }
-    return state if discriminator is None else {**state, "discriminator": discriminator}
+    if discriminator is not None:
+        state["discriminator"] = discriminator
+    if sample_weights is not None:
+        state["sample_weights"] = sample_weights
+    return state
 
 
 def architecture_of(weights: Mapping[str, Any]) -> Architecture:
@@ -88,6 +100,22 @@ def load_generator(weights: Mapping[str, Any], compute: Compute) -> Generator:
     return _load(Generator, "generator", weights, compute)
 
 
+def load_sample_weights(weights: Mapping[str, Any], device: str) -> Tensor | None:
+    """Weights of a relative score, shape (1, leads, length); None for a plain one.
+
+    Raises:
+        ValueError: They are of another shape than the beats.
+    """
+    found = weights.get("sample_weights")
+    if found is None:
+        return None
+    architecture = architecture_of(weights)
+    expected = architecture.leads, architecture.length
+    if not isinstance(found, Tensor) or tuple(found.shape) != expected:
+        raise ValueError(f"sample_weights should be {expected}, as the beats are")
+    return found.to(device).unsqueeze(0)
+
+
 def load_discriminator(weights: Mapping[str, Any], compute: Compute) -> Discriminator:
     """The discriminator, which only teachers' weights have, in evaluation mode.
 
@@ -124,37 +152,84 @@ def check_values(
 class ScoringNetwork(nn.Module):
     """A generator and the mean squared error that it leaves of each beat, in one graph."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, sample_weights: Tensor | None = None) -> None:
         super().__init__()
         self.generator = generator
+        self.sample_weights = (
+            None if sample_weights is None else nn.Parameter(sample_weights, False)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map beats (n, leads, length) to scores (n,) and their reconstructions."""
         fake = self.generator(x)
-        return beat_errors(x.unsqueeze(1), fake.unsqueeze(1)).squeeze(1), fake
+        scores = beat_errors(x.unsqueeze(1), fake.unsqueeze(1), self.sample_weights)
+        return scores.squeeze(1), fake
 
 
 def score(
-    generator: nn.Module, x: FloatArray, compute: Compute, *, batch: int = BATCH
+    weights: Mapping[str, Any], x: FloatArray, compute: Compute, *, batch: int = BATCH
 ) -> NDArray[np.float32]:
-    """Mean squared error of each beat's reconstruction by one generator.
+    """Mean squared error of each beat's reconstruction, its samples weighted if need be.
 
     Args:
-        generator: Of one student, in evaluation mode.
+        weights: From a stack's ``weights``.
         x: Normalised and padded beats, shape (n, leads, length).
-        compute: The generator's device, and its precision; errors are taken in float32.
+        compute: Where and how precisely to calculate; errors are taken in float32.
         batch: Beats at a time.
 
     Returns:
         Shape (n,), float32; higher is more abnormal.
+
+    Raises:
+        ValueError: As `load_generator` and `load_sample_weights`.
     """
+    generator = load_generator(weights, compute)
+    of_samples = load_sample_weights(weights, compute.device)
     beats = from_numpy(x, compute.device)
-    return stack_scores(generator, beats, compute, students=1, batch=batch)[:, 0]
+    found = stack_scores(
+        generator, beats, compute, students=1, sample_weights=of_samples, batch=batch
+    )
+    return found[:, 0]
+
+
+@torch.inference_mode()
+def sample_weights(
+    generator: nn.Module, x: Tensor, compute: Compute, *, students: int, batch: int = BATCH
+) -> Tensor:
+    """How much the error of each sample counts in a relative score.
+
+    The mean error of normal beats over that at each sample: where reconstructions are usually
+    good, a small error says much. Diagonal Mahalanobis distance, up to a factor.
+
+    Args:
+        generator: Of K students, in evaluation mode.
+        x: Training beats, shape (n, leads, length), on the generator's device; some of them,
+            evenly spread, are enough.
+        compute: As for `score`.
+        students: K.
+        batch: Beats at a time.
+
+    Returns:
+        Shape (K, leads, length), float32, on the same device.
+    """
+    rows = torch.linspace(0, len(x) - 1, min(len(x), USUAL_BEATS), device=x.device).long()
+    sums = [
+        (beats.unsqueeze(1) - fake).square().sum(dim=0)
+        for beats, fake in _reconstructions(generator, x[rows], compute, students, batch)
+    ]
+    usual = (torch.stack(sums).sum(dim=0) / len(rows)).clamp(min=SMALLEST_ERROR)
+    return usual.mean(dim=(1, 2), keepdim=True) / usual
 
 
 @torch.inference_mode()
 def stack_scores(
-    generator: nn.Module, x: Tensor, compute: Compute, *, students: int, batch: int = BATCH
+    generator: nn.Module,
+    x: Tensor,
+    compute: Compute,
+    *,
+    students: int,
+    sample_weights: Tensor | None = None,
+    batch: int = BATCH,
 ) -> NDArray[np.float32]:
     """The same for every student of a stack.
 
@@ -163,13 +238,14 @@ def stack_scores(
         x: Beats, shape (n, leads, length), on the generator's device.
         compute: As for `score`.
         students: K.
+        sample_weights: From the function of that name; None for a plain score.
         batch: Beats at a time.
 
     Returns:
         Shape (n, K), float32.
     """
     errors = [
-        beat_errors(beats.unsqueeze(1), fake)
+        beat_errors(beats.unsqueeze(1), fake, sample_weights)
         for beats, fake in _reconstructions(generator, x, compute, students, batch)
     ]
     return torch.cat(errors).cpu().numpy()

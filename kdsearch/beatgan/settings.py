@@ -61,6 +61,9 @@ class NetworkSettings(BaseModel):
     """Weight of the feature-matching term."""
     beta1: Beta = 0.5
     """Adam's decay of the first moment; that of the second is 0.999."""
+    score: Literal["plain", "relative"] = "plain"
+    """How errors make a score: ``plain`` is their mean over all samples, as published;
+    ``relative`` divides each by the usual one at its place, that of normal beats."""
 
 
 class TeacherSettings(NetworkSettings):

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from torch import Tensor
 
 from kdsearch.beatgan.networks import (
     Architecture,
     Discriminator,
     Generator,
+    NetworkState,
     require_same_architecture,
 )
 from kdsearch.beatgan.optimiser import new_adam_state
@@ -24,6 +26,8 @@ from kdsearch.beatgan.scoring import (
     METHOD,
     architecture_of,
     check_values,
+    load_generator,
+    sample_weights,
     weights_state,
 )
 from kdsearch.beatgan.settings import TAUGHT, NetworkSettings, StudentSettings
@@ -158,13 +162,24 @@ class BeatGanStack:
     def weights(self, slot: int) -> State:
         """What scoring needs; of a teacher also the discriminator, for its students."""
         parts = to_cpu(self._parts(self._student(slot)))
-        discriminator = parts["discriminator"] if self._is_teacher else None
-        return weights_state(self._architecture, parts["generator"], discriminator)
+        generator = parts["generator"]
+        return weights_state(
+            self._architecture,
+            generator,
+            parts["discriminator"] if self._is_teacher else None,
+            sample_weights=self._sample_weights(generator),
+        )
+
+    def _sample_weights(self, generator: NetworkState) -> Tensor | None:
+        if self._structure["score"] == "plain":
+            return None
+        network = load_generator(weights_state(self._architecture, generator), self._compute)
+        return sample_weights(network, self._x, self._compute, students=1)[0].cpu()
 
     def _epoch(self, pack: Pack) -> list[EpochReport | Exception]:
         started = time.perf_counter()
         losses = pack.train_epoch(self._x)
-        scores = pack.scores(self._validation)
+        scores = pack.scores(self._validation, self._x)
         seconds = (time.perf_counter() - started) / len(pack.students)
         return [
             self._outcome(student, losses[k], scores[:, k], seconds)

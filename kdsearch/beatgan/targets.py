@@ -54,7 +54,7 @@ def teacher_targets(
     """
     found: dict[str, NDArray[np.float32]] = {}
     if "score" in kinds:
-        found["score"] = score(load_generator(teacher, compute), x, compute)
+        found["score"] = score(teacher, x, compute)
     if "neighbours" in kinds:
         kind = Neighbours(view="patient", density=0) if context else Neighbours()
         memory = fill(kind, from_numpy(x, "cpu"), context=context)

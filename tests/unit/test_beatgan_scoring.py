@@ -8,7 +8,14 @@ import pytest
 import torch
 from beatgan_cases import CPU, beats, student, student_stack, trained_teacher, training_data
 
-from kdsearch.beatgan.scoring import load_discriminator, load_generator, reconstruct, score
+from kdsearch.beatgan import BeatGan
+from kdsearch.beatgan.scoring import (
+    load_discriminator,
+    load_generator,
+    reconstruct,
+    sample_weights,
+    score,
+)
 from kdsearch.method import Compute, EpochReport, State
 from kdsearch.metrics import rank
 
@@ -21,7 +28,7 @@ def weights() -> State:
 
 def test_scores_are_mean_squared_errors_of_reconstructions() -> None:
     x = beats(9, 3)
-    found = score(load_generator(weights(), CPU), x, CPU)
+    found = score(weights(), x, CPU)
     assert found.shape == (9,)
     assert found.dtype == np.float32
     expected = ((x - reconstruct(weights(), x, CPU)) ** 2).mean(axis=(1, 2))
@@ -29,26 +36,58 @@ def test_scores_are_mean_squared_errors_of_reconstructions() -> None:
 
 
 def test_scores_do_not_depend_on_the_batch() -> None:
-    x, generator = beats(9, 3), load_generator(weights(), CPU)
-    whole, parts = (score(generator, x, CPU, batch=batch) for batch in (512, 4))
+    x, state = beats(9, 3), weights()
+    whole, parts = (score(state, x, CPU, batch=batch) for batch in (512, 4))
     np.testing.assert_allclose(whole, parts, rtol=1e-5)
     again = reconstruct(weights(), x, CPU, batch=4)
     np.testing.assert_allclose(reconstruct(weights(), x, CPU), again, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["plain", "relative"])
 @pytest.mark.parametrize("slots", [1, 3])
-def test_weights_score_as_the_stack_validated(slots: int) -> None:
+def test_weights_score_as_the_stack_validated(slots: int, kind: str) -> None:
     data = training_data()
-    stack = student_stack(slots, data)
+    stack = student_stack(slots, data, score=kind)
     for slot in range(slots):
-        stack.put_in(slot, student(), seed=slot)
+        stack.put_in(slot, student(score=kind), seed=slot)
     reports = stack.advance()
     for slot, outcome in reports.items():
         assert isinstance(outcome, EpochReport)
-        generator = load_generator(stack.weights(slot), CPU)
-        ranking = rank(score(generator, data.validation.x, CPU), data.validation.abnormal)
+        scores = score(stack.weights(slot), data.validation.x, CPU)
+        ranking = rank(scores, data.validation.abnormal)
         assert outcome.val_auc == pytest.approx(ranking.roc_auc())
         assert outcome.val_ap == pytest.approx(ranking.average_precision())
+
+
+def test_a_relative_score_divides_by_the_usual_error_at_each_sample() -> None:
+    data = training_data(30)
+    stack = student_stack(1, data, score="relative")
+    stack.put_in(0, student(score="relative"), seed=0)
+    state = stack.weights(0)
+    x = data.validation.x
+    usual = ((data.train - reconstruct(state, data.train, CPU)) ** 2).mean(axis=0)
+    errors = (x - reconstruct(state, x, CPU)) ** 2 / usual * usual.mean()
+    np.testing.assert_allclose(score(state, x, CPU), errors.mean(axis=(1, 2)), rtol=1e-4)
+    with torch.inference_mode():
+        scores, fake = BeatGan().scoring_network(state)(torch.tensor(x))
+    np.testing.assert_allclose(scores, score(state, x, CPU), rtol=1e-4)
+    np.testing.assert_allclose(fake, reconstruct(state, x, CPU), atol=1e-5)
+    torch.save(state, file := io.BytesIO())
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    np.testing.assert_array_equal(score(loaded, x, CPU), score(state, x, CPU))
+    with pytest.raises(ValueError, match=r"sample_weights should be \(1, 32\)"):
+        score({**state, "sample_weights": torch.ones(31)}, x, CPU)
+
+
+def test_the_usual_error_is_that_of_beats_spread_over_all() -> None:
+    """Where they are sorted by patient, the first ones would be one patient's."""
+    generator = load_generator(weights(), CPU)
+    x = torch.tensor(np.repeat(beats(3, 5), 2000, axis=0))
+    found = sample_weights(generator, x, CPU, students=1)
+    assert found.shape == (1, 1, 32)
+    usual = (x - torch.tensor(reconstruct(weights(), x.numpy(), CPU))).square().mean(dim=0)
+    torch.testing.assert_close(found[0], usual.mean() / usual, rtol=0.01, atol=0.01)
 
 
 def test_weights_survive_a_safe_file() -> None:
@@ -61,9 +100,9 @@ def test_weights_survive_a_safe_file() -> None:
 
 def test_bf16_scores_are_close_and_float32() -> None:
     x, half = beats(9, 3), Compute("cpu", "bf16")
-    found = score(load_generator(weights(), half), x, half)
+    found = score(weights(), x, half)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, score(load_generator(weights(), CPU), x, CPU), rtol=0.05)
+    np.testing.assert_allclose(found, score(weights(), x, CPU), rtol=0.05)
 
 
 def test_loaded_networks_neither_learn_nor_drift() -> None:
