@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,14 @@ from torch import Tensor
 from experiments.searches import space_of
 from experiments.table import RESULTS, Table, add_data, dataset_of, read
 from kdsearch.beatgan import BeatGan
+from kdsearch.beatgan.losses import beat_errors
 from kdsearch.beatgan.networks import Discriminator, Generator
-from kdsearch.beatgan.scoring import load_discriminator, load_generator, reconstruct
+from kdsearch.beatgan.scoring import (
+    load_discriminator,
+    load_generator,
+    reconstruct,
+    sample_weights,
+)
 from kdsearch.beatgan.settings import StudentSettings
 from kdsearch.config import Config
 from kdsearch.costs import operations
@@ -36,8 +43,12 @@ METHOD = BeatGan()
 COMPUTE = Compute("cpu", "bf16")
 EXACT = Compute("cpu", "fp32")
 BATCH = 512
+# Of the errors' variance, added to it so that their covariance can be inverted.
+RIDGE = 1e-3
 
-PLAIN = "reconstruction error"
+PLAIN, DISTANCE = "reconstruction error", "Mahalanobis distance"
+RELATIVE = "relative error"
+BEATS = "no network"
 Parts = dict[str, NDArray[np.float64]]
 
 
@@ -54,6 +65,7 @@ def main() -> None:
     teacher = TeacherCache(cache_dir()).get(
         METHOD, config.teacher, dataset, COMPUTE, lambda report, epochs: None
     )
+    table.add({"arm": BEATS, "seed": 0, **_without_network(dataset)})
     for seed in SEEDS:
         for arm in ARMS:
             if table.has(arm, seed, list(MADE_OF)[-1]):
@@ -90,28 +102,45 @@ def _trained(settings: StudentSettings, seed: int, dataset: Dataset, teacher: St
     return state
 
 
+def precision_of(errors: Tensor) -> Tensor:
+    """Inverse covariance of the errors of training beats, shape (n, leads, length)."""
+    flat = errors.flatten(1).double()
+    covariance = flat.T @ flat / len(flat)
+    inverse: Tensor = torch.linalg.inv(covariance + RIDGE * covariance.diag().diag())
+    return inverse
+
+
+def mahalanobis(errors: Tensor, precision: Tensor) -> Tensor:
+    """Squared Mahalanobis distance of errors (n, leads, length), per sample, shape (n,)."""
+    flat = errors.flatten(1).double()
+    return (flat @ precision * flat).mean(dim=1)
+
+
 @dataclass(frozen=True)
 class Scorer:
     """What the scores of one student are calculated from.
 
     Attributes:
-        usual: Mean squared error of the training beats at each sample, shape (leads, length).
+        weights: Of the samples in the harness's relative score.
+        precision: Inverse covariance of the training beats' errors.
     """
 
     generator: Generator
     discriminator: Discriminator
     teacher: Generator
-    usual: Tensor
+    weights: Tensor
+    precision: Tensor
 
     @classmethod
     def of(cls, student: State, teacher: State, train: FloatArray) -> Scorer:
         """From a student's whole state, its teacher's weights and the training beats."""
-        fake = reconstruct(student, train, EXACT)
+        generator = load_generator(student, EXACT)
         return cls(
-            load_generator(student, EXACT),
+            generator,
             load_discriminator(student, EXACT),
             load_generator(teacher, EXACT),
-            torch.from_numpy(((train - fake) ** 2).mean(axis=0)),
+            sample_weights(generator, torch.from_numpy(train), EXACT, students=1),
+            precision_of(torch.from_numpy(train - reconstruct(student, train, EXACT))),
         )
 
     @torch.inference_mode()
@@ -125,12 +154,13 @@ class Scorer:
 
     def _parts(self, x: Tensor) -> dict[str, Tensor]:
         fake, features = self.generator(x), self.discriminator.features
-        squared = (x - fake).square()
+        errors, pair = x - fake, (x.unsqueeze(1), fake.unsqueeze(1))
         return {
-            "reconstruction": squared.mean(dim=(1, 2)),
-            "absolute": (x - fake).abs().mean(dim=(1, 2)),
-            "relative": (squared / self.usual).mean(dim=(1, 2)),
-            "largest": squared.amax(dim=(1, 2)),
+            "reconstruction": beat_errors(*pair).squeeze(1),
+            "absolute": errors.abs().mean(dim=(1, 2)),
+            "relative": beat_errors(*pair, self.weights).squeeze(1),
+            "mahalanobis": mahalanobis(errors, self.precision),
+            "largest": errors.square().amax(dim=(1, 2)),
             "features": (features(x) - features(fake)).square().mean(dim=(1, 2)),
             # As in Uninformed Students (Bergmann et al., CVPR 2020).
             "discrepancy": (fake - self.teacher(x)).square().mean(dim=(1, 2)),
@@ -143,14 +173,16 @@ class Scorer:
             needed += [self.discriminator.features] * 2
         if "discrepancy" in parts:
             needed += [self.teacher]
-        return sum(operations(network, leads, length) for network in needed)
+        beside = self.precision.numel() if "mahalanobis" in parts else 0
+        return beside + sum(operations(network, leads, length) for network in needed)
 
 
 # Several parts are added as logarithms, standardised by those of the training beats.
 MADE_OF: dict[str, tuple[str, ...]] = {
     PLAIN: ("reconstruction",),
     "absolute error": ("absolute",),
-    "squared error relative to the usual one of each sample": ("relative",),
+    RELATIVE: ("relative",),
+    DISTANCE: ("mahalanobis",),
     "largest squared error": ("largest",),
     "discriminator's features": ("features",),
     "reconstruction + features": ("reconstruction", "features"),
@@ -161,19 +193,48 @@ MADE_OF: dict[str, tuple[str, ...]] = {
 
 def _scored(scorer: Scorer, dataset: Dataset) -> list[dict[str, object]]:
     """A row per score."""
-    beats = {"val": dataset.training.validation, "test": dataset.test}
     normal = scorer.parts(dataset.training.train)
-    parts = {name: scorer.parts(found.x) for name, found in beats.items()}
+    validated, tested = (
+        scorer.parts(beats.x) for beats in (dataset.training.validation, dataset.test)
+    )
     shape = dataset.test.x.shape[1:]
-    rows = []
-    for score, of in MADE_OF.items():
-        row: dict[str, object] = {"score": score, "operations": scorer.operations(of, *shape)}
-        for name, found in beats.items():
-            ranking = rank(_joined(of, parts[name], normal), found.abnormal)
-            row[f"{name}_auc"] = ranking.roc_auc()
-            row[f"{name}_ap"] = ranking.average_precision()
-        rows.append(row)
-    return rows
+    return [
+        {
+            "score": score,
+            "operations": scorer.operations(of, *shape),
+            **_figures(_joined(of, validated, normal), _joined(of, tested, normal), dataset),
+        }
+        for score, of in MADE_OF.items()
+    ]
+
+
+def _without_network(dataset: Dataset) -> dict[str, object]:
+    """How far a distance comes alone, of beats in place of errors."""
+    train = torch.from_numpy(dataset.training.train)
+    mean = train.mean(dim=0)
+    precision = precision_of(train - mean)
+    validated, tested = (
+        mahalanobis(torch.from_numpy(beats.x) - mean, precision).numpy()
+        for beats in (dataset.training.validation, dataset.test)
+    )
+    return {
+        "score": DISTANCE,
+        "operations": precision.numel(),
+        **_figures(validated, tested, dataset),
+    }
+
+
+def _figures(
+    validated: NDArray[Any], tested: NDArray[Any], dataset: Dataset
+) -> dict[str, float]:
+    on_validation = rank(validated, dataset.training.validation.abnormal)
+    on_test = rank(tested, dataset.test.abnormal)
+    return {
+        "val_auc": on_validation.roc_auc(),
+        "val_ap": on_validation.average_precision(),
+        "test_auc": on_test.roc_auc(),
+        "test_ap": on_test.average_precision(),
+    }
 
 
 def _joined(of: tuple[str, ...], parts: Parts, normal: Parts) -> NDArray[np.float64]:
