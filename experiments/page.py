@@ -5,13 +5,23 @@ python -m experiments.page > docs/results.md
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from experiments.searches import ARMS
+from experiments.searches import CONTROL as UNTAUGHT
 from experiments.table import RESULTS, read
-from kdsearch.statistics import judge, mean_and_sd, paired_by_seed
+from kdsearch.statistics import (
+    BETTER,
+    NOT_DISTINGUISHABLE,
+    WORSE,
+    Interval,
+    judge,
+    mean_and_sd,
+    paired_by_seed,
+)
 
 Rows = list[dict[str, str]]
 CONTROL, INERT = "no distillation", "published (DistillKL)"
@@ -22,6 +32,9 @@ SPLITS = {
 }
 GOAL_SAME_SIZE, GOAL_BEST, GOAL_PATIENTS = 0.9474, 0.975, 0.90
 WIDE = "BeatGAN, width 32"
+PLAIN_SCORE = "reconstruction error"
+CONFIDENCE = 0.95
+SLIGHTLY_MORE = 1.05
 
 
 def page(results: Path = RESULTS) -> str:
@@ -30,6 +43,8 @@ def page(results: Path = RESULTS) -> str:
     parts = [
         INTRODUCTION,
         _published(tables["published"]),
+        _searches(tables["searches"], tables["confirmations"]),
+        _scores(tables["scores"]),
         MEMORIES.format(
             table=_memories(tables["memories"]), context=_context(tables["context"])
         ),
@@ -106,6 +121,97 @@ def _reproduced(rows: Rows) -> str:
     epochs = ", ".join(row["best_epoch"] for row in alone)
     auc, ap = (_spread(_floats(alone, key)) for key in ("test_auc", "test_ap"))
     return f"{auc} AUC and {ap} AP over {len(alone)} seeds (best epochs {epochs})"
+
+
+def _searches(searches: Rows, confirmations: Rows) -> str:
+    """What targets do once they are tuned, beside what is tuned without distillation."""
+    students = [row for row in confirmations if row["role"] == "candidate"]
+    found = {row["arm"]: [r for r in students if r["arm"] == row["arm"]] for row in searches}
+    against = {arm: _paired(group, found[UNTAUGHT], "test_auc") for arm, group in found.items()}
+    lines = []
+    for row in searches:
+        arm, group = row["arm"], found[row["arm"]]
+        spreads = [_spread(_floats(group, k)) for k in ("val_auc", "test_auc", "test_ap")]
+        tuned = "" if arm == UNTAUGHT else f"{against[arm]}, {judge(against[arm])}"
+        figures = (f"{int(row['parameters']):,}", f"{float(row['search_val_auc']):.4f}")
+        lines.append((arm, *figures, *spreads, _control(row), tuned))
+    head = ("target", "parameters", "val AUC in the search", "val AUC", "test AUC", "test AP")
+    others = {arm: interval for arm, interval in against.items() if arm != UNTAUGHT}
+    (untaught,) = [row for row in searches if row["arm"] == UNTAUGHT]
+    return SEARCHES.format(
+        table=_table((*head, "less alpha = 0", "less no distillation, tuned"), lines),
+        trials=untaught["trials"],
+        lr=f"{float(untaught['lr']):.1e}",
+        seeds=len(found[UNTAUGHT]),
+        minutes=round(float(np.mean(_floats(searches, "seconds"))) / 60),
+        judged=_judged(others),
+        left="; ".join(arm for arm in ARMS if arm not in found) or "none",
+        best=max(found, key=lambda arm: float(np.mean(_floats(found[arm], "val_auc")))),
+    )
+
+
+def _control(row: dict[str, str]) -> str:
+    """The harness's own verdict on a search's best, with and without distillation."""
+    if not row["control_estimate"]:
+        return ""
+    estimate, low, high = (float(row[f"control_{key}"]) for key in ("estimate", "low", "high"))
+    return f"{Interval(estimate, low, high, CONFIDENCE)}, {row['control_judgement']}"
+
+
+def _judged(differences: Mapping[str, Interval]) -> str:
+    """A line for each judgement that was made."""
+    groups = {
+        judgement: [name for name, found in differences.items() if judge(found) == judgement]
+        for judgement in (BETTER, WORSE, NOT_DISTINGUISHABLE)
+    }
+    return "\n".join(f"- {name}: {'; '.join(of)}" for name, of in groups.items() if of)
+
+
+def _scores(rows: Rows) -> str:
+    """Scores of the same networks, beside the plain one."""
+    groups: dict[tuple[str, str], Rows] = {}
+    for row in rows:
+        groups.setdefault((row["arm"], row["score"]), []).append(row)
+    arms = [arm for arm, score in groups if score == PLAIN_SCORE]
+    lines = []
+    for (arm, score), group in groups.items():
+        spreads = [_spread(_floats(group, k)) for k in ("val_auc", "test_auc", "test_ap")]
+        difference = ""
+        if arm in arms and score != PLAIN_SCORE:
+            against = _paired(group, groups[arm, PLAIN_SCORE], "test_auc")
+            difference = f"{against}, {judge(against)}"
+        lines.append((arm, score, f"{_operations(group):,}", *spreads, difference))
+    head = ("student", "score", "multiply-adds", "val AUC", "test AUC", "test AP")
+    better = [s for arm, s in groups if arm == arms[0] and _is_better(groups, arms, s)]
+    most = _operations(groups[arms[0], PLAIN_SCORE]) * SLIGHTLY_MORE
+    free = [score for score in better if _operations(groups[arms[0], score]) <= most]
+    return SCORES.format(
+        table=_table((*head, "test AUC less the plain score's"), lines),
+        seeds=len(groups[arms[0], PLAIN_SCORE]),
+        better="; ".join(better) or "none",
+        free="; ".join(free) or "none",
+        conclusion=SCORE_FOUND if free else SCORE_STAYS,
+    )
+
+
+def _is_better(groups: Mapping[tuple[str, str], Rows], arms: Sequence[str], score: str) -> bool:
+    """Whether it beats the plain score on validation by more than the interval, in each arm."""
+    return all(
+        judge(_paired(groups[arm, score], groups[arm, PLAIN_SCORE], "val_auc")) == BETTER
+        for arm in arms
+    )
+
+
+def _operations(rows: Rows) -> int:
+    (operations,) = {int(row["operations"]) for row in rows}
+    return operations
+
+
+def _paired(rows: Rows, others: Rows, key: str) -> Interval:
+    """Difference of two groups over the seeds that both have."""
+    of, against = ({row["seed"]: float(row[key]) for row in group} for group in (rows, others))
+    seeds = sorted(of.keys() & against.keys())
+    return paired_by_seed([of[s] for s in seeds], [against[s] for s in seeds])
 
 
 def _memories(rows: Rows) -> str:
@@ -304,6 +410,8 @@ page is generated from them:
 ```sh
 python -m experiments.published --data path/to/mitdb                    # an hour on one core
 python -m experiments.published --data path/to/mitdb --budget width-32  # two hours
+python -m experiments.searches --data path/to/mitdb --runs runs         # two hours
+python -m experiments.scores --data path/to/mitdb                       # after the searches
 python -m experiments.memory --data path/to/mitdb --scores scores       # an hour on one core
 python -m experiments.compare --data path/to/mitdb --scores scores
 python -m experiments.page > docs/results.md
@@ -336,6 +444,60 @@ column pairs seeds (95 %, Student's t).
 between the two, in any figure and in the sum of the sizes of all the generator's weights
 ({sums}), is {largest}; the loss it reports ({losses}) has no gradient. A student that starts
 from its teacher goes on where that ended and gains nothing by itself. """
+
+SEARCHES = """
+## Searches of equal compute
+
+What the targets do once they are tuned, at the same reduced budget. One search each, with the
+same teacher and {trials} trials of 8 epochs without early stopping, about {minutes} minutes of
+a busy core ([experiments/spaces/beatgan.yaml](../experiments/spaces/beatgan.yaml)). `lr` and
+`w_adv` are drawn at random and are the same in every search; `alpha` and, where scores are
+softened, `temperature` are drawn beside them. `neighbours` are those among the 6,000 training
+beats alone. The best trial by validation AUC is trained again with {seeds} new seeds, the same
+in every search. Two columns pair seeds (95 %, Student's t): with the same student without
+distillation, the harness's own verdict, and with what the search without distillation found.
+Not searched: {left}.
+
+{table}
+
+Against a student without distillation that was tuned as long:
+
+{judged}
+
+The best mean validation AUC over the new seeds: {best}. Without distillation the search chose a
+learning rate of {lr}, in place of the 2e-4 of the section above: what is to be beaten is
+tuned, too. {trials} trials are few, and {seeds} seeds make wide intervals: what is not
+distinguishable here may differ.
+"""
+
+SCORES = """
+## Other scores
+
+A BeatGAN scores a beat by its mean squared reconstruction error. Other scores of the same
+networks, trained again with the settings that two of the searches above found ({seeds} seeds
+each): errors weighed otherwise; the distance between the discriminator's features of a beat and
+of its reconstruction; the squared distance between the student's and the teacher's
+reconstructions, as in Uninformed Students (Bergmann et al., CVPR 2020). Sums are of
+logarithms, standardised by those of the training beats. *Relative* is `score: relative`, which
+divides a sample's squared error by the training beats' mean one there; *Mahalanobis* takes the
+covariance of their errors at all samples instead, with a thousandth of the variance added so
+that it can be inverted, and the row without a network takes that of the beats. Multiply-adds
+are for one beat, all networks that a score needs included.
+
+{table}
+
+Better than the plain score on validation by more than the interval, whichever the student:
+{better}. Of these at no more than a twentieth more multiply-adds: {free}.
+{conclusion}
+The Mahalanobis distance was tried on the first seed's validation beats before it came here.
+"""
+
+SCORE_FOUND = (
+    "Networks trained as they were are thus scored better than published, by what the errors\n"
+    "of their training beats are like; of these the harness has `score: relative`."
+)
+
+SCORE_STAYS = "So the plain score stays: what costs more would have to beat a larger network."
 
 MEMORIES = """
 ## Better teachers: memories of normal beats
