@@ -94,7 +94,8 @@ def with_context(
     beats = np.stack([own[str(name)].beat for name in names])
     intervals_s = np.array([own[str(name)].interval_s for name in names])[place]
     ratios = np.stack([moments.before_s, moments.after_s], axis=1) / intervals_s[:, None]
-    steps = np.log(np.nan_to_num(ratios, nan=1.0).clip(1 / LARGEST_FACTOR, LARGEST_FACTOR))
+    ratios = np.nan_to_num(ratios, nan=1.0).clip(1 / LARGEST_FACTOR, LARGEST_FACTOR)
+    steps = np.log(ratios).astype(np.float32)
     before = round(R_PEAK * x.shape[-1])
     rhythm = np.repeat(steps, [before, x.shape[-1] - before], axis=1)[:, None]
     return np.concatenate([x, (x - beats[place]) / 2, rhythm], axis=1).astype(np.float32)
