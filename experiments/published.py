@@ -188,7 +188,7 @@ def _train(stack: Stack, epochs: int, dataset: Dataset) -> Trained:
         if isinstance(report, Exception):
             raise report
         relative = stack.weights(0)
-        plain = {name: value for name, value in relative.items() if name != "sample_weights"}
+        plain = {name: value for name, value in relative.items() if name != "error_weights"}
         last = {}
         for score, weights in (("plain", plain), ("relative", relative)):
             scores = METHOD.score(weights, validation.x, COMPUTE)

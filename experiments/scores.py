@@ -23,12 +23,12 @@ from kdsearch.beatgan import BeatGan
 from kdsearch.beatgan.losses import beat_errors
 from kdsearch.beatgan.networks import Discriminator, Generator
 from kdsearch.beatgan.scoring import (
+    RIDGE,
+    error_weights,
     load_discriminator,
     load_generator,
-    reconstruct,
-    sample_weights,
 )
-from kdsearch.beatgan.settings import StudentSettings
+from kdsearch.beatgan.settings import Score, StudentSettings
 from kdsearch.config import Config
 from kdsearch.costs import operations
 from kdsearch.data import Dataset, cache_dir
@@ -43,8 +43,6 @@ METHOD = BeatGan()
 COMPUTE = Compute("cpu", "bf16")
 EXACT = Compute("cpu", "fp32")
 BATCH = 512
-# Of the errors' variance, added to it so that their covariance can be inverted.
-RIDGE = 1e-3
 
 PLAIN, DISTANCE = "reconstruction error", "Mahalanobis distance"
 RELATIVE = "relative error"
@@ -102,18 +100,10 @@ def _trained(settings: StudentSettings, seed: int, dataset: Dataset, teacher: St
     return state
 
 
-def precision_of(errors: Tensor) -> Tensor:
-    """Inverse covariance of the errors of training beats, shape (n, leads, length)."""
-    flat = errors.flatten(1).double()
-    covariance = flat.T @ flat / len(flat)
-    inverse: Tensor = torch.linalg.inv(covariance + RIDGE * covariance.diag().diag())
-    return inverse
-
-
-def mahalanobis(errors: Tensor, precision: Tensor) -> Tensor:
-    """Squared Mahalanobis distance of errors (n, leads, length), per sample, shape (n,)."""
-    flat = errors.flatten(1).double()
-    return (flat @ precision * flat).mean(dim=1)
+def _weights(kind: Score, generator: Generator, train: FloatArray) -> Tensor:
+    found = error_weights(kind, generator, torch.from_numpy(train), EXACT, students=1)
+    assert found is not None
+    return found
 
 
 @dataclass(frozen=True)
@@ -121,15 +111,15 @@ class Scorer:
     """What the scores of one student are calculated from.
 
     Attributes:
-        weights: Of the samples in the harness's relative score.
-        precision: Inverse covariance of the training beats' errors.
+        relative: Weights of the errors in a relative score.
+        distance: Those in their Mahalanobis distance.
     """
 
     generator: Generator
     discriminator: Discriminator
     teacher: Generator
-    weights: Tensor
-    precision: Tensor
+    relative: Tensor
+    distance: Tensor
 
     @classmethod
     def of(cls, student: State, teacher: State, train: FloatArray) -> Scorer:
@@ -139,8 +129,8 @@ class Scorer:
             generator,
             load_discriminator(student, EXACT),
             load_generator(teacher, EXACT),
-            sample_weights(generator, torch.from_numpy(train), EXACT, students=1),
-            precision_of(torch.from_numpy(train - reconstruct(student, train, EXACT))),
+            _weights("relative", generator, train),
+            _weights("mahalanobis", generator, train),
         )
 
     @torch.inference_mode()
@@ -158,8 +148,8 @@ class Scorer:
         return {
             "reconstruction": beat_errors(*pair).squeeze(1),
             "absolute": errors.abs().mean(dim=(1, 2)),
-            "relative": beat_errors(*pair, self.weights).squeeze(1),
-            "mahalanobis": mahalanobis(errors, self.precision),
+            "relative": beat_errors(*pair, self.relative).squeeze(1),
+            "mahalanobis": beat_errors(*pair, self.distance).squeeze(1),
             "largest": errors.square().amax(dim=(1, 2)),
             "features": (features(x) - features(fake)).square().mean(dim=(1, 2)),
             # As in Uninformed Students (Bergmann et al., CVPR 2020).
@@ -173,7 +163,7 @@ class Scorer:
             needed += [self.discriminator.features] * 2
         if "discrepancy" in parts:
             needed += [self.teacher]
-        beside = self.precision.numel() if "mahalanobis" in parts else 0
+        beside = self.distance.numel() if "mahalanobis" in parts else 0
         return beside + sum(operations(network, leads, length) for network in needed)
 
 
@@ -210,12 +200,17 @@ def _scored(scorer: Scorer, dataset: Dataset) -> list[dict[str, object]]:
 
 def _without_network(dataset: Dataset) -> dict[str, object]:
     """How far a distance comes alone, of beats in place of errors."""
-    train = torch.from_numpy(dataset.training.train)
+    train = torch.from_numpy(dataset.training.train).flatten(1).double()
     mean = train.mean(dim=0)
-    precision = precision_of(train - mean)
+    covariance = (train - mean).T @ (train - mean) / len(train)
+    precision = torch.linalg.inv(covariance + RIDGE * covariance.diag().diag())
+
+    def distance(x: FloatArray) -> NDArray[Any]:
+        far = torch.from_numpy(x).flatten(1).double() - mean
+        return (far @ precision * far).mean(dim=1).numpy()
+
     validated, tested = (
-        mahalanobis(torch.from_numpy(beats.x) - mean, precision).numpy()
-        for beats in (dataset.training.validation, dataset.test)
+        distance(beats.x) for beats in (dataset.training.validation, dataset.test)
     )
     return {
         "score": DISTANCE,

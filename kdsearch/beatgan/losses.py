@@ -19,13 +19,19 @@ def beat_errors(x: Tensor, fake: Tensor, weights: Tensor | None = None) -> Tenso
     Args:
         x: Beats, shape (B, K, C, L).
         fake: Their reconstructions, same shape.
-        weights: Of the samples, shape (K, C, L); None for equal ones.
+        weights: Of the samples' squares, shape (K, C, L), or by which errors are multiplied
+            before they are squared, shape (K, C * L, C * L); None for equal ones.
 
     Returns:
         Shape (B, K).
     """
-    errors = (x - fake).square()
-    return (errors if weights is None else errors * weights).mean(dim=(2, 3))
+    errors = x - fake
+    if weights is None:
+        return errors.square().mean(dim=(2, 3))
+    if weights.shape[1:] == errors.shape[2:]:
+        return (errors.square() * weights).mean(dim=(2, 3))
+    mixed = errors.flatten(2).transpose(0, 1) @ weights
+    return mixed.square().mean(dim=2).T
 
 
 def reconstruction(x: Tensor, fake: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from kdsearch.beatgan.networks import Architecture, require_same_architecture
 from kdsearch.beatgan.scoring import (
     ScoringNetwork,
+    load_error_weights,
     load_generator,
-    load_sample_weights,
     reconstruct,
     require_shape,
     score,
@@ -109,7 +109,7 @@ class BeatGan:
     def scoring_network(self, weights: State) -> ScoringNetwork:
         """Scores and reconstructions as one network on the CPU, for export."""
         generator = load_generator(weights, Compute("cpu", "fp32"))
-        return ScoringNetwork(generator, load_sample_weights(weights, "cpu")).eval()
+        return ScoringNetwork(generator, load_error_weights(weights, "cpu")).eval()
 
 
 def _networks(settings: NetworkSettings) -> Architecture:

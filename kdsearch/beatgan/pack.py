@@ -24,7 +24,7 @@ from kdsearch.beatgan.networks import (
     take_student,
 )
 from kdsearch.beatgan.optimiser import StackedAdam, new_adam_state
-from kdsearch.beatgan.scoring import sample_weights, stack_scores
+from kdsearch.beatgan.scoring import error_weights, stack_scores
 from kdsearch.beatgan.settings import NetworkSettings, StudentSettings
 from kdsearch.beatgan.step import Players, Term, Weights, train_step
 from kdsearch.method import Compute, Targets
@@ -137,13 +137,10 @@ class Pack:
         Training beats, of such shape, say what errors are usual, if the score asks.
         """
         generator, students = self._players.generator.eval(), len(self.students)
-        weights = (
-            sample_weights(generator, train, self._compute, students=students)
-            if self.students[0].settings.score == "relative"
-            else None
-        )
+        kind = self.students[0].settings.score
+        weights = error_weights(kind, generator, train, self._compute, students=students)
         scores = stack_scores(
-            generator, x, self._compute, students=students, sample_weights=weights
+            generator, x, self._compute, students=students, error_weights=weights
         )
         generator.train()
         return scores

@@ -21,6 +21,7 @@ from kdsearch.beatgan.networks import (
     expected_shapes,
     put_student,
 )
+from kdsearch.beatgan.settings import Score
 from kdsearch.compute import autocast
 from kdsearch.data.beats import FloatArray
 from kdsearch.method import Compute, State
@@ -29,9 +30,11 @@ from kdsearch.tensors import from_numpy
 FORMAT = 1
 METHOD = "beatgan"
 BATCH = 512
-# Training beats from which the usual error at each sample is taken, and the least that it is.
-USUAL_BEATS = 2048
+# Training beats from which usual errors are taken, and the least that a squared one is.
+USUAL_BEATS = {"relative": 2048, "mahalanobis": 8192}
 SMALLEST_ERROR = 1e-8
+# Of the errors' variance, added to it so that their covariance can be inverted.
+RIDGE = 1e-3
 
 
 def weights_state(
@@ -39,11 +42,11 @@ def weights_state(
     generator: NetworkState,
     discriminator: NetworkState | None = None,
     *,
-    sample_weights: Tensor | None = None,
+    error_weights: Tensor | None = None,
 ) -> State:
     """What `load_generator` reads, for `torch.save`: it describes its own architecture.
 
-    ``sample_weights``, shape (leads, length), are those of a relative score, on the CPU.
+    ``error_weights`` are one student's from the function of that name, on the CPU.
     """
     state: State = {
         "format": FORMAT,
@@ -53,8 +56,8 @@ def weights_state(
     }
     if discriminator is not None:
         state["discriminator"] = discriminator
-    if sample_weights is not None:
-        state["sample_weights"] = sample_weights
+    if error_weights is not None:
+        state["error_weights"] = error_weights
     return state
 
 
@@ -100,19 +103,22 @@ def load_generator(weights: Mapping[str, Any], compute: Compute) -> Generator:
     return _load(Generator, "generator", weights, compute)
 
 
-def load_sample_weights(weights: Mapping[str, Any], device: str) -> Tensor | None:
-    """Weights of a relative score, shape (1, leads, length); None for a plain one.
+def load_error_weights(weights: Mapping[str, Any], device: str) -> Tensor | None:
+    """What `error_weights` gave for one student, with K = 1; None for a plain score.
 
     Raises:
-        ValueError: They are of another shape than the beats.
+        ValueError: They are not of the shape of the beats, or of a matrix of their samples.
     """
-    found = weights.get("sample_weights")
+    found = weights.get("error_weights")
     if found is None:
         return None
     architecture = architecture_of(weights)
-    expected = architecture.leads, architecture.length
-    if not isinstance(found, Tensor) or tuple(found.shape) != expected:
-        raise ValueError(f"sample_weights should be {expected}, as the beats are")
+    samples = architecture.leads * architecture.length
+    shapes = (architecture.leads, architecture.length), (samples, samples)
+    if not isinstance(found, Tensor) or tuple(found.shape) not in shapes:
+        raise ValueError(
+            f"error_weights should be {shapes[0]} or {shapes[1]}, as the beats are"
+        )
     return found.to(device).unsqueeze(0)
 
 
@@ -152,24 +158,24 @@ def check_values(
 class ScoringNetwork(nn.Module):
     """A generator and the mean squared error that it leaves of each beat, in one graph."""
 
-    def __init__(self, generator: Generator, sample_weights: Tensor | None = None) -> None:
+    def __init__(self, generator: Generator, error_weights: Tensor | None = None) -> None:
         super().__init__()
         self.generator = generator
-        self.sample_weights = (
-            None if sample_weights is None else nn.Parameter(sample_weights, False)
+        self.error_weights = (
+            None if error_weights is None else nn.Parameter(error_weights, False)
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map beats (n, leads, length) to scores (n,) and their reconstructions."""
         fake = self.generator(x)
-        scores = beat_errors(x.unsqueeze(1), fake.unsqueeze(1), self.sample_weights)
+        scores = beat_errors(x.unsqueeze(1), fake.unsqueeze(1), self.error_weights)
         return scores.squeeze(1), fake
 
 
 def score(
     weights: Mapping[str, Any], x: FloatArray, compute: Compute, *, batch: int = BATCH
 ) -> NDArray[np.float32]:
-    """Mean squared error of each beat's reconstruction, its samples weighted if need be.
+    """How large the error of each beat's reconstruction is, by the score of the weights.
 
     Args:
         weights: From a stack's ``weights``.
@@ -181,27 +187,36 @@ def score(
         Shape (n,), float32; higher is more abnormal.
 
     Raises:
-        ValueError: As `load_generator` and `load_sample_weights`.
+        ValueError: As `load_generator` and `load_error_weights`.
     """
     generator = load_generator(weights, compute)
-    of_samples = load_sample_weights(weights, compute.device)
+    of_samples = load_error_weights(weights, compute.device)
     beats = from_numpy(x, compute.device)
     found = stack_scores(
-        generator, beats, compute, students=1, sample_weights=of_samples, batch=batch
+        generator, beats, compute, students=1, error_weights=of_samples, batch=batch
     )
     return found[:, 0]
 
 
 @torch.inference_mode()
-def sample_weights(
-    generator: nn.Module, x: Tensor, compute: Compute, *, students: int, batch: int = BATCH
-) -> Tensor:
-    """How much the error of each sample counts in a relative score.
+def error_weights(
+    kind: Score,
+    generator: nn.Module,
+    x: Tensor,
+    compute: Compute,
+    *,
+    students: int,
+    batch: int = BATCH,
+) -> Tensor | None:
+    """How errors count, by what is usual with normal beats.
 
-    The mean error of normal beats over that at each sample: where reconstructions are usually
-    good, a small error says much. Diagonal Mahalanobis distance, up to a factor.
+    A relative score weighs each sample's squared error by the inverse of its mean; the
+    Mahalanobis distance (Mahalanobis, Proc. Nat. Inst. Sci. India 2, 1936) multiplies errors by
+    a root of the inverse of their covariance. Either way, the mean over normal beats stays
+    that of the plain score.
 
     Args:
+        kind: What is asked for.
         generator: Of K students, in evaluation mode.
         x: Training beats, shape (n, leads, length), on the generator's device; some of them,
             evenly spread, are enough.
@@ -210,15 +225,28 @@ def sample_weights(
         batch: Beats at a time.
 
     Returns:
-        Shape (K, leads, length), float32, on the same device.
+        What `beat_errors` takes, float32, on the same device: None for a plain score, shape
+        (K, leads, length) for a relative one, (K, leads * length, leads * length) else.
     """
-    rows = torch.linspace(0, len(x) - 1, min(len(x), USUAL_BEATS), device=x.device).long()
-    sums = [
-        (beats.unsqueeze(1) - fake).square().sum(dim=0)
+    if kind == "plain":
+        return None
+    count = min(len(x), USUAL_BEATS[kind])
+    rows = torch.linspace(0, len(x) - 1, count, device=x.device).long()
+    errors = (
+        beats.unsqueeze(1) - fake
         for beats, fake in _reconstructions(generator, x[rows], compute, students, batch)
-    ]
-    usual = (torch.stack(sums).sum(dim=0) / len(rows)).clamp(min=SMALLEST_ERROR)
-    return usual.mean(dim=(1, 2), keepdim=True) / usual
+    )
+    if kind == "relative":
+        sums = torch.stack([some.square().sum(dim=0) for some in errors]).sum(dim=0)
+        usual = (sums / count).clamp(min=SMALLEST_ERROR)
+        return usual.mean(dim=(1, 2), keepdim=True) / usual
+    flat = (some.flatten(2).transpose(0, 1).double() for some in errors)
+    covariance = torch.stack([some.mT @ some for some in flat]).sum(dim=0) / count
+    variance = torch.diagonal(covariance, dim1=1, dim2=2).clamp(min=SMALLEST_ERROR)
+    inverse = torch.linalg.inv(covariance + RIDGE * torch.diag_embed(variance))
+    scale = variance.mean(dim=1)[:, None, None].sqrt()
+    root: Tensor = scale * torch.linalg.cholesky(inverse)
+    return root.float()
 
 
 @torch.inference_mode()
@@ -228,7 +256,7 @@ def stack_scores(
     compute: Compute,
     *,
     students: int,
-    sample_weights: Tensor | None = None,
+    error_weights: Tensor | None = None,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
     """The same for every student of a stack.
@@ -238,14 +266,14 @@ def stack_scores(
         x: Beats, shape (n, leads, length), on the generator's device.
         compute: As for `score`.
         students: K.
-        sample_weights: From the function of that name; None for a plain score.
+        error_weights: From the function of that name.
         batch: Beats at a time.
 
     Returns:
         Shape (n, K), float32.
     """
     errors = [
-        beat_errors(beats.unsqueeze(1), fake, sample_weights)
+        beat_errors(beats.unsqueeze(1), fake, error_weights)
         for beats, fake in _reconstructions(generator, x, compute, students, batch)
     ]
     return torch.cat(errors).cpu().numpy()

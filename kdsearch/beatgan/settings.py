@@ -36,6 +36,8 @@ Target = Annotated[
     ),
 ]
 
+Score = Literal["plain", "relative", "mahalanobis"]
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -61,9 +63,10 @@ class NetworkSettings(BaseModel):
     """Weight of the feature-matching term."""
     beta1: Beta = 0.5
     """Adam's decay of the first moment; that of the second is 0.999."""
-    score: Literal["plain", "relative"] = "plain"
+    score: Score = "plain"
     """How errors make a score: ``plain`` is their mean over all samples, as published;
-    ``relative`` divides each by the usual one at its place, that of normal beats."""
+    ``relative`` divides each by the usual one at its place, that of normal beats;
+    ``mahalanobis`` also by how they usually go together, a matrix of all samples by all."""
 
 
 class TeacherSettings(NetworkSettings):

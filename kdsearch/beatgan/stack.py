@@ -26,8 +26,8 @@ from kdsearch.beatgan.scoring import (
     METHOD,
     architecture_of,
     check_values,
+    error_weights,
     load_generator,
-    sample_weights,
     weights_state,
 )
 from kdsearch.beatgan.settings import TAUGHT, NetworkSettings, StudentSettings
@@ -76,6 +76,7 @@ class BeatGanStack:
             settings.width, settings.latent, *data.train.shape[1:]
         )
         self._compute = compute
+        self._score = settings.score
         self._is_teacher = teacher is None
         self._start = _start_from(settings, teacher, self._architecture)
         self._targets = _checked(targets or {}, len(data.train))
@@ -167,14 +168,15 @@ class BeatGanStack:
             self._architecture,
             generator,
             parts["discriminator"] if self._is_teacher else None,
-            sample_weights=self._sample_weights(generator),
+            error_weights=self._error_weights(generator),
         )
 
-    def _sample_weights(self, generator: NetworkState) -> Tensor | None:
-        if self._structure["score"] == "plain":
+    def _error_weights(self, generator: NetworkState) -> Tensor | None:
+        if self._score == "plain":
             return None
         network = load_generator(weights_state(self._architecture, generator), self._compute)
-        return sample_weights(network, self._x, self._compute, students=1)[0].cpu()
+        found = error_weights(self._score, network, self._x, self._compute, students=1)
+        return None if found is None else found[0].cpu()
 
     def _epoch(self, pack: Pack) -> list[EpochReport | Exception]:
         started = time.perf_counter()

@@ -10,10 +10,11 @@ from beatgan_cases import CPU, beats, student, student_stack, trained_teacher, t
 
 from kdsearch.beatgan import BeatGan
 from kdsearch.beatgan.scoring import (
+    RIDGE,
+    error_weights,
     load_discriminator,
     load_generator,
     reconstruct,
-    sample_weights,
     score,
 )
 from kdsearch.method import Compute, EpochReport, State
@@ -43,7 +44,7 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     np.testing.assert_allclose(reconstruct(weights(), x, CPU), again, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["plain", "relative"])
+@pytest.mark.parametrize("kind", ["plain", "relative", "mahalanobis"])
 @pytest.mark.parametrize("slots", [1, 3])
 def test_weights_score_as_the_stack_validated(slots: int, kind: str) -> None:
     data = training_data()
@@ -76,15 +77,33 @@ def test_a_relative_score_divides_by_the_usual_error_at_each_sample() -> None:
     file.seek(0)
     loaded = torch.load(file, weights_only=True)
     np.testing.assert_array_equal(score(loaded, x, CPU), score(state, x, CPU))
-    with pytest.raises(ValueError, match=r"sample_weights should be \(1, 32\)"):
-        score({**state, "sample_weights": torch.ones(31)}, x, CPU)
+    with pytest.raises(ValueError, match=r"error_weights should be \(1, 32\) or \(32, 32\)"):
+        score({**state, "error_weights": torch.ones(31)}, x, CPU)
+
+
+def test_the_mahalanobis_distance_of_errors() -> None:
+    data = training_data(200)
+    stack = student_stack(1, data, score="mahalanobis")
+    stack.put_in(0, student(score="mahalanobis"), seed=0)
+    state, x = stack.weights(0), data.validation.x
+    usual = (data.train - reconstruct(state, data.train, CPU))[:, 0].astype(np.float64)
+    covariance = usual.T @ usual / len(usual)
+    variance = np.diag(covariance)
+    inverse = np.linalg.inv(covariance + RIDGE * np.diag(variance))
+    errors = (x - reconstruct(state, x, CPU))[:, 0].astype(np.float64)
+    expected = np.einsum("ni,ij,nj->n", errors, inverse, errors) / 32 * variance.mean()
+    np.testing.assert_allclose(score(state, x, CPU), expected, rtol=1e-3)
+    with torch.inference_mode():
+        scores, _ = BeatGan().scoring_network(state)(torch.tensor(x))
+    np.testing.assert_allclose(scores, score(state, x, CPU), rtol=1e-4)
 
 
 def test_the_usual_error_is_that_of_beats_spread_over_all() -> None:
     """Where they are sorted by patient, the first ones would be one patient's."""
     generator = load_generator(weights(), CPU)
     x = torch.tensor(np.repeat(beats(3, 5), 2000, axis=0))
-    found = sample_weights(generator, x, CPU, students=1)
+    found = error_weights("relative", generator, x, CPU, students=1)
+    assert found is not None
     assert found.shape == (1, 1, 32)
     usual = (x - torch.tensor(reconstruct(weights(), x.numpy(), CPU))).square().mean(dim=0)
     torch.testing.assert_close(found[0], usual.mean() / usual, rtol=0.01, atol=0.01)
