@@ -426,9 +426,10 @@ PUBLISHED = """
 **The published network**, width 32, all 62,437 training beats, mini-batches of 64, learning
 rate 1e-4, but 8 epochs in place of 100 and bfloat16. A teacher is what "no distillation" is:
 {reproduced}; as published 0.9458 and 0.9108. The best epoch is chosen on validation.
-Temperature and weight are untuned, 1 and 1. A *relative score* divides the error of each sample
-by the usual one at its place (`score: relative`) and is another judgement of the same training,
-with a best epoch of its own.
+Temperature and weight are untuned, 1 and 1. A *relative* score divides the error of each
+sample by the usual one at its place, and a *mahalanobis* score also by how errors usually go
+together (`score:` in the settings): other judgements of the same training, with best epochs
+of their own.
 
 {wide}
 
@@ -494,7 +495,7 @@ The Mahalanobis distance was tried on the first seed's validation beats before i
 
 SCORE_FOUND = (
     "Networks trained as they were are thus scored better than published, by what the errors\n"
-    "of their training beats are like; of these the harness has `score: relative`."
+    "of their training beats are like; `score: relative` and\n`score: mahalanobis`."
 )
 
 SCORE_STAYS = "So the plain score stays: what costs more would have to beat a larger network."

@@ -22,7 +22,8 @@ import torch
 
 from experiments.table import Table, add_data, dataset_of
 from kdsearch.beatgan.method import BeatGan
-from kdsearch.beatgan.settings import StudentSettings, TeacherSettings
+from kdsearch.beatgan.scoring import error_weights, load_generator
+from kdsearch.beatgan.settings import Score, StudentSettings, TeacherSettings
 from kdsearch.data import Dataset
 from kdsearch.data.beats import FloatArray
 from kdsearch.method import Compute, Stack, State, Targets
@@ -44,7 +45,7 @@ class Budget:
 
 COMPUTE = Compute("cpu", "bf16")
 METHOD = BeatGan()
-SCORES = ("plain", "relative")
+SCORES: tuple[Score, ...] = ("plain", "relative", "mahalanobis")
 
 # Temperature and weight of the published form are its own; those of all others are untuned:
 # one plain choice each, the same for all seeds.
@@ -116,7 +117,6 @@ def main() -> None:
                     "width": budget.width,
                     "epochs": budget.epochs,
                     "lr": budget.lr,
-                    "score": "relative",
                     **RECIPES[name],
                 }
             ),
@@ -135,9 +135,7 @@ def _asks_teacher(name: str) -> bool:
 
 
 def _teacher(budget: Budget, dataset: Dataset) -> Trained:
-    settings = TeacherSettings(
-        width=budget.width, epochs=budget.epochs, lr=budget.lr, score="relative", seed=0
-    )
+    settings = TeacherSettings(width=budget.width, epochs=budget.epochs, lr=budget.lr, seed=0)
     stack = METHOD.teacher_stack(settings, dataset.training, COMPUTE)
     stack.put_in(0, settings, seed=0)
     return _train(stack, budget.epochs, dataset)
@@ -169,7 +167,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Trained:
-    """One training, judged by both scores, which change nothing of it.
+    """One training, judged by all scores, which change nothing of it.
 
     Attributes:
         weights: Of the best epoch by the plain score.
@@ -187,10 +185,9 @@ def _train(stack: Stack, epochs: int, dataset: Dataset) -> Trained:
         report = stack.advance()[0]
         if isinstance(report, Exception):
             raise report
-        relative = stack.weights(0)
-        plain = {name: value for name, value in relative.items() if name != "error_weights"}
-        last = {}
-        for score, weights in (("plain", plain), ("relative", relative)):
+        state, last = stack.weights(0), {}
+        for score in SCORES:
+            weights = _scored_by(score, state, dataset)
             scores = METHOD.score(weights, validation.x, COMPUTE)
             last[score] = rank(scores, validation.abnormal).roc_auc()
             if last[score] > best[score].val_auc:
@@ -209,11 +206,19 @@ def _train(stack: Stack, epochs: int, dataset: Dataset) -> Trained:
                 "test_ap": test.average_precision,
                 "last_val_auc": last[score],
                 "last_distillation_loss": report.losses.get("distillation", 0.0),
-                "weights_sum": _checksum(relative["generator"]),
+                "weights_sum": _checksum(state["generator"]),
                 "seconds": time.perf_counter() - start,
             }
         )
     return Trained(best["plain"].weights, rows)
+
+
+def _scored_by(score: Score, weights: State, dataset: Dataset) -> State:
+    """The same network with another score."""
+    generator = load_generator(weights, COMPUTE)
+    train = torch.from_numpy(dataset.training.train)
+    found = error_weights(score, generator, train, COMPUTE, students=1)
+    return weights if found is None else {**weights, "error_weights": found[0]}
 
 
 def _checksum(values: Mapping[str, torch.Tensor]) -> float:
