@@ -495,7 +495,7 @@ The Mahalanobis distance was tried on the first seed's validation beats before i
 
 SCORE_FOUND = (
     "Networks trained as they were are thus scored better than published, by what the errors\n"
-    "of their training beats are like; `score: relative` and\n`score: mahalanobis`."
+    "of their training beats are like: `score: relative` and `score: mahalanobis`."
 )
 
 SCORE_STAYS = "So the plain score stays: what costs more would have to beat a larger network."
