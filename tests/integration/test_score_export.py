@@ -523,7 +523,7 @@ def test_an_export_that_fails_leaves_nothing(
 ):
     file = tmp_path / "s.onnx"
     with monkeypatch.context() as patch:
-        patch.setattr(Student, "score", lambda self, beats: np.full(len(beats), 7.0))
+        patch.setattr(Student, "score_prepared", lambda self, x: np.full(len(x), 7.0))
         refused(["export", run, "--onnx", file], "not written: its scores would differ", capsys)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", str(run), "--onnx", str(file)]) == 0

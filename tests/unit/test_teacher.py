@@ -131,7 +131,7 @@ def test_the_first_of_equally_good_epochs_is_the_best():
 
 CHANGES = {
     **{"width": 3, "latent": 4, "epochs": 4, "batch_size": 4, "lr": 2e-3},
-    **{"w_adv": 2.0, "beta1": 0.25, "seed": 1},
+    **{"w_adv": 2.0, "beta1": 0.25, "score": "relative", "seed": 1},
 }
 
 
