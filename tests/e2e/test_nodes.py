@@ -154,6 +154,8 @@ def bare_slow_node(place: Workplace, cluster: Any) -> Iterator[None]:
 @pytest.mark.usefixtures("bare_slow_node")
 def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
     """It is sent code and data, and its trials hold back nobody else's."""
+    # One node after the other: Ray gives up a node that takes too long to start.
+    place.wait_for(lambda: _alive(cluster) == 2, timeout=60)
     # The bare node needs a while to begin, and is to find trials left.
     begun = {"FAULTY_PAUSE_S": "0.8", "FAULTY_AFTER": str(place.path / "slow.log")}
     cluster.add_node(**NODE, env_vars=begun)
