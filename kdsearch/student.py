@@ -31,7 +31,7 @@ from kdsearch.data.beats import (
     normalise,
     pad,
 )
-from kdsearch.data.context import references, signal_leads, with_context
+from kdsearch.data.context import all_leads, references, signal_leads, with_context
 from kdsearch.errors import DataError, RunError
 from kdsearch.files import DamagedFile, load_state
 from kdsearch.method import Compute
@@ -68,7 +68,7 @@ class InputCard(Section):
     @property
     def all_leads(self) -> int:
         """Leads that the networks see, those of the context included."""
-        return self.leads if self.context == "none" else 2 * self.leads + 1
+        return all_leads(self.leads, context=self.context == "patient")
 
 
 class DataCard(Section):

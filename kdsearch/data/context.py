@@ -101,6 +101,11 @@ def with_context(
     return np.concatenate([x, (x - beats[place]) / 2, rhythm], axis=1).astype(np.float32)
 
 
+def all_leads(leads: int, *, context: bool) -> int:
+    """How many leads a prepared beat has, from those of the beat itself."""
+    return 2 * leads + 1 if context else leads
+
+
 def signal_leads(leads: int, *, context: bool) -> int:
     """How many of a prepared beat's leads are the beat itself; they stand first."""
     return (leads - 1) // 2 if context else leads
