@@ -87,7 +87,7 @@ class BeatGan:
         )
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
-        """Mean squared error of each beat's reconstruction, plain or relative, shape (n,).
+        """Error of each beat's reconstruction, by the score of the weights, shape (n,).
 
         Raises:
             ValueError: The beats are not of the shape that the weights were trained on.

@@ -213,7 +213,7 @@ def error_weights(
     A relative score weighs each sample's squared error by the inverse of its mean; the
     Mahalanobis distance (Mahalanobis, Proc. Nat. Inst. Sci. India 2, 1936) multiplies errors by
     a root of the inverse of their covariance. Either way, the mean over normal beats stays
-    that of the plain score.
+    that of the plain score. Of a student that diverged they are NaN, and so are its scores.
 
     Args:
         kind: What is asked for.
@@ -243,10 +243,12 @@ def error_weights(
     flat = (some.flatten(2).transpose(0, 1).double() for some in errors)
     covariance = torch.stack([some.mT @ some for some in flat]).sum(dim=0) / count
     variance = torch.diagonal(covariance, dim1=1, dim2=2).clamp(min=SMALLEST_ERROR)
-    inverse = torch.linalg.inv(covariance + RIDGE * torch.diag_embed(variance))
-    scale = variance.mean(dim=1)[:, None, None].sqrt()
-    root: Tensor = scale * torch.linalg.cholesky(inverse)
-    return root.float()
+    # Without raising: one student's NaN must not stop its neighbours in the stack.
+    lower, failed = torch.linalg.cholesky_ex(covariance + RIDGE * torch.diag_embed(variance))
+    unit = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
+    root: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False).mT
+    root = root * variance.mean(dim=1)[:, None, None].sqrt()
+    return root.masked_fill(failed.bool()[:, None, None], torch.nan).float()
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ from kdsearch.beatgan.scoring import (
     reconstruct,
     score,
 )
+from kdsearch.errors import TrialDiverged
 from kdsearch.method import Compute, EpochReport, State
 from kdsearch.metrics import rank
 
@@ -96,6 +97,21 @@ def test_the_mahalanobis_distance_of_errors() -> None:
     with torch.inference_mode():
         scores, _ = BeatGan().scoring_network(state)(torch.tensor(x))
     np.testing.assert_allclose(scores, score(state, x, CPU), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["plain", "relative", "mahalanobis"])
+def test_one_diverged_student_does_not_spoil_the_scores_of_its_neighbour(kind: str) -> None:
+    data = training_data(40)
+    stack = student_stack(2, data, score=kind)
+    stack.put_in(0, student(score=kind), seed=0)
+    stack.put_in(1, student(score=kind, lr=1e30), seed=1)
+    alone = student_stack(1, data, score=kind)
+    alone.put_in(0, student(score=kind), seed=0)
+    outcomes, expected = stack.advance(), alone.advance()[0]
+    assert isinstance(outcomes[1], TrialDiverged)
+    assert isinstance(outcomes[0], EpochReport)
+    assert isinstance(expected, EpochReport)
+    assert outcomes[0].val_auc == pytest.approx(expected.val_auc, abs=0.03)
 
 
 def test_the_usual_error_is_that_of_beats_spread_over_all() -> None:
