@@ -3,7 +3,7 @@
 
 import sys
 
-from kdsearch.cli import analyze_command
+from kdsearch.cli.main import analyze_command
 
 if __name__ == "__main__":
     sys.exit(analyze_command())

@@ -3,7 +3,7 @@
 
 import sys
 
-from kdsearch.cli import search_command
+from kdsearch.cli.main import search_command
 
 if __name__ == "__main__":
     sys.exit(search_command())

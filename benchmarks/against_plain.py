@@ -30,10 +30,10 @@ from plain_ray import generator as plain_generator
 
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.settings import DataSettings
-from kdsearch.files import load_state
-from kdsearch.method import State
-from kdsearch.run_folder import RunFolder
-from kdsearch.study import read_records
+from kdsearch.files.atomic import load_state
+from kdsearch.methods.protocol import State
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.study import read_records
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -15,13 +15,13 @@ import time
 import numpy as np
 import torch
 
-from kdsearch.beatgan import BeatGan
-from kdsearch.beatgan.settings import StudentSettings, TeacherSettings
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.settings import DataSettings
-from kdsearch.method import Compute
-from kdsearch.metrics import rank
-from kdsearch.statistics import paired_by_seed
+from kdsearch.methods.beatgan import BeatGan
+from kdsearch.methods.beatgan.settings import StudentSettings, TeacherSettings
+from kdsearch.methods.protocol import Compute
+from kdsearch.metrics.ranking import rank
+from kdsearch.metrics.statistics import paired_by_seed
 
 
 def main() -> None:

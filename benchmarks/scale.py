@@ -30,11 +30,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from rich.console import Console
 
-from kdsearch.config import SchedulerSettings, SearchSettings
-from kdsearch.leaderboard import leaderboard
-from kdsearch.run_folder import RunFolder
-from kdsearch.space import Dimension, Float
-from kdsearch.study import Study
+from kdsearch.analysis.leaderboard import leaderboard
+from kdsearch.config.dimensions import Dimension, Float
+from kdsearch.config.space_file import SchedulerSettings, SearchSettings
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.study import Study
 from kdsearch.tuning.bridge import Ledger
 from kdsearch.tuning.progress import SearchProgress
 from kdsearch.tuning.rungs import Rungs

@@ -24,10 +24,16 @@ from plain_ray import generator as plain_generator
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdsearch.beatgan.networks import Architecture, Discriminator, Generator, build, initialise
-from kdsearch.beatgan.optimiser import StackedAdam
-from kdsearch.beatgan.step import Players, Weights, train_step
-from kdsearch.method import Compute
+from kdsearch.methods.beatgan.networks import (
+    Architecture,
+    Discriminator,
+    Generator,
+    build,
+    initialise,
+)
+from kdsearch.methods.beatgan.optimiser import StackedAdam
+from kdsearch.methods.beatgan.step import Players, Weights, train_step
+from kdsearch.methods.protocol import Compute
 
 BATCH, LENGTH = 64, 320
 Step = Callable[[], object]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdsearch.beatgan import BeatGan
-from kdsearch.beatgan.pack import Pack
+from kdsearch.methods.beatgan import BeatGan
+from kdsearch.methods.beatgan.pack import Pack
 
 
 class TimedBeatGan(BeatGan):

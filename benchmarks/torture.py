@@ -32,7 +32,7 @@ sys.path.insert(0, str(TESTS))
 from workplace import SPACE, Workplace, kill_all  # noqa: E402
 
 from kdsearch.errors import RunError  # noqa: E402
-from kdsearch.study import TrialRecord, read_records  # noqa: E402
+from kdsearch.runs.study import TrialRecord, read_records  # noqa: E402
 
 TEACHER_EPOCHS = 45
 STEP = 6

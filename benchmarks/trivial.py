@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from kdsearch.method import Compute, EpochReport, State, Targets
+from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
 
 
 class Settings(BaseModel):

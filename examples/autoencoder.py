@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdsearch.torch_method import Count, Positive, StudentSettings, TeacherSettings, TorchMethod
+from kdsearch.methods.torch_method import (
+    Count,
+    Positive,
+    StudentSettings,
+    TeacherSettings,
+    TorchMethod,
+)
 
 
 class Teacher(TeacherSettings):

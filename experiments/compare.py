@@ -25,16 +25,15 @@ from experiments.memory import (
     memories,
 )
 from experiments.table import RESULTS, Table, add_data, dataset_of
-from kdsearch.abilities import Exporting
-from kdsearch.beatgan import BeatGan
-from kdsearch.beatgan.settings import StudentSettings
-from kdsearch.beatgan.stack import BeatGanStack
-from kdsearch.costs import measure
 from kdsearch.data import Dataset
 from kdsearch.data.beats import FloatArray
-from kdsearch.method import Compute, State
-from kdsearch.metrics import rank
-from kdsearch.statistics import Interval, bootstrap_difference, delong
+from kdsearch.evaluation.costs import measure
+from kdsearch.methods.beatgan import BeatGan
+from kdsearch.methods.beatgan.settings import StudentSettings
+from kdsearch.methods.beatgan.stack import BeatGanStack
+from kdsearch.methods.protocol import Compute, Exporting, State
+from kdsearch.metrics.ranking import rank
+from kdsearch.metrics.statistics import Interval, bootstrap_difference, delong
 
 SEED = 1
 MISSED, FOUND = 4, 4

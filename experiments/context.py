@@ -25,9 +25,9 @@ from kdsearch.data.beats import BoolArray, FloatArray, IndexArray
 from kdsearch.data.context import ADAPTED_S, references, with_context
 from kdsearch.data.mitbih import DS1, DS2
 from kdsearch.data.splits import DS1_VALIDATION
-from kdsearch.memory.recall import fill, recall
-from kdsearch.memory.settings import TeacherSettings
-from kdsearch.metrics import rank
+from kdsearch.methods.memory.settings import TeacherSettings
+from kdsearch.methods.memory.teacher import fill, recall
+from kdsearch.metrics.ranking import rank
 
 # 0 is the median of all of the first beats.
 QUANTILES = (0.0, 0.5, 0.75, 0.9, 0.95)

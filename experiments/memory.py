@@ -21,16 +21,16 @@ import numpy as np
 import torch
 
 from experiments.table import Table, add_data, dataset_of
-from kdsearch.costs import measure
 from kdsearch.data import Dataset
 from kdsearch.data.beats import FloatArray
-from kdsearch.memory import Memory
-from kdsearch.memory import distort as distortions
-from kdsearch.memory.method import SEED
-from kdsearch.memory.settings import StudentSettings, TeacherSettings
-from kdsearch.memory.stack import DISTORTED, DISTORTED_SCORES, OWN, teach
-from kdsearch.method import Compute, State, Targets
-from kdsearch.metrics import evaluate
+from kdsearch.evaluation.costs import measure
+from kdsearch.methods.memory import Memory
+from kdsearch.methods.memory import distort as distortions
+from kdsearch.methods.memory.method import SEED
+from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
+from kdsearch.methods.memory.stack import DISTORTED, DISTORTED_SCORES, OWN, teach
+from kdsearch.methods.protocol import Compute, State, Targets
+from kdsearch.metrics.ranking import evaluate
 
 SPLITS: dict[str, dict[str, str]] = {
     "fold": {"split": "fold"},

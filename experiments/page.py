@@ -13,7 +13,7 @@ import numpy as np
 from experiments.searches import ARMS
 from experiments.searches import CONTROL as UNTAUGHT
 from experiments.table import RESULTS, read
-from kdsearch.statistics import (
+from kdsearch.metrics.statistics import (
     BETTER,
     NOT_DISTINGUISHABLE,
     WORSE,
@@ -548,7 +548,8 @@ STUDENTS = """
 `method: memory` ([search_spaces/mitbih_memory.yaml](../search_spaces/mitbih_memory.yaml)).
 Three hidden layers over 40 linear features of each view. A student learns what the memory
 says of normal beats, each left out of its own comparison, and of distorted ones (spliced,
-mixed, warped, shifted, disturbed, brought forward, ...: `kdsearch/memory/distort.py`), three
+mixed, warped, shifted, disturbed, brought forward, ...:
+`kdsearch/methods/memory/distortions.py`), three
 for each normal beat; and, as a second answer, to tell the two kinds apart. Its score is the
 sum of both answers, weighted as in the loss (1 and 0.3). The memory is the one with the best
 validation AUC; students are those of the last of 24 epochs.

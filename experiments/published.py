@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from experiments.table import Table, add_data, dataset_of
-from kdsearch.beatgan.method import BeatGan
-from kdsearch.beatgan.scoring import error_weights, load_generator
-from kdsearch.beatgan.settings import Score, StudentSettings, TeacherSettings
 from kdsearch.data import Dataset
 from kdsearch.data.beats import FloatArray
-from kdsearch.method import Compute, Stack, State, Targets
-from kdsearch.metrics import evaluate, rank
+from kdsearch.methods.beatgan.method import BeatGan
+from kdsearch.methods.beatgan.scoring import error_weights, load_generator
+from kdsearch.methods.beatgan.settings import Score, StudentSettings, TeacherSettings
+from kdsearch.methods.protocol import Compute, Stack, State, Targets
+from kdsearch.metrics.ranking import evaluate, rank
 
 
 @dataclass(frozen=True)

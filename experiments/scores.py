@@ -19,23 +19,23 @@ from torch import Tensor
 
 from experiments.searches import space_of
 from experiments.table import RESULTS, Table, add_data, dataset_of, read
-from kdsearch.beatgan import BeatGan
-from kdsearch.beatgan.losses import beat_errors
-from kdsearch.beatgan.networks import Discriminator, Generator
-from kdsearch.beatgan.scoring import (
+from kdsearch.config.space_file import Config
+from kdsearch.data import Dataset, cache_dir
+from kdsearch.data.beats import FloatArray
+from kdsearch.evaluation.costs import operations
+from kdsearch.methods.beatgan import BeatGan
+from kdsearch.methods.beatgan.losses import beat_errors
+from kdsearch.methods.beatgan.networks import Discriminator, Generator
+from kdsearch.methods.beatgan.scoring import (
     RIDGE,
     error_weights,
     load_discriminator,
     load_generator,
 )
-from kdsearch.beatgan.settings import Score, StudentSettings
-from kdsearch.config import Config
-from kdsearch.costs import operations
-from kdsearch.data import Dataset, cache_dir
-from kdsearch.data.beats import FloatArray
-from kdsearch.method import Compute, State
-from kdsearch.metrics import rank
-from kdsearch.teacher import TeacherCache
+from kdsearch.methods.beatgan.settings import Score, StudentSettings
+from kdsearch.methods.protocol import Compute, State
+from kdsearch.metrics.ranking import rank
+from kdsearch.tuning.teacher import TeacherCache
 
 ARMS = ("none", "neighbours")
 SEEDS = range(1, 4)

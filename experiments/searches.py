@@ -18,8 +18,8 @@ from typing import Any
 
 import kdsearch
 from experiments.table import Table, add_data
-from kdsearch.config import Config
-from kdsearch.run import Run
+from kdsearch.analysis.run import Run
+from kdsearch.config.space_file import Config
 
 SPACE = Path(__file__).parent / "spaces" / "beatgan.yaml"
 CONTROL = "none"

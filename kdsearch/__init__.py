@@ -15,27 +15,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdsearch.analysis.run import Run, open_run
     from kdsearch.api import search
-    from kdsearch.config import load_space
-    from kdsearch.run import Run, open_run
-    from kdsearch.student import load_student
+    from kdsearch.config.space_file import load_space
+    from kdsearch.student.student import load_student
 
 __version__ = "0.1.0"
 __all__ = ["Run", "__version__", "load_space", "load_student", "open_run", "search"]
 
-# Where each lies: some take a while to import, which is not done before somebody asks.
-_PLACES = {
-    "Run": "kdsearch.run",
-    "load_space": "kdsearch.config",
-    "load_student": "kdsearch.student",
-    "open_run": "kdsearch.run",
+# Imported at first use: some take a while.
+_MODULES = {
+    "Run": "kdsearch.analysis.run",
+    "load_space": "kdsearch.config.space_file",
+    "load_student": "kdsearch.student.student",
+    "open_run": "kdsearch.analysis.run",
     "search": "kdsearch.api",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

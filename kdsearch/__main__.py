@@ -3,7 +3,7 @@
 
 import sys
 
-from kdsearch.cli import main
+from kdsearch.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

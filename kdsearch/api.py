@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from kdsearch.bucket import place
-from kdsearch.config import Config, load_space, parse_config
+from kdsearch.analysis.report import write_html
+from kdsearch.analysis.run import Run, open_run
+from kdsearch.config.space_file import Config, load_space, parse_config
 from kdsearch.errors import ConfigError, Interrupted
-from kdsearch.report import write_html
-from kdsearch.run import Run, open_run
-from kdsearch.run_folder import RunFolder
-from kdsearch.tuning import launch
-from kdsearch.tuning.resume import Request, make_request
+from kdsearch.files.bucket import place
+from kdsearch.runs.folder import RunFolder
+from kdsearch.tuning import search as launch
+from kdsearch.tuning.request import Request, make_request
 
 
 def search(  # noqa: PLR0913

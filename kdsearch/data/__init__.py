@@ -10,10 +10,10 @@ from kdsearch.data.beats import (
     normalise,
     pad,
 )
-from kdsearch.data.cache import cache_dir
 from kdsearch.data.dataset import load_dataset, prepare
 from kdsearch.data.settings import DataSettings, SimulatedSettings
 from kdsearch.data.sources import load_beats
+from kdsearch.files.cache import cache_dir
 
 __all__ = [
     "Beats",

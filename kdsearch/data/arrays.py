@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import AAMI_CLASSES, NORMAL, Beats, FloatArray, Moments, TextArray
-from kdsearch.data.cache import sha256_of_arrays
 from kdsearch.errors import DataError
+from kdsearch.files.cache import sha256_of_arrays
 
 ABNORMAL = "abnormal"
 SHORTEST, LONGEST = 16, 16384

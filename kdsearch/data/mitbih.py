@@ -34,9 +34,9 @@ from kdsearch.data.beats import (
     Moments,
     TextArray,
 )
-from kdsearch.data.cache import cached_arrays, sha256_of_files
 from kdsearch.data.progress import show_progress
 from kdsearch.errors import DataError
+from kdsearch.files.cache import cached_arrays, sha256_of_files
 
 # Part of the cache's key: raise it whenever the same files would give other beats.
 RECIPE_VERSION = 2

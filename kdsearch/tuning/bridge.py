@@ -15,12 +15,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from kdsearch.config.dimensions import Value
 from kdsearch.errors import StorageFailed
-from kdsearch.run_folder import Note, RunFolder
-from kdsearch.space import Value
-from kdsearch.study import Fate, Study, Suggestion, TrialRecord
-from kdsearch.tuning.results import EPOCH, EPOCHS, FAILURE, SECONDS, STORAGE, VAL_AUC
+from kdsearch.runs.folder import Note, RunFolder
+from kdsearch.runs.study import Fate, Study, Suggestion, TrialRecord
 from kdsearch.tuning.rungs import Rungs
+from kdsearch.tuning.workers.messages import EPOCH, EPOCHS, FAILURE, SECONDS, STORAGE, VAL_AUC
 
 DIED = "the worker process died without a word: killed, out of memory, or os._exit"
 

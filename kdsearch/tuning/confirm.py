@@ -16,17 +16,22 @@ import ray
 import torch
 from pydantic import BaseModel
 
-from kdsearch.config import Config
+from kdsearch.analysis.leaderboard import leaderboard
+from kdsearch.config.space_file import Config
 from kdsearch.data.beats import LabelledBeats
 from kdsearch.errors import StorageFailed, TrialDiverged
-from kdsearch.leaderboard import leaderboard
-from kdsearch.method import Stack
-from kdsearch.run_folder import Confirmation, RunFolder
-from kdsearch.study import TrialRecord
+from kdsearch.methods.protocol import Stack
+from kdsearch.runs.folder import Confirmation, RunFolder
+from kdsearch.runs.study import TrialRecord
 from kdsearch.tuning.placement import Placement
-from kdsearch.tuning.trainable import TrialInputs, student_stack
-from kdsearch.tuning.training import STORAGE_ERRORS, Training, structure, train_to_the_end
 from kdsearch.tuning.tune_run import Signals
+from kdsearch.tuning.workers.training import (
+    STORAGE_ERRORS,
+    Training,
+    structure,
+    train_to_the_end,
+)
+from kdsearch.tuning.workers.trial import TrialInputs, student_stack
 
 # Far from the seeds of the search, whose trials count from `seed` * 1,000,003.
 FIRST_SEED = 500_000_000

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import kdsearch
-from kdsearch.config import BUILT_IN, Config
+from kdsearch.config.space_file import BUILT_IN, Config
 
 # Where Ray keeps what `ray job submit` was told, in the job's own process.
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"

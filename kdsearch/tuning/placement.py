@@ -9,12 +9,12 @@ from typing import Any
 
 import ray
 
-from kdsearch.compute import resolve_precision
-from kdsearch.config import Config
+from kdsearch.config.space_file import Config
 from kdsearch.errors import UserError
-from kdsearch.method import Compute
-from kdsearch.tuning.stack_size import LARGEST, Rate, best_size, rates, sample
-from kdsearch.tuning.trainable import TrialInputs
+from kdsearch.methods.device import resolve_precision
+from kdsearch.methods.protocol import Compute
+from kdsearch.tuning.workers.stack_size import LARGEST, Rate, best_size, rates, sample
+from kdsearch.tuning.workers.trial import TrialInputs
 
 # What Ray reserves for a trial that only waits for its packer; none at all is not allowed. Its
 # packer has so much less.

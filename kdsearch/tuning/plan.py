@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import yaml
 
-from kdsearch.config import Config
+from kdsearch.config.space_file import Config
 from kdsearch.data.beats import Dataset
-from kdsearch.method import Compute
-from kdsearch.teacher import fingerprint
+from kdsearch.methods.protocol import Compute
+from kdsearch.tuning.teacher import fingerprint
 
 
 def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Path) -> str:

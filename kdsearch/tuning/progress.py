@@ -19,9 +19,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from kdsearch.method import EpochReport
-from kdsearch.space import Value
-from kdsearch.study import Fate, Suggestion, TrialRecord
+from kdsearch.config.dimensions import Value
+from kdsearch.methods.protocol import EpochReport
+from kdsearch.runs.study import Fate, Suggestion, TrialRecord
 
 PLAIN_INTERVAL_S = 30.0
 

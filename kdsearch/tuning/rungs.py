@@ -11,8 +11,8 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.schedulers.async_hyperband import _Bracket as RaysBracket
 
-from kdsearch.config import SchedulerSettings
-from kdsearch.study import TrialRecord
+from kdsearch.config.space_file import SchedulerSettings
+from kdsearch.runs.study import TrialRecord
 
 
 class _Rewards(dict[str, float]):

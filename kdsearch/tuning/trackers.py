@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdsearch.config import Config
-from kdsearch.dashboards.tensorboard import (
+from kdsearch.analysis.tensorboard import (
     TrialEvents,
     final_metrics,
     trial_folder,
     write_columns,
 )
+from kdsearch.config.dimensions import Value
+from kdsearch.config.space_file import Config
 from kdsearch.errors import ConfigError, UserError
-from kdsearch.method import EpochReport
-from kdsearch.run_folder import RunFolder
-from kdsearch.space import Value
-from kdsearch.study import Fate, Suggestion
+from kdsearch.methods.protocol import EpochReport
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.study import Fate, Suggestion
 from kdsearch.tuning.bridge import Observer
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ KNOWN = ("tensorboard", "mlflow", "wandb")
 UPLOAD_TIMEOUT_S = 300
 # The key of a result by which Ray's callbacks count.
 TRAINING_ITERATION = "training_iteration"
-RUN_TAG, TRIAL_TAG = "kdsearch.run", "trial_name"
+RUN_TAG, TRIAL_TAG = "kdsearch.analysis.run", "trial_name"
 
 
 @dataclass(eq=False)

@@ -40,16 +40,16 @@ for _key, _value in _ENVIRONMENT.items():
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
-from kdsearch.bucket import BucketPath, Place, place  # noqa: E402
-from kdsearch.config import BUILT_IN, Config  # noqa: E402
+from kdsearch.config.space_file import BUILT_IN, Config  # noqa: E402
 from kdsearch.errors import Interrupted, RunError, UserError  # noqa: E402
-from kdsearch.run_folder import RunFolder  # noqa: E402
+from kdsearch.files.bucket import BucketPath, Place, place  # noqa: E402
+from kdsearch.runs.folder import RunFolder  # noqa: E402
 from kdsearch.tuning.bridge import StudyScheduler, StudySearcher  # noqa: E402
 from kdsearch.tuning.nodes import runtime_environment  # noqa: E402
-from kdsearch.tuning.packer import Packer  # noqa: E402
 from kdsearch.tuning.placement import THIN_CPUS, Placement, Processes, local_cpus  # noqa: E402
-from kdsearch.tuning.thin import train_in_packer  # noqa: E402
-from kdsearch.tuning.trainable import TrialInputs, train_student  # noqa: E402
+from kdsearch.tuning.workers.packed_trial import train_in_packer  # noqa: E402
+from kdsearch.tuning.workers.packer import Packer  # noqa: E402
+from kdsearch.tuning.workers.trial import TrialInputs, train_student  # noqa: E402
 
 logger = logging.getLogger(__name__)
 MIB = 2**20

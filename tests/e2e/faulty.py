@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from kdsearch.beatgan import BeatGan
 from kdsearch.errors import TrialDiverged
-from kdsearch.method import Compute, EpochReport, Stack
+from kdsearch.methods.beatgan import BeatGan
+from kdsearch.methods.protocol import Compute, EpochReport, Stack
 
 TEACHER = -1
 

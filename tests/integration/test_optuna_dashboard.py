@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from kdsearch.config import parse_config
-from kdsearch.dashboards.optuna_storage import storage_url, write_optuna
-from kdsearch.run import open_run
-from kdsearch.run_folder import RunFolder
-from kdsearch.study import Study
+from kdsearch.analysis.optuna_storage import storage_url, write_optuna
+from kdsearch.analysis.run import open_run
+from kdsearch.config.space_file import parse_config
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.study import Study
 
 SPACE = {
     "data": {"source": "simulated"},

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kdsearch.report import SECTIONS
+from kdsearch.analysis.report import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 SPACE = """

@@ -20,15 +20,15 @@ import wfdb
 import yaml
 
 import kdsearch
-from kdsearch.beatgan.settings import TeacherSettings
-from kdsearch.beatgan.stack import BeatGanStack
-from kdsearch.cli import main
-from kdsearch.config import parse_config
+from kdsearch.cli.main import main
+from kdsearch.config.space_file import parse_config
 from kdsearch.data import Beats, DataSettings, load_beats, mitbih, prepare
 from kdsearch.errors import DataError
-from kdsearch.method import Compute
-from kdsearch.run_folder import RunFolder
-from kdsearch.student import COMPUTE, Student, describe_student
+from kdsearch.methods.beatgan.settings import TeacherSettings
+from kdsearch.methods.beatgan.stack import BeatGanStack
+from kdsearch.methods.protocol import Compute
+from kdsearch.runs.folder import RunFolder
+from kdsearch.student.student import COMPUTE, Student, describe_student
 
 RATE, SECONDS = 360, 20
 PEAKS = np.arange(RATE // 2, SECONDS * RATE - 1, RATE)

@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, {str(UNIT)!r})
 import torch
 from search_cases import CPU, tiny_dataset, tiny_teacher
-from kdsearch.beatgan import BeatGan
-from kdsearch.teacher import TeacherCache
+from kdsearch.methods.beatgan import BeatGan
+from kdsearch.tuning.teacher import TeacherCache
 
 def on_epoch(report, epochs):
     print("epoch", report.epoch, flush=True)

@@ -52,7 +52,7 @@ def test_the_wheel_says_what_it_is(wheel: Path):
     assert said["Description-Content-Type"] == "text/markdown"
     (points,) = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
     commands = archive.read(points).decode().split()
-    assert {"kdsearch", "kdsearch-search", "kdsearch-analyze"} <= set(commands)
+    assert "kdsearch" in set(commands)
 
 
 def test_the_commands_run_from_the_wheel_alone(wheel: Path, tmp_path: Path):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdsearch.beatgan.networks import Architecture
-from kdsearch.beatgan.settings import StudentSettings, TeacherSettings
-from kdsearch.beatgan.stack import BeatGanStack
 from kdsearch.data.beats import LabelledBeats, TrainingData, normalise
-from kdsearch.method import Compute, State, Targets
+from kdsearch.methods.beatgan.networks import Architecture
+from kdsearch.methods.beatgan.settings import StudentSettings, TeacherSettings
+from kdsearch.methods.beatgan.stack import BeatGanStack
+from kdsearch.methods.protocol import Compute, State, Targets
 
 CPU = Compute("cpu", "fp32")
 TINY = Architecture(width=4, latent=5, leads=1, length=32)

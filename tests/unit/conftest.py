@@ -10,10 +10,10 @@ import pytest
 from search_cases import space_file, tiny_dataset
 from watched import EPOCHS, Watched
 
-from kdsearch.config import parse_config
-from kdsearch.method import Compute
-from kdsearch.run_folder import RunFolder
-from kdsearch.tuning.trainable import TrialInputs
+from kdsearch.config.space_file import parse_config
+from kdsearch.methods.protocol import Compute
+from kdsearch.runs.folder import RunFolder
+from kdsearch.tuning.workers.trial import TrialInputs
 
 
 @pytest.fixture

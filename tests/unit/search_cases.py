@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kdsearch.beatgan.settings import TeacherSettings
+from kdsearch.config.dimensions import Choice, Dimension, Float, Integer
 from kdsearch.data.beats import Dataset, LabelledBeats, TrainingData, normalise
-from kdsearch.method import Compute, EpochReport
-from kdsearch.space import Choice, Dimension, Float, Integer
+from kdsearch.methods.beatgan.settings import TeacherSettings
+from kdsearch.methods.protocol import Compute, EpochReport
 
 CPU = Compute("cpu", "fp32")
 

@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,54 +15,43 @@ ROOT = Path(__file__).parents[2]
 
 # From the bottom to the top: a module imports from lower layers and from its own package.
 LAYERS = (
-    ("errors",),
-    ("bucket",),
-    ("database", "files", "journal", "shipped", "space"),
-    ("data",),
-    ("method", "metrics"),
-    ("statistics", "baselines"),
-    ("compute", "tensors"),
-    ("memory",),
-    ("beatgan", "torch_method"),
-    ("abilities",),
-    ("bucket_run", "config"),
-    ("run_folder", "teacher"),
-    ("student", "evaluation", "schema"),
-    ("sampler",),
-    ("study", "reference"),
-    ("recovery", "leaderboard", "comparison", "pareto", "costs"),
-    ("run",),
-    ("summary",),
-    ("verdict",),
-    ("report",),
-    ("dashboards",),
-    ("tuning",),
-    ("api",),
-    ("deploy",),
-    ("commands",),
-    ("cli",),
-    ("__main__",),
+    "errors",
+    "files",
+    "data",
+    "metrics",
+    "methods",
+    "config",
+    "runs",
+    "student",
+    "evaluation",
+    "analysis",
+    "tuning",
+    "api",
+    "cli",
+    "__main__",
 )
 
 # Packages, and the only parts of kdsearch that may import them.
 CONFINED = {
     "ray": {"tuning"},
-    "optuna": {"dashboards", "database", "journal", "sampler", "study", "tuning"},
-    "tensorboardX": {"dashboards"},
+    "optuna": {"analysis", "runs", "tuning"},
+    "tensorboardX": {"analysis"},
     "mlflow": {"tuning"},
     "wandb": {"tuning"},
-    "yaml": {"config", "leaderboard", "reference", "run_folder", "tuning"},
-    "argparse": {"cli", "commands"},
-    "argcomplete": {"cli", "commands"},
-    "pyarrow": {"bucket"},
+    "yaml": {"analysis", "config", "runs", "tuning"},
+    "argparse": {"cli"},
+    "argcomplete": {"cli"},
+    "pyarrow": {"files"},
     "wfdb": {"data"},
     "biosppy": {"data"},
-    "filelock": {"data", "run_folder", "teacher"},
+    "filelock": {"data", "files", "runs", "tuning"},
 }
 # What a method needs, and no more: it runs on any machine with torch.
 METHOD_NEEDS = {"numpy", "pydantic", "torch"}
 METHODS = ("beatgan", "memory")
-METHOD_FILES = sorted(f for name in METHODS for f in (ROOT / "kdsearch" / name).glob("*.py"))
+METHOD_FILES = sorted(
+    f for name in METHODS for f in (ROOT / "kdsearch" / "methods" / name).glob("*.py")
+)
 
 
 @dataclass(frozen=True)
@@ -98,8 +88,8 @@ def _names(node: ast.AST) -> list[str]:
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports are absolute"
-        # `from kdsearch import study` imports a module, `from kdsearch.study import Study` a
-        # name: both forms are kept, and what is no module matches nothing.
+        # `from kdsearch.runs import study` imports a module, `from kdsearch.runs.study import
+        # Study` a name: both forms are kept, and what is no module matches nothing.
         return [f"{node.module}.{alias.name}" for alias in node.names]
     return []
 
@@ -119,8 +109,7 @@ PARTS = {part_of(path) for path in SOURCES} - {"__init__"}
 
 
 def layer(name: str) -> int:
-    (found,) = [index for index, names in enumerate(LAYERS) if name in names]
-    return found
+    return LAYERS.index(name)
 
 
 def ours(path: Path) -> set[str]:
@@ -131,8 +120,7 @@ def ours(path: Path) -> set[str]:
 
 
 def test_every_module_has_a_layer():
-    known = {name for names in LAYERS for name in names}
-    assert known >= PARTS, f"put {sorted(PARTS - known)} into LAYERS"
+    assert set(LAYERS) == PARTS
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -169,16 +157,31 @@ def test_packages_are_imported_at_all():
     "path", METHOD_FILES, ids=lambda path: f"{path.parent.name}/{path.name}"
 )
 def test_the_method_knows_nothing_of_the_harness(path: Path):
-    known = {"compute", "data", "errors", "memory", "method", "metrics", "tensors"}
-    assert ours(path) <= known
+    assert ours(path) <= {"data", "errors", "metrics"}
     packages = {found.name.split(".")[0] for found in imports(path)} - {"kdsearch"}
     assert packages - sys.stdlib_module_names <= METHOD_NEEDS
 
 
 def test_the_harness_knows_the_method_by_its_protocol_alone():
-    others = [path for path in SOURCES if part_of(path) not in METHODS]
-    users = {part_of(path) for path in others if ours(path) & set(METHODS)}
+    built_in = tuple(f"kdsearch.methods.{name}" for name in METHODS)
+    users = {
+        path
+        for path in set(SOURCES) - set(METHOD_FILES)
+        if any(found.name.startswith(built_in) for found in imports(path))
+    }
     assert users == set(), "they are imported by their names, as any other"
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of ours that a file imports anywhere, without packages."""
+    found = {i.name for i in imports(path)} | {i.name.rpartition(".")[0] for i in imports(path)}
+    return {name for name in found & set(NAMES) if NAMES[name].stem != "__init__"}
+
+
+def test_no_module_imports_itself_through_others():
+    graph = {name: imported_modules(path) for name, path in NAMES.items()}
+    # Raises CycleError, which names the cycle.
+    tuple(TopologicalSorter(graph).static_order())
 
 
 def loaded_at_start(module: str) -> set[str]:
@@ -203,16 +206,32 @@ def loaded_at_start(module: str) -> set[str]:
     ("module", "absent"),
     [
         ("kdsearch", {"torch", "ray", "optuna", "pandas", "numpy", "pydantic", "yaml"}),
-        ("kdsearch.student", {"torch", "ray", "optuna", "pandas", "wfdb", "biosppy"}),
-        ("kdsearch.cli", {"torch", "ray", "optuna", "pandas", "numpy", "pydantic", "yaml"}),
-        ("kdsearch.summary", {"torch", "ray", "wfdb", "biosppy"}),
+        ("kdsearch.student.student", {"torch", "ray", "optuna", "pandas", "wfdb", "biosppy"}),
         (
-            "kdsearch.config",
-            {"torch", "ray", "optuna", "pandas", "kdsearch.beatgan", "kdsearch.memory"},
+            "kdsearch.cli.main",
+            {"torch", "ray", "optuna", "pandas", "numpy", "pydantic", "yaml"},
         ),
-        ("kdsearch.run_folder", {"torch", "ray", "optuna", "pandas"}),
-        ("kdsearch.beatgan", {"ray", "optuna", "yaml", "pandas", "kdsearch.run_folder"}),
-        ("kdsearch.memory", {"ray", "optuna", "yaml", "pandas", "kdsearch.beatgan"}),
+        ("kdsearch.analysis.summary", {"torch", "ray", "wfdb", "biosppy"}),
+        (
+            "kdsearch.config.space_file",
+            {
+                "torch",
+                "ray",
+                "optuna",
+                "pandas",
+                "kdsearch.methods.beatgan",
+                "kdsearch.methods.memory",
+            },
+        ),
+        ("kdsearch.runs.folder", {"torch", "ray", "optuna", "pandas"}),
+        (
+            "kdsearch.methods.beatgan",
+            {"ray", "optuna", "yaml", "pandas", "kdsearch.runs.folder"},
+        ),
+        (
+            "kdsearch.methods.memory",
+            {"ray", "optuna", "yaml", "pandas", "kdsearch.methods.beatgan"},
+        ),
         ("kdsearch.tuning.progress", {"ray", "torch"}),
     ],
 )
@@ -221,7 +240,7 @@ def test_a_module_starts_without_what_it_does_not_need(module: str, absent: set[
 
 
 def test_what_is_loaded_at_start_is_followed_through():
-    assert {"torch", "ray", "optuna", "kdsearch.study"} <= loaded_at_start(
-        "kdsearch.tuning.launch"
+    assert {"torch", "ray", "optuna", "kdsearch.runs.study"} <= loaded_at_start(
+        "kdsearch.tuning.search"
     )
-    assert {"torch", "kdsearch.data.beats"} <= loaded_at_start("kdsearch.beatgan")
+    assert {"torch", "kdsearch.data.beats"} <= loaded_at_start("kdsearch.methods.beatgan")

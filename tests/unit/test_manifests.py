@@ -15,7 +15,7 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from kdsearch.cli import parser
+from kdsearch.cli.main import parser
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

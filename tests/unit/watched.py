@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kdsearch.beatgan import BeatGan
+from kdsearch.methods.beatgan import BeatGan
 
 EPOCHS = 3
 PARAMS = {"temperature": 1.0, "alpha": 0.1, "w_adv": 1.0}

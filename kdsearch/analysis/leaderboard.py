@@ -1,0 +1,108 @@
+"""The leaderboard: pandas tables of what a study holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+
+from kdsearch.runs.study import TrialRecord
+
+# The columns, in order; the searched values stand between these two groups.
+LEADING = ("rank", "trial", "state", "val_auc", "best_epoch", "epochs")
+TRAILING = ("seconds", "reason")
+STATES = ("completed", "stopped", "failed", "running")
+
+Format = Literal["table", "csv", "markdown", "json"]
+
+
+def leaderboard(records: Sequence[TrialRecord], searched: Sequence[str]) -> pd.DataFrame:
+    """A row per trial, the best validation AUC first.
+
+    Failed trials and those without an epoch have no rank and stand at the end; equal trials
+    stand in the order of their numbers and share the better rank.
+
+    Args:
+        records: Of one study, in any order.
+        searched: Names of the searched settings, in the order of their columns.
+    """
+    columns = [*LEADING, *searched, *TRAILING]
+    table = pd.DataFrame([_row(record, searched) for record in records], columns=columns)
+    ranked = (table["state"] != "failed") & table["val_auc"].notna()
+    scores = table["val_auc"].astype(float).where(ranked)
+    table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
+    return table.sort_values(
+        ["rank", "trial"], na_position="last", ignore_index=True, kind="stable"
+    )
+
+
+def best_record(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The first trial of the leaderboard, or None if nothing has a rank."""
+    ranked = [r for r in records if r.state != "failed" and not math.isnan(r.val_auc)]
+    return max(ranked, key=lambda r: (r.val_auc, -r.number), default=None)
+
+
+def _row(record: TrialRecord, searched: Sequence[str]) -> dict[str, Any]:
+    return {
+        "trial": record.number,
+        "state": record.state,
+        "val_auc": record.val_auc,
+        "best_epoch": record.best_epoch,
+        "epochs": record.epochs,
+        **{key: record.params.get(key) for key in searched},
+        "seconds": record.seconds,
+        "reason": record.reason,
+    }
+
+
+def render(table: pd.DataFrame, form: Format) -> str:
+    """The table as text.
+
+    ``json`` is a list of objects with the columns as keys; a missing figure is null.
+    """
+    if form == "csv":
+        return table.to_csv(index=False).rstrip("\n")
+    if form == "json":
+        # Not `to_json`: it cuts a number off after fifteen decimal places.
+        plain = table.astype(object)
+        return json.dumps(plain.where(table.notna(), None).to_dict("records"))
+    shown = _rounded(table)
+    if form == "markdown":
+        return _markdown(shown)
+    return str(shown.to_string(index=False))
+
+
+def best_yaml(config: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """The best configuration as the sections ``student`` and ``space`` of a space file."""
+    space = {**config["space"], **params}
+    return yaml.safe_dump({"student": config["student"], "space": space}, sort_keys=False)
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({column: _texts(table[column]) for column in table.columns})
+
+
+def _texts(column: pd.Series[Any]) -> list[str]:
+    return [_text(str(column.name), value) for value in column]
+
+
+def _text(column: str, value: Any) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        if column.endswith(("auc", "ap")):
+            return f"{value:.4f}"
+        return f"{value:.1f}" if column == "seconds" else f"{value:.3g}"
+    # A reason comes from the trial: nothing in it may steer the terminal.
+    return "".join(character if character.isprintable() else " " for character in str(value))
+
+
+def _markdown(shown: pd.DataFrame) -> str:
+    rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows
+    )

@@ -1,0 +1,91 @@
+"""The report: one page that opens without a network, or pictures for a paper.
+
+Both are made of a run folder alone, finished or not. What is not there yet says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+from kdsearch.analysis.report.chart import Section
+from kdsearch.analysis.report.contents import gather
+from kdsearch.analysis.report.costs_section import costs_section
+from kdsearch.analysis.report.html import write_page
+from kdsearch.analysis.report.matplotlib_charts import write_pictures
+from kdsearch.analysis.report.palette import WORDS
+from kdsearch.analysis.report.score_sections import (
+    beats_section,
+    classes_section,
+    curves_section,
+    histograms_section,
+)
+from kdsearch.analysis.report.search_sections import (
+    importance_section,
+    leaderboard_section,
+    learning_curves,
+    plane_section,
+    space_section,
+)
+from kdsearch.analysis.report.verdict_section import verdict_section
+from kdsearch.analysis.run import Run
+from kdsearch.files.bucket import Place
+
+SECTIONS = (
+    verdict_section,
+    leaderboard_section,
+    learning_curves,
+    space_section,
+    importance_section,
+    plane_section,
+    costs_section,
+    curves_section,
+    classes_section,
+    histograms_section,
+    beats_section,
+)
+SIMULATED = "The beats are simulated: nothing here says anything about patients."
+
+
+def write_html(run: Run, path: Place) -> None:
+    """Write the report of a run as one HTML file, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    write_page(
+        path,
+        title=f"kdsearch: {run.folder.path.resolve().name}",
+        notice=SIMULATED if run.teacher.get("data", {}).get("simulated") else "",
+        facts=_facts(run),
+        sections=_sections(run),
+    )
+
+
+def write_plots(run: Run, folder: Path, form: Literal["png", "svg"] = "png") -> list[Path]:
+    """Draw the same as pictures for a paper, a file per section.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    return write_pictures(folder, _sections(run), form)
+
+
+def _sections(run: Run) -> list[Section]:
+    contents = gather(run)
+    return [section(contents) for section in SECTIONS]
+
+
+def _facts(run: Run) -> list[str]:
+    """What was searched on, and how far the search is."""
+    facts = [run.teacher["data"]["description"]] if run.teacher else []
+    counts: Counter[str] = Counter(record.state for record in run.records)
+    planned = run.config["search"]["num_samples"]
+    parts = [f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state]]
+    if len(run.records) < planned:
+        parts.append(f"{planned - len(run.records)} to come")
+    return [*facts, f"{planned} trials: {', '.join(parts) or 'none yet'}"]

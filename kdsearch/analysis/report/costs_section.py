@@ -1,0 +1,99 @@
+"""The section on costs: what a student's score is worth, against what it takes to get it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdsearch.analysis.comparison import pareto_front
+from kdsearch.analysis.report import palette
+from kdsearch.analysis.report.chart import Axis, Chart, Group, Section, Series
+from kdsearch.analysis.report.contents import NOT_YET, Contents
+from kdsearch.runs.study import TrialRecord
+
+
+def costs_section(contents: Contents) -> Section:
+    """Validation AUC against parameters, and the trials that no other beats in both."""
+    key, title = "costs", "AUC against cost"
+    costs = contents.run.costs
+    records = [r for r in contents.run.records if str(r.number) in costs and r.curve]
+    records = [r for r in records if r.state != "failed"]
+    if not records:
+        return Section(key, title, missing=NOT_YET)
+    sizes = {costs[str(r.number)]["parameters"] for r in records}
+    if len(sizes) == 1:
+        return Section(key, title, text=_alike(costs, str(records[0].number)))
+    return Section(
+        key,
+        title,
+        text="Each point is a student. Those on the line are worth their cost: no other has "
+        f"a better score with fewer parameters. {_teacher(costs)}",
+        groups=[Group([_chart(contents, records)])],
+    )
+
+
+def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
+    costs = contents.run.costs
+    points = {r.number: (costs[str(r.number)]["parameters"], r.val_auc) for r in records}
+    front = [points[number] for number in pareto_front(points)]
+    series = [
+        Series("worth their cost", [x for x, _ in front], [y for _, y in front], palette.INK)
+    ]
+    series += [
+        _students(fate, members, costs)
+        for fate in palette.WORDS
+        if (members := [r for r in records if r.state == fate])
+    ]
+    if "teacher" in costs and contents.run.teacher:
+        series.append(_star(costs["teacher"], contents.run.teacher["val_auc"]))
+    return Chart(
+        "Validation AUC against parameters",
+        Axis("parameters", log=True),
+        Axis("validation AUC"),
+        series,
+        height=420,
+    )
+
+
+def _students(fate: str, members: list[TrialRecord], costs: dict[str, Any]) -> Series:
+    return Series(
+        palette.WORDS[fate],
+        [costs[str(r.number)]["parameters"] for r in members],
+        [r.val_auc for r in members],
+        palette.FATES[fate],
+        kind="points",
+        symbol=palette.SYMBOLS[fate],
+        hover=[
+            f"trial {r.number}: val_auc {r.val_auc:.4f}, {_words(costs[str(r.number)])}"
+            for r in members
+        ],
+    )
+
+
+def _star(cost: dict[str, Any], val_auc: float) -> Series:
+    return Series(
+        "teacher",
+        [cost["parameters"]],
+        [val_auc],
+        palette.TEACHER,
+        kind="points",
+        symbol="star",
+        size=14,
+        hover=f"teacher: val_auc {val_auc:.4f}, {_words(cost)}",
+    )
+
+
+def _alike(costs: dict[str, Any], number: str) -> str:
+    return f"All students of this search cost the same: {_words(costs[number])}. " + _teacher(
+        costs
+    )
+
+
+def _teacher(costs: dict[str, Any]) -> str:
+    return f"The teacher: {_words(costs['teacher'])}." if "teacher" in costs else ""
+
+
+def _words(cost: dict[str, Any]) -> str:
+    return (
+        f"{cost['parameters']:,} parameters, {cost['operations']:,} multiply-adds and "
+        f"{cost['microseconds']:.0f} µs a beat"
+    )

@@ -1,0 +1,62 @@
+"""The report as one page that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from kdsearch.analysis.report.chart import Chart, Section
+from kdsearch.analysis.report.plotly_charts import figure_json
+from kdsearch.files.atomic import write_text
+from kdsearch.files.bucket import Place
+
+
+def write_page(path: Place, *, title: str, notice: str, facts: Sequence[str],
+               sections: Sequence[Section]) -> None:  # fmt: skip
+    """Write the page, whole or not at all.
+
+    Args:
+        title: Its headline.
+        notice: What must not be overlooked, or an empty text.
+        facts: Lines below the headline.
+        sections: In order.
+    """
+    # A run folder may be a stranger's: whatever it says is shown as text.
+    environment = Environment(
+        loader=PackageLoader("kdsearch.analysis.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        title=title,
+        notice=notice,
+        facts=facts,
+        sections=sections,
+        figure=_figure,
+        style=_own("report.css"),
+        script=_own("report.js"),
+        # Markup: these come with their packages.
+        plotly=Markup(get_plotlyjs()),
+        tables_style=Markup(_datatables("dt_bundle.css").decode()),
+        tables_script=base64.b64encode(_datatables("dt_bundle.js")).decode(),
+    )
+    write_text(path, page)
+
+
+def _figure(chart: Chart, *, small: bool) -> Markup:
+    return Markup(figure_json(chart, small=small))
+
+
+def _own(name: str) -> Markup:
+    return Markup((resources.files("kdsearch.analysis.report") / "page" / name).read_text())
+
+
+def _datatables(name: str) -> bytes:
+    return (resources.files("itables") / "html" / name).read_bytes()

@@ -1,0 +1,342 @@
+"""Sections about scores: ROC and precision-recall, classes, histograms, example beats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdsearch.analysis.report import palette
+from kdsearch.analysis.report.chart import Axis, Cell, Chart, Group, Section, Series, Table
+from kdsearch.analysis.report.contents import Contents, Curve
+from kdsearch.data.beats import NORMAL, BoolArray, FloatArray
+from kdsearch.evaluation.finalists import Evaluation
+from kdsearch.metrics.ranking import Ranking, rank
+
+COLOURS = {
+    "student": palette.STUDENT,
+    "control": palette.CONTROL,
+    "teacher": palette.TEACHER,
+}
+POINTS = 400
+BINS = 40
+# Leads on the scale of -1 to 1 stand so far apart that they do not touch.
+LEAD_DISTANCE = 2.4
+
+
+def curves_section(contents: Contents) -> Section:
+    """ROC and precision-recall on the test beats."""
+    key, title = "roc", "ROC and precision–recall"
+    evaluation = contents.evaluation
+    if evaluation is None:
+        return Section(key, title, missing=contents.evaluation_missing)
+    abnormal = evaluation.test_classes != NORMAL
+    ranked = [(curve, rank(curve.scores, abnormal)) for curve in contents.curves()]
+    text = (
+        f"On {len(abnormal):,} test beats, {abnormal.sum():,} of them abnormal, which chose "
+        "nothing. The dots are the thresholds chosen on the validation beats."
+    )
+    if contents.controls:
+        text += " The control is drawn once per seed."
+    else:
+        text += " There is no control: nothing was confirmed, or nothing distilled."
+    return Section(key, title, text=text, groups=[Group([_roc(ranked), _pr(ranked)])])
+
+
+Ranked = Sequence[tuple[Curve, Ranking]]
+
+
+def _roc(ranked: Ranked) -> Chart:
+    series = [_line([0.0, 1.0], [0.0, 1.0])]
+    aucs = [(curve.name, ranking.roc_auc()) for curve, ranking in ranked]
+    for curve, ranking in ranked:
+        x = np.append(0.0, ranking.false_positives / ranking.false_positives[-1])
+        y = np.append(0.0, ranking.true_positives / ranking.true_positives[-1])
+        at = ranking.confusion(curve.threshold)
+        series += _curve(
+            curve, _named(curve, "AUC", aucs), x, y, (1 - at.specificity, at.sensitivity)
+        )
+    return Chart(
+        "ROC",
+        Axis("1 − specificity", limits=(0, 1)),
+        Axis("sensitivity", limits=(0, 1.02)),
+        series,
+        height=440,
+    )
+
+
+def _pr(ranked: Ranked) -> Chart:
+    positives = ranked[0][1].true_positives[-1]
+    share = float(positives / (positives + ranked[0][1].false_positives[-1]))
+    series = [_line([0.0, 1.0], [share, share])]
+    precisions = [(curve.name, ranking.average_precision()) for curve, ranking in ranked]
+    for curve, ranking in ranked:
+        x = ranking.true_positives / positives
+        y = ranking.true_positives / (ranking.true_positives + ranking.false_positives)
+        at = ranking.confusion(curve.threshold)
+        called = at.true_positives + at.false_positives
+        point = (at.sensitivity, at.true_positives / called) if called else None
+        series += _curve(curve, _named(curve, "AP", precisions), x, y, point)
+    return Chart(
+        "Precision–recall",
+        Axis("sensitivity (recall)", limits=(0, 1)),
+        Axis("PPV (precision)", limits=(0, 1.02)),
+        series,
+        height=440,
+    )
+
+
+def _named(curve: Curve, what: str, figures: Sequence[tuple[str, float]]) -> str:
+    """The entry of the legend that all seeds of a network share."""
+    own = [figure for name, figure in figures if name == curve.name]
+    ends = dict.fromkeys(f"{end:.3f}" for end in (min(own), max(own)))
+    return f"{curve.name}, {what} {'–'.join(ends)}"
+
+
+def _line(x: list[float], y: list[float]) -> Series:
+    return Series("chance", x, y, palette.GREY, dash=True, width=1, in_legend=False)
+
+
+def _curve(
+    curve: Curve,
+    name: str,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    point: tuple[float, float] | None,
+) -> list[Series]:
+    colour, thin = COLOURS[curve.who], curve.who == "control"
+    rows = thinned(x, y)
+    width, opacity = (1.4, 0.8) if thin else (2.4, 1.0)
+    line = Series(name, x[rows], y[rows], colour, width=width, opacity=opacity, hover=name)
+    if point is None:
+        return [line]
+    at = f"{curve.name} at its threshold"
+    dot = Series(at, [point[0]], [point[1]], colour, kind="points", hover=at, in_legend=False)
+    return [line, dot]
+
+
+def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows of so few points that a page stays small, evenly along the curve, ends included."""
+    if len(x) <= POINTS:
+        return np.arange(len(x))
+    way = np.cumsum(np.abs(np.diff(x, prepend=x[0])) + np.abs(np.diff(y, prepend=y[0])))
+    rows = np.searchsorted(way, np.linspace(0, way[-1], POINTS))
+    return np.unique(np.append(np.minimum(rows, len(x) - 1), [0, len(x) - 1])).astype(np.int64)
+
+
+def classes_section(contents: Contents) -> Section:
+    """Each class against the normal beats, at the threshold chosen on validation."""
+    key, title = "classes", "Class by class"
+    evaluation = contents.evaluation
+    if evaluation is None:
+        return Section(key, title, missing=contents.evaluation_missing)
+    curves = contents.curves()
+    rows = [
+        _class_row([curve for curve in curves if curve.who == who], label, evaluation)
+        for label in [*_classes(evaluation), "all"]
+        for who in dict.fromkeys(curve.who for curve in curves)
+    ]
+    columns = [
+        "class",
+        "network",
+        "beats",
+        "AUC",
+        "sensitivity",
+        "specificity",
+        "PPV",
+        "F1",
+    ]
+    return Section(
+        key,
+        title,
+        text="Each class of the test beats against the normal ones, at the threshold with "
+        "the best F1 on the validation beats. PPV and F1 count the false alarms of all normal "
+        "beats against the class, so that rare classes have low ones. The control's figures "
+        "are means over its seeds.",
+        tables=[Table(columns, rows, searchable=True)],
+    )
+
+
+def _classes(evaluation: Evaluation) -> list[str]:
+    found = {str(label) for label in np.unique(evaluation.test_classes)} - {NORMAL}
+    known = [label for label in ("S", "V", "F", "Q") if label in found]
+    return known + sorted(found - set(known))
+
+
+def _class_row(curves: Sequence[Curve], label: str, evaluation: Evaluation) -> list[Cell]:
+    """One network, its figures being means over its seeds."""
+    classes = evaluation.test_classes
+    members = (classes != NORMAL) if label == "all" else (classes == label)
+    figures = np.mean([_figures(curve, members, classes == NORMAL) for curve in curves], axis=0)
+    return [
+        Cell(label),
+        Cell(curves[0].who),
+        Cell(f"{members.sum():,}", float(members.sum())),
+        *(Cell("–", -1.0) if np.isnan(v) else Cell(f"{v:.3f}", float(v)) for v in figures),
+    ]
+
+
+def _figures(curve: Curve, members: BoolArray, normal: BoolArray) -> list[float]:
+    """AUC, sensitivity, specificity, PPV (NaN without any alarm) and F1."""
+    kept = members | normal
+    ranking = rank(curve.scores[kept], members[kept])
+    at = ranking.confusion(curve.threshold)
+    called = at.true_positives + at.false_positives
+    ppv = at.true_positives / called if called else float("nan")
+    f1 = 2 * at.true_positives / (called + int(members.sum()))
+    return [ranking.roc_auc(), at.sensitivity, at.specificity, ppv, f1]
+
+
+def histograms_section(contents: Contents) -> Section:
+    """How the scores of each class are distributed."""
+    key, title = "scores", "Scores by class"
+    evaluation = contents.evaluation
+    if evaluation is None:
+        return Section(key, title, missing=contents.evaluation_missing)
+    charts = [
+        _histogram(curve, evaluation)
+        for curve in contents.curves()
+        if curve.who in ("student", "teacher")
+    ]
+    return Section(
+        key,
+        title,
+        text="Every class has the same area. Beats to the right of the line raise an alarm.",
+        groups=[Group(charts)],
+    )
+
+
+def _histogram(curve: Curve, evaluation: Evaluation) -> Chart:
+    scores = curve.scores.astype(np.float64)
+    log = bool((scores > 0).all())
+    edges = _edges(scores, log=log)
+    middles = np.sqrt(edges[1:] * edges[:-1]) if log else (edges[1:] + edges[:-1]) / 2
+    series = []
+    for label in [NORMAL, *_classes(evaluation)]:
+        own = scores[evaluation.test_classes == label]
+        if len(own):
+            share = np.histogram(own, edges)[0] / len(own)
+            name = f"{label} ({len(own):,})"
+            series.append(
+                Series(name, middles, share, palette.of_class(label), kind="area", hover=name)
+            )
+    return Chart(
+        curve.name,
+        Axis("anomaly score", log=log),
+        Axis("share of the class"),
+        series,
+        lines=[(curve.threshold, "threshold")],
+        height=360,
+    )
+
+
+def _edges(scores: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
+    low, high = float(scores.min()), float(scores.max())
+    if high <= low:
+        high = low * 1.1 if log else low + 1
+    # The outermost edges a little further out: rounding must not lose the extreme beats.
+    if log:
+        return np.geomspace(low * 0.999, high * 1.001, BINS + 1)
+    return np.linspace(low, high, BINS + 1)
+
+
+def beats_section(contents: Contents) -> Section:
+    """A few beats of every kind: what came in, what was expected, where they differ."""
+    key, title = "beats", "Example beats"
+    evaluation = contents.evaluation
+    if evaluation is None:
+        return Section(key, title, missing=contents.evaluation_missing)
+    if evaluation.examples.student is None and evaluation.examples.teacher is None:
+        return Section(key, title, missing="This method reconstructs no beats.")
+    groups = []
+    for label in [*_classes(evaluation), NORMAL]:
+        for alarm in (True, False):
+            charts = _beats(evaluation, label, alarm=alarm)
+            if charts:
+                groups.append(Group(charts, _kind(label, alarm=alarm), small=True))
+    unit = "samples" if evaluation.examples.time_ms is None else "milliseconds from the R peak"
+    return Section(
+        key,
+        title,
+        text="Test beats as the networks see them, each scaled to its own range, and what "
+        "student and teacher make of them. The darker the background, the larger the "
+        "student's error there: that is what raises the alarm. The beats were taken evenly "
+        "from the highest to the lowest score of their kind, not for their looks. Above each "
+        f"beat stand the student's score and the record, below it the time in {unit}.",
+        groups=groups,
+    )
+
+
+def _kind(label: str, *, alarm: bool) -> str:
+    if label == NORMAL:
+        return "N: false alarms" if alarm else "N: rightly passed"
+    return f"{label}: true alarms" if alarm else f"{label}: missed"
+
+
+def _beats(evaluation: Evaluation, label: str, *, alarm: bool) -> list[Chart]:
+    rows = evaluation.examples.rows
+    chosen = evaluation.alarms()[rows] == alarm
+    chosen &= evaluation.test_classes[rows] == label
+    return [_beat(evaluation, int(place)) for place in np.flatnonzero(chosen)]
+
+
+def _beat(evaluation: Evaluation, place: int) -> Chart:
+    examples = evaluation.examples
+    x = examples.x[place]
+    time = examples.time_ms
+    axis = np.arange(x.shape[-1], dtype=np.float32) if time is None else time
+    series = _traces("beat", axis, x, palette.INK, width=1.8)
+    for name, fakes, colour in (
+        ("teacher", examples.teacher, palette.TEACHER),
+        ("student", examples.student, palette.STUDENT),
+    ):
+        if fakes is not None:
+            dash = name == "teacher"
+            series += _traces(name, axis, fakes[place], colour, width=1.6, dash=dash)
+    row = int(examples.rows[place])
+    title = f"{evaluation.student.test[row] / evaluation.student.threshold:.2f} × threshold"
+    if evaluation.test_record is not None:
+        title += f" · {evaluation.test_record[row]}"
+    return Chart(
+        title,
+        Axis(),
+        Axis(limits=(-1.25 - LEAD_DISTANCE * (len(x) - 1), 1.25), hidden=True),
+        series,
+        shade=_shade(
+            x, examples.student if examples.student is not None else examples.teacher, place
+        ),
+        height=150 + 90 * (len(x) - 1),
+    )
+
+
+def _traces(
+    name: str,
+    axis: FloatArray,
+    leads: FloatArray,
+    colour: str,
+    *,
+    width: float,
+    dash: bool = False,
+) -> list[Series]:
+    return [
+        Series(
+            name,
+            axis,
+            lead - LEAD_DISTANCE * number,
+            colour,
+            width=width,
+            dash=dash,
+            hover=name,
+            in_legend=number == 0,
+        )
+        for number, lead in enumerate(leads)
+    ]
+
+
+def _shade(x: FloatArray, fakes: FloatArray | None, place: int) -> FloatArray:
+    """The squared error at each sample, summed over leads; the beat's largest is 1."""
+    assert fakes is not None
+    error = ((x - fakes[place]) ** 2).sum(axis=0)
+    peak = float(error.max())
+    return np.asarray(error / peak if peak > 0 else error, dtype=np.float32)

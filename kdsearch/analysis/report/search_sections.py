@@ -1,0 +1,354 @@
+"""Sections about the search: leaderboard, curves, space, importance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from kdsearch.analysis.leaderboard import best_record, leaderboard
+from kdsearch.analysis.report import palette
+from kdsearch.analysis.report.chart import (
+    Axis,
+    Cell,
+    Chart,
+    Group,
+    Label,
+    Section,
+    Series,
+    Table,
+)
+from kdsearch.analysis.report.contents import Contents
+from kdsearch.analysis.run import Run
+from kdsearch.runs.study import TrialRecord
+
+NO_TRIALS = "No trial has finished an epoch yet."
+AUC = "validation AUC"
+
+
+def leaderboard_section(contents: Contents) -> Section:
+    """Every trial, to be sorted and searched."""
+    run = contents.run
+    table = leaderboard(run.records, run.searched)
+    rows = [
+        [_cell(str(column), value) for column, value in zip(table.columns, row, strict=True)]
+        for row in table.astype(object).itertuples(index=False)
+    ]
+    best = best_record(run.records)
+    marked = frozenset({0}) if best is not None else frozenset[int]()
+    teacher = run.teacher
+    text = "A trial counts with its best epoch. Click on a heading to sort."
+    if teacher:
+        text += f" The teacher reached {teacher['val_auc']:.4f} on the same beats."
+    return Section(
+        "leaderboard",
+        "Leaderboard",
+        text=text if rows else "",
+        tables=[Table(list(table.columns), rows, searchable=True, marked=marked)]
+        if rows
+        else (),
+        missing="" if rows else "No trial has begun yet.",
+    )
+
+
+def _cell(column: str, value: Any) -> Cell:
+    if pd.isna(value):
+        # A failed trial has no rank, and so stands behind all others.
+        return Cell("–", math.inf if column == "rank" else -math.inf)
+    if column == "state":
+        return Cell(palette.WORDS[value])
+    if isinstance(value, bool | str):
+        return Cell(str(value))
+    if isinstance(value, float):
+        form = {"val_auc": ".4f", "seconds": ".1f"}.get(column, ".3g")
+        return Cell(f"{value:{form}}", value)
+    return Cell(str(value), float(value))
+
+
+def learning_curves(contents: Contents) -> Section:
+    """Validation AUC by epoch, a line per trial."""
+    run = contents.run
+    series = [_learning_curve(record, contents) for record in run.records]
+    drawn = [one for one in series if len(one.x)]
+    # Completed trials on top: they are what one looks for among many stopped ones.
+    drawn.sort(key=lambda one: one.name == palette.WORDS["completed"])
+    if run.teacher.get("history"):
+        aucs = [report["val_auc"] for report in run.teacher["history"]]
+        drawn.append(
+            Series(
+                "teacher",
+                _epochs(aucs),
+                aucs,
+                palette.INK,
+                dash=True,
+                hover="teacher",
+            )
+        )
+    longest = max((len(one.x) for one in drawn), default=1)
+    chart = Chart(
+        "Validation AUC by epoch", Axis("epoch", ticks=_whole(longest)), Axis(AUC), drawn
+    )
+    return Section(
+        "learning-curves",
+        "Learning curves",
+        text="Every trial by its fate. Epochs are judged on the validation beats.",
+        groups=[Group([chart])] if drawn else (),
+        missing="" if drawn else NO_TRIALS,
+    )
+
+
+def _learning_curve(record: TrialRecord, contents: Contents) -> Series:
+    aucs = [report.val_auc for report in contents.histories.get(record.number, [])]
+    return Series(
+        palette.WORDS[record.state],
+        _epochs(aucs),
+        aucs,
+        palette.FATES[record.state],
+        symbol="circle",
+        width=1.8,
+        opacity=0.75,
+        hover=f"trial {record.number}, {palette.WORDS[record.state]}",
+    )
+
+
+def _whole(last: int) -> tuple[tuple[float, str], ...]:
+    """At most ten whole numbers from 1: there is no half an epoch."""
+    step = -(-last // 10)
+    return tuple((float(epoch), str(epoch)) for epoch in range(1, last + 1, step))
+
+
+def _epochs(values: Sequence[float]) -> list[float]:
+    return [float(epoch) for epoch in range(1, len(values) + 1)]
+
+
+@dataclass(frozen=True)
+class _Dimension:
+    """A searched setting as an axis: words become places."""
+
+    key: str
+    log: bool
+    options: tuple[Any, ...] | None
+
+    def place(self, value: Any) -> float:
+        if self.options is None:
+            return float(value)
+        return float(self.options.index(value))
+
+    def axis(self) -> Axis:
+        if self.options is None:
+            return Axis(self.key, log=self.log)
+        ticks = tuple((float(i), str(option)) for i, option in enumerate(self.options))
+        return Axis(self.key, ticks=ticks, limits=(-0.5, len(ticks) - 0.5))
+
+
+def _dimensions(run: Run) -> list[_Dimension]:
+    found = []
+    for key in run.searched:
+        entry = run.config["space"][key]
+        values = [r.params[key] for r in run.records if key in r.params]
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        plain = len(numbers) == len(values)
+        log = "loguniform" in entry and plain and min(numbers, default=0) > 0
+        options = None if plain else tuple(sorted(set(values), key=str))
+        found.append(_Dimension(key, log, options))
+    return found
+
+
+def _placed(run: Run) -> list[TrialRecord]:
+    """Trials that have a result and every searched value, the worst first."""
+    ranked = [
+        r
+        for r in run.records
+        if r.state != "failed"
+        and not math.isnan(r.val_auc)
+        and r.params.keys() >= {*run.searched}
+    ]
+    return sorted(ranked, key=lambda r: r.val_auc)
+
+
+def space_section(contents: Contents) -> Section:
+    """Parallel coordinates, and a slice of the space along each setting."""
+    records, dimensions = _placed(contents.run), _dimensions(contents.run)
+    missing = NO_TRIALS if not records else ""
+    if not dimensions:
+        missing = "This space has no searched settings."
+    if missing:
+        return Section("space", "The space", missing=missing)
+    slices = [_slice(dimension, records) for dimension in dimensions]
+    return Section(
+        "space",
+        "The space",
+        text="One line is one trial, from its settings on the left to its result on the "
+        "right. Below, the result along each setting alone. Trials that were stopped early "
+        "count with the best epoch that they had.",
+        groups=[Group([_parallel(dimensions, records)]), Group(slices, small=True)],
+    )
+
+
+def _parallel(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) -> Chart:
+    low, high = records[0].val_auc, records[-1].val_auc
+    columns = [
+        _column(dimension, [r.params[dimension.key] for r in records])
+        for dimension in dimensions
+    ]
+    columns.append(_scaled([r.val_auc for r in records], "{:.3f}"))
+    xs = [float(i) for i in range(len(columns))]
+    lines = [
+        Series(
+            "",
+            xs,
+            [column[0][row] for column in columns],
+            palette.on_scale(record.val_auc, low, high),
+            width=2,
+            opacity=0.8,
+            hover=_words(record),
+            in_legend=False,
+        )
+        for row, record in enumerate(records)
+    ]
+    labels = [
+        Label(x, y, text)
+        for x, (_, bottom, top) in zip(xs, columns, strict=True)
+        for y, text in ((-0.07, bottom), (1.07, top))
+    ]
+    names = (*(d.key for d in dimensions), "val_auc")
+    return Chart(
+        "Parallel coordinates",
+        Axis(ticks=tuple(zip(xs, names, strict=True)), limits=(-0.35, len(xs) - 0.65)),
+        Axis(limits=(-0.14, 1.14), hidden=True),
+        lines,
+        lines=[(x, "") for x in xs],
+        labels=labels,
+        scale=(AUC, low, high),
+        legend=False,
+    )
+
+
+def _column(dimension: _Dimension, values: Sequence[Any]) -> tuple[list[float], str, str]:
+    if dimension.options is not None:
+        places, _, _ = _scaled([dimension.place(v) for v in values], "{}")
+        return places, str(dimension.options[0]), str(dimension.options[-1])
+    numbers = [float(v) for v in values]
+    places, bottom, top = _scaled(numbers, "{:.2g}")
+    if dimension.log:
+        places, _, _ = _scaled([math.log(v) for v in numbers], "{}")
+    return places, bottom, top
+
+
+def _scaled(values: Sequence[float], form: str) -> tuple[list[float], str, str]:
+    """Values between 0 and 1, and their two ends as texts."""
+    low, high = min(values), max(values)
+    span = high - low or 1.0
+    return [(v - low) / span for v in values], form.format(low), form.format(high)
+
+
+def _words(record: TrialRecord) -> str:
+    settings = ", ".join(f"{k} {_short(v)}" for k, v in record.params.items())
+    return (
+        f"trial {record.number}, {palette.WORDS[record.state]}: val_auc {record.val_auc:.4f}; "
+        f"{settings}"
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _slice(dimension: _Dimension, records: Sequence[TrialRecord]) -> Chart:
+    series = []
+    for fate, word in palette.WORDS.items():
+        members = [r for r in records if r.state == fate]
+        if members:
+            series.append(
+                Series(
+                    word,
+                    [dimension.place(r.params[dimension.key]) for r in members],
+                    [r.val_auc for r in members],
+                    palette.FATES[fate],
+                    kind="points",
+                    symbol=palette.SYMBOLS[fate],
+                    opacity=0.8,
+                    hover=[_words(r) for r in members],
+                )
+            )
+    return Chart(dimension.key, dimension.axis(), Axis(AUC), series, height=280)
+
+
+def importance_section(contents: Contents) -> Section:
+    """Which settings matter."""
+    found = contents.importance
+    title = "Importance of the settings"
+    if isinstance(found, str):
+        return Section("importance", title, missing=f"Not shown: {found}.")
+    names = list(found)[::-1]
+    places = [float(i) for i in range(len(names))]
+    values = [found[name] for name in names]
+    series = Series(
+        "importance",
+        values,
+        places,
+        palette.BLUE,
+        kind="bars",
+        hover=[f"{value:.2f}" for value in values],
+    )
+    chart = Chart(
+        "Share of what sets the best quarter apart",
+        Axis("importance", limits=(0, max(1.1 * max(values), 0.1))),
+        Axis(ticks=tuple(zip(places, names, strict=True))),
+        [series],
+        height=130 + 40 * len(names),
+        legend=False,
+    )
+    return Section(
+        "importance",
+        title,
+        text="PED-ANOVA: how differently each setting is distributed among the best quarter "
+        "of the trials and among all. With few trials, small differences are chance.",
+        groups=[Group([chart])],
+    )
+
+
+def plane_section(contents: Contents) -> Section:
+    """Where in the plane of alpha and temperature the good trials lie."""
+    key, title = "alpha-temperature", "Alpha and temperature"
+    run, records = contents.run, _placed(contents.run)
+    dimensions = {dimension.key: dimension for dimension in _dimensions(run)}
+    if not {"alpha", "temperature"} <= dimensions.keys():
+        return Section(key, title, missing="This search does not vary both of them.")
+    if not records:
+        return Section(key, title, missing=NO_TRIALS)
+    x, y = dimensions["temperature"], dimensions["alpha"]
+    low, high = records[0].val_auc, records[-1].val_auc
+    series = [
+        Series(
+            palette.WORDS[fate],
+            [x.place(r.params[x.key]) for r in members],
+            [y.place(r.params[y.key]) for r in members],
+            palette.GREY,
+            kind="points",
+            size=13,
+            symbol=palette.SYMBOLS[fate],
+            hover=[_words(r) for r in members],
+            values=[r.val_auc for r in members],
+        )
+        for fate in palette.WORDS
+        if (members := [r for r in records if r.state == fate])
+    ]
+    chart = Chart(
+        "Validation AUC over temperature and alpha",
+        x.axis(),
+        y.axis(),
+        series,
+        scale=(AUC, low, high),
+        height=420,
+    )
+    return Section(
+        key,
+        title,
+        text="How strongly the student listens to its teacher (alpha), and how soft the "
+        "teacher's scores are made (temperature).",
+        groups=[Group([chart])],
+    )

@@ -1,0 +1,170 @@
+"""The section that comes first: which configuration, and is it really better?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdsearch.analysis.report import palette
+from kdsearch.analysis.report.chart import (
+    Axis,
+    Cell,
+    Chart,
+    Group,
+    Label,
+    Section,
+    Series,
+    Table,
+)
+from kdsearch.analysis.report.contents import Contents
+from kdsearch.metrics.statistics import mean_and_sd
+
+FIGURES = {
+    "validation AUC": "val_auc",
+    "validation AP": "val_ap",
+    "test AUC": "test_auc",
+    "test AP": "test_ap",
+}
+COLOURS = {
+    "better": palette.BLUE,
+    "worse": palette.VERMILION,
+    "not distinguishable": palette.GREY,
+}
+KEY, TITLE = "verdict", "The verdict"
+
+
+def verdict_section(contents: Contents) -> Section:
+    """Sentences, figures over seeds, and differences with their intervals."""
+    verdict = contents.run.verdict
+    if not verdict:
+        return Section(
+            KEY,
+            TITLE,
+            missing="Nothing was confirmed: no configuration was trained again with new "
+            "seeds, so the leaderboard's first place may be luck.",
+        )
+    try:
+        return _section(verdict)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        path = contents.run.folder.verdict_file
+        return Section(KEY, TITLE, missing=f"{path}: damaged ({type(error).__name__})")
+
+
+def _section(verdict: Mapping[str, Any]) -> Section:
+    differences = [d for d in verdict["differences"] if d["estimate"] is not None]
+    return Section(
+        KEY,
+        TITLE,
+        lead=[str(sentence) for sentence in verdict["sentences"]],
+        text="Chosen on the validation beats alone; test figures are shown and decide "
+        "nothing. Mean ± standard deviation over seeds. Baselines are fitted once, on the "
+        "same training beats.",
+        tables=[_table(verdict)],
+        groups=[Group([_forest(differences, verdict["chosen"])])] if differences else (),
+    )
+
+
+def _table(verdict: Mapping[str, Any]) -> Table:
+    chosen = verdict["chosen"]
+    trained = [c for c in verdict["configurations"] if c["seeds"]]
+    rows = [_trained(c, chosen=c["name"] == chosen) for c in trained]
+    marked = frozenset(i for i, c in enumerate(trained) if c["name"] == chosen)
+    rows += [_failed(c) for c in verdict["configurations"] if not c["seeds"]]
+    rows += [_baseline(baseline) for baseline in verdict["baselines"]]
+    columns = ["network", "role", "seeds", *FIGURES]
+    return Table(columns, rows, searchable=True, marked=marked)
+
+
+def _trained(configuration: Mapping[str, Any], *, chosen: bool) -> list[Cell]:
+    role = str(configuration["role"]) + (", chosen" if chosen else "")
+    cells = [Cell(words(str(configuration["name"]))), Cell(role)]
+    seeds = len(configuration["seeds"])
+    cells.append(Cell(str(seeds), float(seeds)))
+    for key in FIGURES.values():
+        mean, deviation = mean_and_sd(configuration[key])
+        cells.append(Cell(f"{mean:.4f} ± {deviation:.4f}", mean))
+    return cells
+
+
+def _failed(configuration: Mapping[str, Any]) -> list[Cell]:
+    name, reason = words(str(configuration["name"])), str(configuration["reason"])
+    role = f"{configuration['role']}: {reason}" if reason else str(configuration["role"])
+    return [Cell(name), Cell(role), Cell("0", 0.0), *[Cell("–", -1.0)] * len(FIGURES)]
+
+
+def _baseline(baseline: Mapping[str, Any]) -> list[Cell]:
+    figures = [Cell(f"{baseline[key]:.4f}", baseline[key]) for key in FIGURES.values()]
+    return [Cell(str(baseline["name"])), Cell("baseline"), Cell("–", -1.0), *figures]
+
+
+def words(name: str) -> str:
+    """A configuration's name as people say it."""
+    if name.startswith("control-of-"):
+        return f"{words(name.removeprefix('control-of-'))} without distillation"
+    return name.replace("trial-", "trial ") if name.startswith("trial-") else name
+
+
+def _forest(differences: Sequence[Mapping[str, Any]], chosen: Any) -> Chart:
+    """A row per difference, the chosen configuration's first, read from the top."""
+    in_order = sorted(differences, key=lambda d: d["of"] != chosen)
+    places = [float(len(in_order) - 1 - row) for row in range(len(in_order))]
+    reach = 1.05 * max(
+        abs(float(end)) for d in in_order for end in (d["low"], d["high"], d["estimate"])
+    )
+    series = []
+    for judgement in dict.fromkeys(d["judgement"] for d in in_order):
+        rows = [(p, d) for p, d in zip(places, in_order, strict=True)]
+        rows = [(p, d) for p, d in rows if d["judgement"] == judgement]
+        series.append(_intervals(str(judgement), rows))
+    series.append(_seeds(list(zip(places, in_order, strict=True)), reach))
+    labels = [
+        Label(-reach, place + 0.34, f"{words(str(d['of']))} against {words(str(d['against']))}",
+              align="left")
+        for place, d in zip(places, in_order, strict=True)
+    ]  # fmt: skip
+    return Chart(
+        "Differences in test AUC",
+        Axis("test AUC: left is worse, right is better", limits=(-reach, reach)),
+        Axis(limits=(-0.5, len(in_order) - 0.3), hidden=True),
+        series,
+        lines=[(0.0, "")],
+        labels=labels,
+        height=130 + 58 * len(in_order),
+    )
+
+
+def _intervals(judgement: str, rows: Sequence[tuple[float, Mapping[str, Any]]]) -> Series:
+    return Series(
+        judgement,
+        [float(d["estimate"]) for _, d in rows],
+        [place for place, _ in rows],
+        COLOURS.get(judgement, palette.INK),
+        kind="points",
+        size=11,
+        symbol="square",
+        low=[float(d["low"]) for _, d in rows],
+        high=[float(d["high"]) for _, d in rows],
+        hover=[
+            f"{d['estimate']:+.4f}, from {d['low']:+.4f} to {d['high']:+.4f}" for _, d in rows
+        ],
+    )
+
+
+def _seeds(rows: Sequence[tuple[float, Mapping[str, Any]]], reach: float) -> Series:
+    """The single seeds below their mean."""
+    points = [
+        (float(one["estimate"]), place - 0.22, one["seed"])
+        for place, d in rows
+        for one in d["per_seed"]
+        if one["estimate"] is not None and abs(one["estimate"]) <= reach
+    ]
+    return Series(
+        "single seeds",
+        [x for x, _, _ in points],
+        [y for _, y, _ in points],
+        palette.INK,
+        kind="points",
+        size=5,
+        opacity=0.55,
+        hover=[f"seed {seed}: {x:+.4f}" for x, _, seed in points],
+    )

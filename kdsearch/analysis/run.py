@@ -1,0 +1,198 @@
+"""A run folder as it is read: what a notebook and the command line look at."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from kdsearch.analysis.leaderboard import best_record, leaderboard
+from kdsearch.config.dimensions import Dimension, Value, parse_dimension
+from kdsearch.config.space_file import read_yaml
+from kdsearch.errors import RunError
+from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.recovery import study_records
+from kdsearch.runs.study import TrialRecord
+from kdsearch.student.student import Student, load_student
+
+SHOWN_IN_NOTEBOOK = 10
+# Columns of `Run.trials`; the losses of the method stand behind them.
+EPOCH_COLUMNS = ("trial", "state", "epoch", "val_auc", "val_ap", "seconds")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The trial that a search ends with.
+
+    Attributes:
+        trial: Its number.
+        params: Its searched values.
+        val_auc: Best validation AUC of any of its epochs.
+        epoch: The epoch that reached it.
+        metrics: Figures of this student on the validation and test beats, flat, by the name of
+            the set; empty before the search's end.
+    """
+
+    trial: int
+    params: dict[str, Value]
+    val_auc: float
+    epoch: int
+    metrics: dict[str, dict[str, float]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as it was when it was read, whatever state its search is in.
+
+    Attributes:
+        config: The content of ``search.yaml``.
+        records: What the study knows of each trial, by number.
+        teacher: The content of ``teacher.json``, empty before there is one.
+        verdict: The content of ``verdict.json``, empty before there is one.
+        costs: The content of ``costs.json``, empty before there is one.
+        metrics: The content of ``best/metrics.json``, empty before the search's end.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    records: list[TrialRecord]
+    teacher: dict[str, Any]
+    metrics: dict[str, Any]
+    verdict: dict[str, Any]
+    costs: dict[str, Any]
+
+    @property
+    def path(self) -> Place:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def searched(self) -> list[str]:
+        """Names of the searched settings, in the space file's order."""
+        return [key for key, entry in self.config["space"].items() if isinstance(entry, dict)]
+
+    @property
+    def space(self) -> dict[str, Dimension]:
+        """The searched settings.
+
+        Raises:
+            RunError: ``search.yaml`` has one that is none.
+        """
+        try:
+            return {key: parse_dimension(self.config["space"][key]) for key in self.searched}
+        except ValueError as error:
+            raise RunError(f"{self.folder.config_file}: damaged: space: {error}") from None
+
+    @property
+    def best(self) -> Best | None:
+        """The trial whose student is in ``best/``, or before the end the one that leads.
+
+        None before any trial has finished an epoch.
+        """
+        record = best_record(self.records)
+        if self.metrics:
+            chosen = {r.number: r for r in self.records}.get(self.metrics["trial"])
+            record = chosen or record
+        if record is None:
+            return None
+        figures = dict(self.metrics.get("student", {}))
+        return Best(record.number, record.params, record.val_auc, record.best_epoch, figures)
+
+    def leaderboard(self) -> pd.DataFrame:
+        """A row per trial, the best validation AUC first."""
+        return leaderboard(self.records, self.searched)
+
+    def trials(self) -> pd.DataFrame:
+        """A row per trial and epoch: the epoch's own figures and every term of its loss."""
+        rows = [
+            {
+                "trial": record.number,
+                "state": record.state,
+                "epoch": report.epoch,
+                "val_auc": report.val_auc,
+                "val_ap": report.val_ap,
+                "seconds": report.seconds,
+                **{f"loss.{name}": value for name, value in report.losses.items()},
+            }
+            for record in self.records
+            for report in self.folder.trial(record.number).history()
+        ]
+        return pd.DataFrame(rows, columns=None if rows else list(EPOCH_COLUMNS))
+
+    def student(self) -> Student:
+        """The best student, ready to score raw beats.
+
+        Raises:
+            UserError: As `load_student`, for example before the search's end.
+        """
+        return load_student(self.path)
+
+    def __repr__(self) -> str:
+        best = self.best
+        leading = "" if best is None else f", best val_auc {best.val_auc:.4f}"
+        return f"<Run {self.path}: {len(self.records)} trials{leading}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first rows of the leaderboard and the verdict."""
+        table = self.leaderboard().head(SHOWN_IN_NOTEBOOK)
+        sentences = [_text(s) for s in self.verdict.get("sentences", ())]
+        verdict = "".join(f"<li>{sentence}</li>" for sentence in sentences)
+        return (
+            f"<p>{_text(repr(self)[1:-1])}</p>"
+            + table.to_html(index=False, na_rep="", float_format=_figure)
+            + (f"<ul>{verdict}</ul>" if verdict else "")
+        )
+
+
+def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
+    """Read a run folder, whatever state its search is in; nothing in it is executed.
+
+    Raises:
+        RunError: It is no run folder, or is damaged.
+    """
+    folder = RunFolder.existing(place(path))
+    config = read_yaml(folder.config_file)
+    config = config if isinstance(config, dict) else {}
+    for section in ("student", "space", "search"):
+        if not isinstance(config.get(section), dict):
+            raise RunError(f"{folder.config_file}: damaged: it has no section '{section}'")
+    metrics = folder.best / "metrics.json"
+    return Run(
+        folder=folder,
+        config=config,
+        records=study_records(folder),
+        teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
+        metrics=folder.read_json(metrics) if metrics.exists() else {},
+        costs=_costs(folder),
+        verdict=folder.read_json(folder.verdict_file) if folder.verdict_file.exists() else {},
+    )
+
+
+def _costs(folder: RunFolder) -> dict[str, Any]:
+    """The entries of ``costs.json`` that are whole; the file may be a stranger's."""
+    if not folder.costs_file.exists():
+        return {}
+    entries = folder.read_json(folder.costs_file).items()
+    return {name: cost for name, cost in entries if _is_cost(cost)}
+
+
+def _is_cost(cost: object) -> bool:
+    keys = ("parameters", "operations", "microseconds")
+    return isinstance(cost, Mapping) and all(
+        isinstance(cost.get(key), int | float) and cost[key] > 0 for key in keys
+    )
+
+
+def _figure(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"
+
+
+def _text(text: str) -> str:
+    """For HTML: a run folder may be a stranger's, and nothing in it becomes markup."""
+    return html.escape(text)

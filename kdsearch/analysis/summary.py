@@ -1,0 +1,254 @@
+"""What the command lines print of finished, running and killed searches."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pandas as pd
+
+from kdsearch.analysis.comparison import over_compute, over_trials, pareto_front
+from kdsearch.analysis.leaderboard import (
+    LEADING,
+    STATES,
+    TRAILING,
+    Format,
+    best_record,
+    best_yaml,
+    leaderboard,
+    render,
+)
+from kdsearch.analysis.run import Run, open_run
+from kdsearch.errors import ConfigError
+from kdsearch.files.bucket import Place
+from kdsearch.metrics.statistics import mean_and_sd
+
+# Sorted upwards; every other column has its largest value first.
+ASCENDING = ("rank", "trial", "state", "reason", "run")
+FIGURES = {
+    "val AUC": "val_auc",
+    "val AP": "val_ap",
+    "test AUC": "test_auc",
+    "test AP": "test_ap",
+}
+WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed"}
+
+
+def summarise(
+    paths: Sequence[Place],
+    *,
+    top: int | None = None,
+    sort: str | None = None,
+    states: Sequence[str] | None = None,
+    form: Format = "table",
+) -> str:
+    """The leaderboard of one or several runs, and what stands around it.
+
+    Args:
+        paths: Run folders; with several, all trials are ranked together.
+        top: Only so many rows.
+        sort: Column to sort by in place of the rank.
+        states: Only trials in these states.
+        form: ``csv`` and ``json`` hold the trials alone, for other programs.
+
+    Raises:
+        UserError: A path is no run folder, or there is no such column or state.
+    """
+    runs = [open_run(path) for path in paths]
+    for run in runs:
+        _keep_leaderboard(run)
+    table = _select(_table(runs), top=top, sort=sort, states=states)
+    if form in ("csv", "json"):
+        return render(table, form)
+    columns = list(table.columns)
+    table = pd.concat([table.astype(object), *map(_teacher_row, runs)], ignore_index=True)
+    table = table[[c for c in columns if c != "reason" or table[c].astype(bool).any()]]
+    heads = [_headline(run) for run in runs]
+    tails = [_best(run) for run in runs]
+    if len(runs) > 1:
+        tails = [*_compared(runs, form), *tails]
+    return "\n\n".join([*heads, render(table, form), *filter(None, tails)])
+
+
+def _compared(runs: Sequence[Run], form: Format) -> list[str]:
+    """What each run had reached after so many trials, and after so much training."""
+    records = {str(run.folder.path): run.records for run in runs}
+    blocks = {
+        "best val_auc so far, by trials": over_trials(records),
+        "best val_auc so far, by seconds of training": over_compute(records).round(
+            {"seconds": 0}
+        ),
+    }
+    return [f"{title}\n\n{_figures(table, form)}" for title, table in blocks.items()]
+
+
+def _figures(table: pd.DataFrame, form: Format) -> str:
+    shown = table.astype(object)
+    for column in table.columns[1:]:
+        shown[column] = [f"{v:.4f}" if pd.notna(v) else "-" for v in table[column]]
+    shown[table.columns[0]] = [f"{v:.0f}" for v in table[table.columns[0]]]
+    return render(shown, form)
+
+
+def _keep_leaderboard(run: Run) -> None:
+    """Refresh ``leaderboard.csv``, unless the folder is somebody else's to write."""
+    text = run.leaderboard().to_csv(index=False)
+    with suppress(OSError):
+        run.folder.write_leaderboard(text)
+
+
+def _table(runs: Sequence[Run]) -> pd.DataFrame:
+    if len(runs) == 1:
+        return runs[0].leaderboard()
+    searched = list(dict.fromkeys(key for run in runs for key in run.searched))
+    tables = [
+        leaderboard(run.records, searched).assign(run=str(run.folder.path)) for run in runs
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    scores = table["val_auc"].where(table["rank"].notna())
+    table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
+    table = table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
+    return table[["run", *LEADING, *searched, *TRAILING]]
+
+
+def _select(
+    table: pd.DataFrame, *, top: int | None, sort: str | None, states: Sequence[str] | None
+) -> pd.DataFrame:
+    for state in states or ():
+        _refuse_unknown("--state", state, STATES)
+    if states:
+        table = table[table["state"].isin(states)]
+    if sort is not None:
+        _refuse_unknown("--sort", sort, list(table.columns))
+        table = table.sort_values(sort, ascending=sort in ASCENDING, kind="stable")
+    if top is not None:
+        if top < 1:
+            raise ConfigError(f"--top: must be at least 1, but found {top}")
+        table = table.head(top)
+    return table.reset_index(drop=True)
+
+
+def _refuse_unknown(flag: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"{flag}: there is no '{value}' ({hint})")
+
+
+def _teacher_row(run: Run) -> pd.DataFrame:
+    if not run.teacher:
+        return pd.DataFrame()
+    row = {
+        "run": str(run.folder.path),
+        "trial": "teacher",
+        "state": "",
+        "val_auc": run.teacher["val_auc"],
+        "best_epoch": run.teacher["best_epoch"],
+        "epochs": run.teacher["epochs"],
+        "seconds": run.teacher["seconds"],
+        "reason": "",
+    }
+    return pd.DataFrame([row], dtype=object)
+
+
+def _headline(run: Run) -> str:
+    lines = [str(run.folder.path)]
+    if run.teacher:
+        lines[0] += f": {run.teacher['data']['description']}"
+        if run.teacher["data"]["simulated"]:
+            lines.append("The beats are simulated: nothing here says anything about patients.")
+    counts: Counter[str] = Counter(record.state for record in run.records)
+    planned = run.config["search"]["num_samples"]
+    parts = [f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state]]
+    if counts["running"]:
+        parts.append(f"{counts['running']} running or interrupted")
+    if len(run.records) < planned:
+        parts.append(f"{planned - len(run.records)} to come")
+    lines.append(f"{planned} trials: {', '.join(parts) or 'none yet'}")
+    return "\n".join(lines)
+
+
+def _best(run: Run) -> str:
+    best = best_record(run.records)
+    if best is None:
+        return ""
+    blocks = [
+        f"# best configuration of {run.folder.path} (trial {best.number}), ready to paste\n"
+        + best_yaml(run.config, best.params).rstrip()
+    ]
+    if run.metrics:
+        blocks.append(_measured(run))
+    if run.costs:
+        blocks.append(_front(run))
+    if run.verdict:
+        blocks.append(_verdict(run.verdict))
+    return "\n\n".join(blocks)
+
+
+def _front(run: Run) -> str:
+    """Trials that no other beats in both validation AUC and parameters, and the teacher."""
+    known = {str(r.number): r for r in run.records if r.state != "failed"}
+    points = {
+        int(number): (cost["parameters"], known[number].val_auc)
+        for number, cost in run.costs.items()
+        if number in known and known[number].curve
+    }
+    names = [str(number) for number in pareto_front(points)]
+    rows = [
+        {
+            "AUC against cost": "teacher" if name == "teacher" else f"trial {name}",
+            "val_auc": run.teacher["val_auc"] if name == "teacher" else known[name].val_auc,
+            "parameters": f"{run.costs[name]['parameters']:,}",
+            "multiply-adds": f"{run.costs[name]['operations']:,}",
+            "µs per beat": f"{run.costs[name]['microseconds']:.0f}",
+        }
+        for name in [*names, *(["teacher"] if "teacher" in run.costs else [])]
+    ]
+    return pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.4f}")
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    """What the confirmation says, sentences first."""
+    rows = [_confirmed(c) for c in verdict["configurations"] if c["seeds"]]
+    rows += [
+        {
+            "trained again": baseline["name"],
+            "seeds": "-",
+            **{name: f"{baseline[key]:.4f}" for name, key in FIGURES.items()},
+        }
+        for baseline in verdict["baselines"]
+    ]
+    lines = [f"- {line}" for line in verdict["sentences"]]
+    table = pd.DataFrame(rows).to_string(index=False)
+    return "\n".join(["verdict (chosen on validation alone):", *lines, "", table])
+
+
+def _confirmed(configuration: Mapping[str, Any]) -> dict[str, str]:
+    row = {"trained again": configuration["name"], "seeds": str(len(configuration["seeds"]))}
+    for name, key in FIGURES.items():
+        mean, deviation = mean_and_sd(configuration[key])
+        row[name] = f"{mean:.4f} ± {deviation:.4f}"
+    return row
+
+
+def _measured(run: Run) -> str:
+    """Best student and teacher on the test beats, side by side."""
+    who = {"student": run.metrics["student"]["test"], "teacher": run.metrics["teacher"]["test"]}
+    rows = []
+    for name, test in who.items():
+        row = {
+            "test": f"trial {run.metrics['trial']}" if name == "student" else name,
+            "AUC": test["roc_auc"],
+            "AP": test["average_precision"],
+            "best F1": test["best_f1"],
+            "EER": test["equal_error_rate"],
+        }
+        for key, value in test.items():
+            if key.startswith("classes.") and key.endswith(".roc_auc"):
+                row[f"AUC {key.split('.')[1]}"] = value
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.to_string(index=False, float_format=lambda value: f"{value:.4f}")

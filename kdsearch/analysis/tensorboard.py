@@ -1,0 +1,149 @@
+"""Runs as event files, which TensorBoard shows: curves, hyperparameters, final metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
+
+from kdsearch.analysis.run import Run
+from kdsearch.config.dimensions import Value
+from kdsearch.methods.protocol import EpochReport
+
+EVENTS = "events.out.tfevents.*"
+# What the table of hyperparameters shows of a trial; test figures only of the finalists.
+FINAL = (
+    "final/val_auc",
+    "final/val_ap",
+    "final/best_epoch",
+    "final/epochs",
+    "final/seconds",
+    "final/test_auc",
+    "final/test_ap",
+)
+
+
+class TrialEvents:
+    """The event file of one network; what an earlier one left in its folder is replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin the file.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for earlier in folder.glob(EVENTS):
+            earlier.unlink()
+        self._writer = SummaryWriter(str(folder), flush_secs=5)
+        self._epoch = 0
+
+    def add(self, history: Iterable[EpochReport]) -> None:
+        """Write the epochs of a history that are not written yet."""
+        for report in history:
+            if report.epoch > self._epoch:
+                self._epoch = report.epoch
+                for name, value in _scalars(report).items():
+                    self._writer.add_scalar(name, value, report.epoch)
+        self._writer.flush()
+
+    def end(self, params: Mapping[str, Value], metrics: Mapping[str, float]) -> None:
+        """Write hyperparameters and final metrics, and close the file."""
+        _, begin, end = hparams(dict(params), dict(metrics))
+        for summary in (begin, end):
+            self._writer.file_writer.add_summary(summary)
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, self._epoch)
+        self._writer.close()
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where the events of a trial lie; TensorBoard sorts by name."""
+    return folder / f"trial-{number:03d}"
+
+
+def final_metrics(history: Iterable[EpochReport]) -> dict[str, float]:
+    """The first of `FINAL`; empty before an epoch."""
+    epochs = list(history)
+    if not epochs:
+        return {}
+    best = max(epochs, key=lambda report: report.val_auc)
+    seconds = sum(report.seconds for report in epochs)
+    figures = (best.val_auc, best.val_ap, best.epoch, len(epochs), seconds)
+    return dict(zip(FINAL, figures, strict=False))
+
+
+def write_columns(folder: Path, params: Mapping[str, Value]) -> None:
+    """Say once for all trials what the table of hyperparameters has as columns.
+
+    TensorBoard takes the first such entry that it finds and shows no other column.
+
+    Args:
+        params: Every searched setting with some value of it.
+    """
+    for earlier in folder.glob(EVENTS):
+        earlier.unlink()
+    metrics = dict.fromkeys(FINAL, 0.0)
+    columns, _, _ = hparams({**params, "state": ""}, metrics)
+    writer = SummaryWriter(str(folder))
+    writer.file_writer.add_summary(columns)
+    writer.close()
+
+
+def write_tensorboard(runs: Sequence[Run], folder: Path) -> None:
+    """Write runs, whatever state their searches are in; each has a folder in ``folder``.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = [record.params for run in runs for record in run.records]
+    write_columns(folder, {key: value for params in known for key, value in params.items()})
+    for run in runs:
+        _write_run(run, folder / run.path.resolve().name)
+
+
+def _write_run(run: Run, place: Path) -> None:
+    """The teacher stands beside its students."""
+    best = run.best
+    for record in run.records:
+        history = run.folder.trial(record.number).history()
+        metrics = final_metrics(history)
+        if best is not None and best.trial == record.number and "test" in best.metrics:
+            metrics |= _test_metrics(best.metrics["test"])
+        shown: dict[str, Value] = {**record.params, "state": record.state}
+        _write(trial_folder(place, record.number), history, shown, metrics)
+    if run.teacher:
+        history = [EpochReport(**report) for report in run.teacher.get("history", ())]
+        metrics = final_metrics(history)
+        if run.metrics:
+            metrics |= _test_metrics(run.metrics["teacher"]["test"])
+        _write(place / "teacher", history, {"state": "teacher"}, metrics)
+
+
+def _write(
+    folder: Path,
+    history: list[EpochReport],
+    params: Mapping[str, Value],
+    metrics: Mapping[str, float],
+) -> None:
+    events = TrialEvents(folder)
+    events.add(history)
+    events.end(params, metrics)
+
+
+def _test_metrics(test: Mapping[str, Any]) -> dict[str, float]:
+    return dict(zip(FINAL[-2:], (test["roc_auc"], test["average_precision"]), strict=True))
+
+
+def _scalars(report: EpochReport) -> dict[str, float]:
+    losses = {f"loss/{name}": value for name, value in report.losses.items()}
+    return {
+        "val_auc": report.val_auc,
+        "val_ap": report.val_ap,
+        "seconds": report.seconds,
+        **losses,
+    }

@@ -1,5 +1,0 @@
-"""BeatGAN: networks, losses, one mini-batch step, stacks of students, scoring."""
-
-from kdsearch.beatgan.method import BeatGan
-
-__all__ = ["BeatGan"]

@@ -1,0 +1,149 @@
+"""The command ``analyze``, which is ``analyze.py``: the leaderboard and the report."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+from kdsearch.cli.command import Command, completed, say
+from kdsearch.errors import ConfigError
+from kdsearch.files.bucket import Place, place
+
+EXAMPLES = """\
+runs/kd
+runs/kd --top 5 --format markdown
+runs/kd --state stopped --sort seconds
+runs/kd runs/random
+runs/kd --html report.html --plots figures
+runs/kd --optuna-storage journal.log --tensorboard events
+"""
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "runs",
+        type=place,
+        nargs="+",
+        metavar="RUN",
+        help="a run folder or its URL",
+    )
+    add("--top", type=int, metavar="N", help="only the first N rows")
+    sort = add("--sort", metavar="COLUMN", help="sort by a column, best or largest first")
+    completed(sort, _columns)
+    state = add("--state", action="append", help="only trials in this state; may be repeated")
+    completed(state, _states)
+    add(
+        "--confirm",
+        action="store_true",
+        help="train the best trials again with new seeds first, if that is still to be done",
+    )
+    add("--format", choices=("table", "csv", "markdown", "json"), default="table")
+    add("--html", type=Path, metavar="FILE", help="write the report as one page, offline")
+    add("--plots", type=Path, metavar="DIR", help="write its pictures for a paper")
+    add("--plot-format", choices=("png", "svg"), default="png", help="default: png")
+    add(
+        "--optuna-storage",
+        metavar="FILE",
+        help="write the runs for optuna-dashboard: FILE.log, FILE.db or sqlite:///FILE",
+    )
+    add("--tensorboard", type=Path, metavar="DIR", help="write the runs for TensorBoard")
+
+
+def _confirm(run: Place) -> None:
+    """Confirm a finished search by its own stored configuration."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
+    from kdsearch.tuning.request import confirmation_request  # noqa: PLC0415
+    from kdsearch.tuning.search import search  # noqa: PLC0415
+
+    search(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
+
+
+def _columns(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """The columns of the leaderboards that stand in the runs named so far."""
+    from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
+
+    columns: list[str] = []
+    for run in parsed_args.runs or ():
+        table = RunFolder(run).leaderboard_file.read_text(encoding="utf-8")
+        columns += next(csv.reader(table.splitlines()))
+    return columns
+
+
+def _states(**_: object) -> tuple[str, ...]:
+    from kdsearch.analysis.leaderboard import STATES  # noqa: PLC0415
+
+    return STATES
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from kdsearch.analysis.summary import summarise  # noqa: PLC0415
+
+    if options.confirm:
+        for run in options.runs:
+            _confirm(run)
+    text = summarise(
+        options.runs,
+        top=options.top,
+        sort=options.sort,
+        states=options.state,
+        form=options.format,
+    )
+    say(text)
+    if options.html or options.plots:
+        _report(options)
+    if options.optuna_storage or options.tensorboard:
+        _dashboards(options)
+    return 0
+
+
+def _dashboards(options: argparse.Namespace) -> None:
+    """Each run as other programs show it, and how they are started."""
+    from kdsearch.analysis.run import open_run  # noqa: PLC0415
+
+    runs = [open_run(path) for path in options.runs]
+    if options.optuna_storage:
+        from kdsearch.analysis.optuna_storage import (  # noqa: PLC0415
+            storage_url,
+            write_optuna,
+        )
+
+        write_optuna(runs, options.optuna_storage)
+        url = storage_url(options.optuna_storage)
+        print(f"for Optuna: {url}; look at it by: optuna-dashboard {url}", file=sys.stderr)
+    if options.tensorboard:
+        from kdsearch.analysis.tensorboard import write_tensorboard  # noqa: PLC0415
+
+        write_tensorboard(runs, options.tensorboard)
+        command = f"tensorboard --logdir {options.tensorboard}"
+        print(f"for TensorBoard: look at it by: {command}", file=sys.stderr)
+
+
+def _report(options: argparse.Namespace) -> None:
+    """The page and the pictures; where they are goes to people, not into a pipe."""
+    from kdsearch.analysis.report import write_html, write_plots  # noqa: PLC0415
+    from kdsearch.analysis.run import open_run  # noqa: PLC0415
+
+    if len(options.runs) > 1:
+        raise ConfigError(f"--html and --plots: take one run, but found {len(options.runs)}")
+    run = open_run(options.runs[0])
+    if options.html:
+        write_html(run, options.html)
+        print(f"report: {options.html}", file=sys.stderr)
+    if options.plots:
+        for path in write_plots(run, options.plots, options.plot_format):
+            print(f"picture: {path}", file=sys.stderr)
+
+
+ANALYZE = Command(
+    name="analyze",
+    summary="the leaderboard of one or several runs, as analyze.py",
+    description="The leaderboard of one or several runs, finished or not.",
+    examples=EXAMPLES,
+    arguments=_arguments,
+    run=_analyze,
+)

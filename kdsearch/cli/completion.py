@@ -1,0 +1,33 @@
+"""The command ``completion``: what makes a shell complete the commands' arguments."""
+
+from __future__ import annotations
+
+import argparse
+
+from argcomplete.shell_integration import shellcode
+
+from kdsearch.cli.command import Command, say
+
+INSTALLED = ("kdsearch",)
+SHELLS = ("bash", "zsh", "fish")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=SHELLS, help="the shell to write it for")
+
+
+def _completion(options: argparse.Namespace) -> int:
+    say(shellcode(INSTALLED, shell=options.shell))
+    return 0
+
+
+COMPLETION = Command(
+    name="completion",
+    summary="completion of the commands' arguments for bash, zsh or fish",
+    description="Print what makes a shell complete the arguments of kdsearch; 'eval' it in the "
+    "shell's start file. For the scripts, as in 'python run_search.py', run "
+    "activate-global-python-argcomplete once.",
+    examples="bash\nfish > ~/.config/fish/completions/kdsearch.fish",
+    arguments=_arguments,
+    run=_completion,
+)

@@ -1,0 +1,41 @@
+"""The command ``export``: write a student in a format that others run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from kdsearch.cli.command import Command, say
+from kdsearch.cli.score import MODEL_HELP
+from kdsearch.files.bucket import place
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=place, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="to write")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from kdsearch.student.onnx_export import TOLERANCE, export  # noqa: PLC0415
+    from kdsearch.student.student import load_student  # noqa: PLC0415
+
+    difference = export(load_student(options.model), options.onnx)
+    tried = (
+        "not tried, as onnxruntime is not installed"
+        if difference is None
+        else f"its scores agree with the student's to {max(difference, 1e-9):.1g} "
+        f"(allowed: {TOLERANCE:g})"
+    )
+    say(f"{options.onnx}: {tried}")
+    return 0
+
+
+EXPORT = Command(
+    name="export",
+    summary="write the best student of a run as an ONNX file",
+    description="Write a trained student as an ONNX file that takes raw beats; its metadata "
+    "say how they have to be filtered and cut, and the threshold.",
+    examples="runs/kd --onnx student.onnx",
+    arguments=_arguments,
+    run=_export,
+)

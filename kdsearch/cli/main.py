@@ -1,0 +1,75 @@
+"""The command lines: ``python -m kdsearch`` with all commands, and two of them on their own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import argcomplete
+
+from kdsearch import __version__
+from kdsearch.cli.analyze import ANALYZE
+from kdsearch.cli.command import guarded
+from kdsearch.cli.completion import COMPLETION
+from kdsearch.cli.export import EXPORT
+from kdsearch.cli.schema import SCHEMA
+from kdsearch.cli.score import SCORE
+from kdsearch.cli.search import SEARCH
+from kdsearch.cli.spaces import SPACES
+
+COMMANDS = (SEARCH, ANALYZE, SCORE, EXPORT, SPACES, SCHEMA, COMPLETION)
+EXAMPLES = """examples:
+  {prog} search --space kd
+  {prog} analyze runs/kd
+  {prog} score runs/kd mitdb/100 --out scores
+  {prog} export runs/kd --onnx student.onnx
+
+'{prog} COMMAND --help' explains a command. From Python:
+
+  student = kdsearch.load_student("runs/kd")
+  student.flag(beats)    # raw beats of shape (n, leads, length)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m kdsearch`` and ``kdsearch``: one command for all."""
+    # By the name that the user called: the installed command's, or else the module's.
+    installed = Path(sys.argv[0]).name == "kdsearch"
+    return _call(parser("kdsearch" if installed else "python -m kdsearch"), arguments)
+
+
+def search_command(arguments: Sequence[str] | None = None) -> int:
+    """``run_search.py``: run or resume a search."""
+    return _call(SEARCH.parser("python run_search.py"), arguments)
+
+
+def analyze_command(arguments: Sequence[str] | None = None) -> int:
+    """``analyze.py``: the leaderboard of one or several runs."""
+    return _call(ANALYZE.parser("python analyze.py"), arguments)
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    root = argparse.ArgumentParser(
+        prog=prog,
+        description="Search, judge and use knowledge-distilled anomaly detectors.",
+        epilog=EXAMPLES.format(prog=prog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=f"kdsearch {__version__}")
+    commands = root.add_subparsers(metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        command.add_to(commands)
+    return root
+
+
+def _call(commands: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    # Does nothing, unless a shell asks what may stand next; then it does not come back.
+    argcomplete.autocomplete(commands)
+    options = commands.parse_args(arguments)
+    if "run" not in options:
+        commands.print_help()
+        return 0
+    return guarded(lambda: int(options.run(options)))

@@ -1,0 +1,62 @@
+"""The command ``score``: score beats, write a table and a picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from kdsearch.cli.command import Command, say
+from kdsearch.files.bucket import place
+
+EXAMPLES = """\
+runs/kd mitdb/100             # a WFDB record, annotated or not
+runs/kd mitdb --out found     # all records of a folder
+runs/kd beats.npz --format json
+runs/kd/best/model.pt beats.csv
+"""
+MODEL_HELP = "a run folder, its best/, or the model.pt in it"
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", type=place, metavar="MODEL", help=MODEL_HELP)
+    add(
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="a WFDB record with or without extension, a folder of records, an .npz with x "
+        "(and perhaps y and record), or a .csv with a beat per row",
+    )
+    add("--out", type=Path, default=Path("scores"), metavar="DIR", help="default: scores")
+    add("--format", choices=("csv", "json"), default="csv", help="of the table; default: csv")
+    add("--lead", metavar="NAME", help="score this lead of a record, not the one trained on")
+    add("--detect", action="store_true", help="find beats by R peaks even if annotated")
+
+
+def _score(options: argparse.Namespace) -> int:
+    from kdsearch.student.inputs import display_name, read_input  # noqa: PLC0415
+    from kdsearch.student.picture import draw  # noqa: PLC0415
+    from kdsearch.student.scored import score_sources  # noqa: PLC0415
+    from kdsearch.student.source import Reading  # noqa: PLC0415
+    from kdsearch.student.student import load_student  # noqa: PLC0415
+
+    student = load_student(options.model)
+    sources = read_input(options.input, student, Reading(options.lead, options.detect))
+    scored = score_sources(display_name(options.input), student, sources)
+    table = options.out / f"scores.{options.format}"
+    scored.write(table, options.format)
+    picture = options.out / "flagged.png"
+    draw(scored, picture)
+    say(scored.summary())
+    say(f"{table}\n{picture}")
+    return 0
+
+
+SCORE = Command(
+    name="score",
+    summary="score a recording or beats by the best student of a run",
+    description="Score beats by a trained student; flag those at or above its threshold.",
+    examples=EXAMPLES,
+    arguments=_arguments,
+    run=_score,
+)

@@ -1,0 +1,123 @@
+"""The command ``search``, which is ``run_search.py``: run or resume a search."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from argcomplete.completers import FilesCompleter
+
+from kdsearch.cli.command import Command, completed, say
+from kdsearch.config.shipped import shipped_spaces
+from kdsearch.files.bucket import place
+
+EXAMPLES = """\
+--space kd
+--space mitbih_cpu --data path/to/mitdb
+--space kd --resume
+--space kd --num-samples 48 --resume
+--space search_spaces/mitbih.yaml --address auto --name fold0
+"""
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    space = add(
+        "--space",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the space file, or the name of a shipped one, such as kd",
+    )
+    completed(space, _spaces)
+    add("--name", help="name of the run; the space file's name where nothing is said")
+    add(
+        "--runs-dir",
+        type=place,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder of runs, or s3://bucket/path or gs://bucket/path; default: runs",
+    )
+    add(
+        "--data",
+        metavar="SOURCE",
+        help="a folder of WFDB records, an .npz, a folder of BeatGAN arrays, 'mitbih' to "
+        "download, or 'simulated'; replaces the space file's source",
+    )
+    add("--num-samples", type=int, metavar="N", help="trials in all, also after a resume")
+    add("--max-concurrent", type=int, metavar="N", help="trials at a time")
+    add("--time-budget", type=float, metavar="S", help="seconds after which the search pauses")
+    add("--address", help="Ray cluster to use, for example 'auto'; default: this machine")
+    add(
+        "--study",
+        metavar="URL",
+        help="keep the study in a database, postgresql://user@host/database, and not in a "
+        "journal in the run folder",
+    )
+    add(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="report to a tracker while the search runs: tensorboard[=DIR], mlflow[=URI] or "
+        "wandb[=PROJECT]; may be repeated",
+    )
+    add("--seed", type=int, help="seed of suggestions and students")
+    add("--resume", action="store_true", help="go on with this run, or extend it")
+    add("--dry-run", action="store_true", help="print the configuration and its cost only")
+    add("--quiet", action="store_true", help="no progress, just the leaderboard")
+
+
+def _spaces(prefix: str, **_: object) -> list[str]:
+    return [*shipped_spaces(), *FilesCompleter(("yaml", "yml"))(prefix)]
+
+
+def _search(options: argparse.Namespace) -> int:
+    # Torch and Ray take seconds to import: not before the command line is known to be right.
+    from rich.console import Console  # noqa: PLC0415
+
+    from kdsearch.analysis.summary import summarise  # noqa: PLC0415
+    from kdsearch.api import perform  # noqa: PLC0415
+    from kdsearch.config.space_file import load_space  # noqa: PLC0415
+    from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
+    from kdsearch.tuning.request import FLAGS, make_request  # noqa: PLC0415
+
+    folder = RunFolder.named(options.runs_dir, options.name or options.space.stem)
+    request = make_request(
+        load_space(options.space),
+        {name: getattr(options, name) for name in FLAGS},
+        folder,
+        resume=options.resume,
+        address=options.address,
+        console=Console(stderr=True, quiet=options.quiet),
+        study=options.study,
+        track=options.track,
+    )
+    if options.dry_run:
+        return _dry_run(request)
+    perform(request)
+    say(summarise([folder.path]))
+    return 0
+
+
+def _dry_run(request: Any) -> int:
+    from kdsearch.data import cache_dir, load_dataset  # noqa: PLC0415
+    from kdsearch.tuning.plan import describe_plan  # noqa: PLC0415
+    from kdsearch.tuning.search import resolve_teacher_compute  # noqa: PLC0415
+
+    config = request.config
+    dataset = load_dataset(config.data, cache_dir())
+    compute = resolve_teacher_compute(request)
+    say(describe_plan(config, dataset, compute, cache_dir()))
+    return 0
+
+
+SEARCH = Command(
+    name="search",
+    summary="search the settings of a student, as run_search.py",
+    description="Search the settings with which a student learns best from its teacher.",
+    examples=EXAMPLES,
+    arguments=_arguments,
+    run=_search,
+)

@@ -1,1 +1,0 @@
-"""The commands, a module each: what it takes, what it does with it, what it prints."""

@@ -1,0 +1,58 @@
+"""The space files that come with kdsearch, by name, from a checkout and from a wheel alike."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from kdsearch.errors import ConfigError
+
+SUFFIX = ".yaml"
+SCHEMAS = "schema*.json"
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Name and file of every space that is shipped."""
+    return {path.stem: path for path in sorted(_folder().glob(f"*{SUFFIX}"))}
+
+
+def find_space(given: Path) -> Path:
+    """The file that is meant: itself, or where only a name is given, the shipped space.
+
+    ``kd`` is shipped, ``kd.yaml`` is a file: a wrong folder never starts another search.
+
+    Raises:
+        ConfigError: There is no such file, and no shipped space of this name.
+    """
+    spaces = shipped_spaces()
+    if str(given) in spaces and not given.is_file():
+        return spaces[str(given)]
+    if given.exists():
+        return given
+    name = given.name.removesuffix(SUFFIX)
+    hint = f"; --space {name} takes the one that is shipped" if name in spaces else ""
+    raise ConfigError(f"{given}: no such file{hint}")
+
+
+def copy_spaces(folder: Path) -> list[Path]:
+    """Copy all shipped spaces and their schemas to a folder, which is made.
+
+    Raises:
+        ConfigError: One of the files is there already; then none is copied.
+    """
+    sources = [*shipped_spaces().values(), *sorted(_folder().glob(SCHEMAS))]
+    targets = [folder / source.name for source in sources]
+    for target in targets:
+        if target.exists():
+            raise ConfigError(f"{target}: exists already, and is not overwritten")
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, target in zip(sources, targets, strict=True):
+        shutil.copyfile(source, target)
+    return targets
+
+
+def _folder() -> Path:
+    """Inside of the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"

@@ -1,0 +1,457 @@
+"""The space file: read once, checked at the edge, typed and frozen from then on."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdsearch.config.dimensions import Dimension, Fixed, Value, parse_dimension, to_yaml
+from kdsearch.config.shipped import find_space
+from kdsearch.data.settings import DataSettings
+from kdsearch.errors import ConfigError
+from kdsearch.files.bucket import Place
+from kdsearch.methods.protocol import Method
+
+REQUIRED_SECTIONS = ("data", "teacher", "student", "space", "search")
+OPTIONAL_SECTIONS = ("scheduler", "confirm", "resources")
+BUILT_IN = {
+    "beatgan": "kdsearch.methods.beatgan:BeatGan",
+    "memory": "kdsearch.methods.memory:Memory",
+}
+REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
+
+Count = Annotated[int, Field(ge=1)]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A part of the space file: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SearchSettings(Section):
+    """How many trials, and who suggests them."""
+
+    num_samples: Count = 24
+    """Trials in all, also after a resume."""
+    sampler: Literal["tpe", "random", "qmc"] = "tpe"
+    """Optuna's: multivariate TPE with the constant liar, random, or quasi-Monte Carlo."""
+    startup_trials: Annotated[int, Field(ge=0)] = 8
+    """Random trials before TPE starts to learn."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the suggestions and of every student."""
+    max_concurrent: Count | None = None
+    """Trials at a time; as many as the machines hold where nothing is said."""
+    time_budget_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Wall time after which no trial goes on; what is left can be resumed."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a crashed trial goes on from its checkpoint; a diverged one never does."""
+    keep_weights: Count = 10
+    """Finished trials whose best weights stay on disk, the best ones."""
+
+
+class SchedulerSettings(Section):
+    """ASHA (Li et al., MLSys 2020): stop what lags behind at each rung."""
+
+    name: Literal["asha", "none"] = "asha"
+    """``none`` trains every student to its last epoch."""
+    grace_period: Count = 1
+    """Epochs before a trial can be stopped: the first rung."""
+    reduction_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3.0
+    """One of so many trials passes a rung; rungs lie so many times apart."""
+
+
+class ConfirmSettings(Section):
+    """The best trials, trained again with new seeds beside their controls."""
+
+    top: Annotated[int, Field(ge=0)] = 2
+    """How many of the best trials; 0 leaves the confirmation out."""
+    seeds: Count = 3
+    """How often each is trained anew."""
+
+
+class ResourceSettings(Section):
+    """What a trial runs on."""
+
+    device: Literal["auto", "cpu", "cuda", "all"] = "auto"
+    """``auto`` takes GPUs where there are some, and the machines without one are idle then;
+    ``all`` trains on CPUs beside them."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` takes bfloat16 where the processor calculates it directly."""
+    cpus_per_trial: Count = 1
+    """Torch threads of a process that trains students, and what Ray reserves for it."""
+    students_per_gpu: Count | Literal["auto"] = "auto"
+    """Students that train side by side on a GPU, in one process; ``auto`` measures for a few
+    seconds how many are worth while."""
+    students_per_cpu: Count | Literal["auto"] = 1
+    """The same where there is no GPU; on the processors measured, one alone is fastest."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved search: everything that determines it.
+
+    Attributes:
+        origin: The file that it came from, for messages.
+        method_name: ``beatgan``, ``memory``, or where a user's own is imported from.
+        method: The teacher and student that are searched.
+        student: What the section ``student`` fixes.
+        space: Every entry of the section ``space``, fixed ones included.
+    """
+
+    origin: str
+    method_name: str
+    method: Method
+    data: DataSettings
+    teacher: BaseModel
+    student: Mapping[str, Value]
+    space: Mapping[str, Dimension]
+    search: SearchSettings
+    scheduler: SchedulerSettings
+    confirm: ConfirmSettings
+    resources: ResourceSettings
+
+    def student_settings(self, searched: Mapping[str, Value]) -> BaseModel:
+        """The settings of one trial: the fixed ones and what the sampler chose."""
+        fixed = {k: d.value for k, d in self.space.items() if isinstance(d, Fixed)}
+        return self.method.student_settings.model_validate(
+            {**self.student, **fixed, **searched}
+        )
+
+    def searched(self) -> dict[str, Dimension]:
+        """The dimensions that differ between trials, in the file's order."""
+        return {k: d for k, d in self.space.items() if not isinstance(d, Fixed)}
+
+    def max_epochs(self) -> int:
+        """The most epochs that any trial may train."""
+        return max(
+            int(cast("Any", self.student_settings(point)).epochs) for point in self.corners()
+        )
+
+    def corners(self) -> list[dict[str, Value]]:
+        """Points that stand for the space: each value of each dimension."""
+        dimensions = self.searched()
+        base = {key: dimension.candidates()[0] for key, dimension in dimensions.items()}
+        return [base] + [
+            {**base, key: value}
+            for key, dimension in dimensions.items()
+            for value in dimension.candidates()[1:]
+        ]
+
+    def replace(self, **sections: Mapping[str, Any]) -> Config:
+        """The same with some keys of some sections replaced, checked like a space file.
+
+        ``space.replace(search={"num_samples": 8}, space={"lr": {"uniform": [1e-4, 1e-3]}})``;
+        a key's value is replaced as a whole. A student's setting that is fixed where it was
+        searched, or the other way round, moves between ``student`` and ``space``.
+
+        Raises:
+            ConfigError: The result breaks a rule; names what was replaced.
+        """
+        keys = [f"{name}.{key}" for name, changes in sections.items() for key in changes]
+        return self.replaced(sections, f"{self.origin} with {', '.join(keys)} replaced")
+
+    def replaced(self, sections: Mapping[str, Mapping[str, Any]], origin: str) -> Config:
+        """As `replace`; ``origin`` names the result in the message of an error."""
+        plain = self.as_dict()
+        for here, there in (("student", "space"), ("space", "student")):
+            for key in sections.get(here, ()):
+                plain[there].pop(key, None)
+        for name, changes in sections.items():
+            plain[name] = {**plain.get(name, {}), **changes}
+        return replace(parse_config(plain, origin), origin=self.origin)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, which `parse_config` reads back to an equal configuration."""
+        return {
+            "method": self.method_name,
+            "data": self.data.model_dump(mode="json"),
+            "teacher": self.teacher.model_dump(mode="json"),
+            "student": dict(self.student),
+            "space": {key: to_yaml(dimension) for key, dimension in self.space.items()},
+            "search": self.search.model_dump(mode="json"),
+            "scheduler": self.scheduler.model_dump(mode="json"),
+            "confirm": self.confirm.model_dump(mode="json"),
+            "resources": self.resources.model_dump(mode="json"),
+        }
+
+
+def load_space(path: str | os.PathLike[str]) -> Config:
+    """Read and check a space file, or the shipped one of this name.
+
+    A method of the user's own is also looked for beside the file.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or breaks a rule. One line that names
+            the file, the key, what was expected and what was found.
+    """
+    path = find_space(Path(path))
+    return parse_config(read_yaml(path), str(path), beside=path.parent)
+
+
+def parse_config(
+    raw: object, origin: str, *, beside: Path | None = None, foreign: Place | None = None
+) -> Config:
+    """Check the plain form of a space file.
+
+    Args:
+        origin: Names it in messages.
+        beside: As of `load_method`.
+        foreign: Likewise.
+
+    Raises:
+        ConfigError: As `load_space`.
+    """
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{origin}: expected sections such as 'space:', found {_short(raw)}")
+    known = (*REQUIRED_SECTIONS, *OPTIONAL_SECTIONS, "method")
+    _refuse_unknown(raw, known, origin, "")
+    for section in REQUIRED_SECTIONS:
+        if section not in raw:
+            raise ConfigError(f"{origin}: section '{section}' is missing")
+    name = raw.get("method", "beatgan")
+    method = load_method(name, origin, beside=beside, foreign=foreign)
+    _check_protocol(method, name, origin)
+    student, space = _student_and_space(raw, method, origin)
+    config = Config(
+        origin=origin,
+        method_name=name,
+        method=method,
+        data=_section(DataSettings, raw, "data", origin),
+        teacher=_section(method.teacher_settings, raw, "teacher", origin),
+        student=student,
+        space=space,
+        search=_section(SearchSettings, raw, "search", origin),
+        scheduler=_section(SchedulerSettings, raw, "scheduler", origin),
+        confirm=_section(ConfirmSettings, raw, "confirm", origin),
+        resources=_section(ResourceSettings, raw, "resources", origin),
+    )
+    _check_together(config)
+    return config
+
+
+def read_yaml(path: Place) -> object:
+    """Read one YAML document safely; a key that stands twice is refused."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # PyYAML lets a ValueError pass for the thirteenth month of a year.
+        raise ConfigError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, but the second of two equal keys is an error, not the winner."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        # A merge key (<<) brings defaults, which may stand again.
+        nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in nodes]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", nodes[index].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def load_method(
+    name: object, origin: str, *, beside: Path | None = None, foreign: Place | None = None
+) -> Method:
+    """The method of this name: a built-in one, or a user's own by where it is imported from.
+
+    Args:
+        origin: Who asked for it, for messages.
+        beside: A folder that is searched, too, after everything that is installed.
+        foreign: A run folder, or one in it, from which nothing is imported: whoever reads a
+            stranger's run does not run what lies in it.
+
+    Raises:
+        ConfigError: There is none of this name, or it is no method.
+    """
+    module, colon, attribute = BUILT_IN.get(str(name), str(name)).partition(":")
+    if not colon:
+        known = ", ".join(map(repr, BUILT_IN))
+        raise ConfigError(
+            f"{origin}: method: expected {known} or 'package.module:Class', found {name!r}"
+        )
+    try:
+        if beside is not None:
+            _import_from_too(beside, module)
+        if isinstance(foreign, Path):
+            _refuse_code_of(foreign, module)
+        return _instance(getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        hint = "; is the folder that it lies in on PYTHONPATH?" if missing else ""
+        raise ConfigError(f"{origin}: method: cannot import {name!r}: {error}{hint}") from None
+
+
+def _instance(found: Any) -> Method:
+    """Of a class that looks like a method; a run folder can name whatever is installed."""
+    if not isinstance(found, type):
+        raise TypeError("it is no class")
+    _require(found, {"score", "student_settings"})
+    method: Method = found()
+    return method
+
+
+def _check_protocol(method: Method, name: str, origin: str) -> None:
+    """Scoring needs little of a method; a search needs all of it."""
+    members = {*vars(Method), *Method.__annotations__}
+    try:
+        _require(method, {name for name in members if not name.startswith("_")})
+    except TypeError as error:
+        raise ConfigError(f"{origin}: method: cannot use {name!r}: {error}") from None
+
+
+def _require(found: object, members: set[str]) -> None:
+    missing = sorted(name for name in members if not hasattr(found, name))
+    if missing:
+        raise TypeError(f"it is no method, it has no {', '.join(missing)}")
+
+
+def _import_from_too(folder: Path, module: str) -> None:
+    """Have Python look for a module in a folder as well, if it knows it from nowhere."""
+    if importlib.util.find_spec(_package(module)) is None:
+        sys.path.append(str(folder.resolve()))
+
+
+def _refuse_code_of(folder: Path, module: str) -> None:
+    if _package(module) in sys.modules:
+        return
+    spec = importlib.util.find_spec(_package(module))
+    found = [] if spec is None else [*(spec.submodule_search_locations or [str(spec.origin)])]
+    run = folder.parent if (folder.parent / "search.yaml").exists() else folder
+    for place in found:
+        if Path(place).resolve().is_relative_to(run.resolve()):
+            raise ImportError(f"{place} lies in the run folder, whose code is not run")
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _section(model: type[M], raw: dict[str, Any], name: str, origin: str) -> M:
+    section = raw.get(name)
+    section = {} if section is None else section
+    if not isinstance(section, dict):
+        raise ConfigError(
+            f"{origin}: {name}: expected keys and values, found {_short(section)}"
+        )
+    _refuse_unknown(section, model.model_fields, origin, f"{name}.")
+    for key, value in section.items():
+        inner = model.model_fields[key].annotation
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
+            _refuse_unknown(value, inner.model_fields, origin, f"{name}.{key}.")
+    try:
+        return _validated(model, section)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_describe(error, name)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {name}.{error}") from None
+
+
+def _validated(model: type[M], values: dict[str, Any]) -> M:
+    """Validate, but do not take ``true`` for 1: whoever wrote it meant something else."""
+    settings = model.model_validate(values)
+    for key, value in values.items():
+        if isinstance(value, bool) and not isinstance(getattr(settings, key), bool):
+            raise ValueError(f"{key}: input should not be a boolean, but found {value}")
+    return settings
+
+
+def _student_and_space(
+    raw: dict[str, Any], method: Method, origin: str
+) -> tuple[dict[str, Value], dict[str, Dimension]]:
+    student = _section(method.student_settings, raw, "student", origin)
+    space = raw["space"]
+    if not isinstance(space, dict):
+        raise ConfigError(f"{origin}: space: expected keys and values, found {_short(space)}")
+    fields = method.student_settings.model_fields
+    _refuse_unknown(space, fields, origin, "space.")
+    for key in REQUIRED_IN_SPACE:
+        if key in fields and key not in space:
+            raise ConfigError(f"{origin}: space: '{key}' is missing; fix it or search it there")
+    for key in space:
+        if key in student.model_fields_set:
+            raise ConfigError(f"{origin}: '{key}' stands in both student and space")
+    dimensions = {
+        key: _dimension(key, entry, method.student_settings, origin)
+        for key, entry in space.items()
+    }
+    fixed = {
+        key: value
+        for key, value in student.model_dump(mode="json").items()
+        if key not in dimensions
+    }
+    return fixed, dimensions
+
+
+def _dimension(key: str, raw: object, model: type[BaseModel], origin: str) -> Dimension:
+    try:
+        dimension = parse_dimension(raw)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: space.{key}: {error}") from None
+    for value in dimension.candidates():
+        try:
+            _validated(model, {key: value})
+        except ValidationError as error:
+            raise ConfigError(f"{origin}: {_describe(error, 'space')}") from None
+        except ValueError as error:
+            raise ConfigError(f"{origin}: space.{error}") from None
+    return dimension
+
+
+def _check_together(config: Config) -> None:
+    if config.scheduler.name == "asha" and config.scheduler.grace_period > config.max_epochs():
+        raise ConfigError(
+            f"{config.origin}: scheduler.grace_period: must not exceed the students' epochs, "
+            f"but grace_period={config.scheduler.grace_period} and "
+            f"epochs={config.max_epochs()}"
+        )
+    for point in config.corners():
+        try:
+            config.method.check(config.teacher, config.student_settings(point))
+        except ValueError as error:
+            raise ConfigError(f"{config.origin}: {error}") from None
+
+
+def _refuse_unknown(
+    section: Mapping[Any, Any], known: Iterable[str], origin: str, prefix: str
+) -> None:
+    known = list(known)
+    for key in section:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"{origin}: unknown key '{prefix}{key}' ({hint})")
+
+
+def _describe(error: ValidationError, section: str) -> str:
+    """The first thing that pydantic found, as ``key: rule, found value``."""
+    first = error.errors()[0]
+    key = ".".join([section, *map(str, first["loc"])])
+    # What a validator of a method's own settings says is a sentence of its own.
+    message = first["msg"].removeprefix("Value error, ")
+    rule = message[0].lower() + message[1:]
+    return f"{key}: {rule}, but found {_short(first['input'])}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

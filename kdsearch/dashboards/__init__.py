@@ -1,1 +1,0 @@
-"""Runs as other programs show them: optuna-dashboard and TensorBoard."""

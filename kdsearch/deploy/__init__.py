@@ -1,1 +1,0 @@
-"""A student at work: scoring recordings and files, drawing what it flags, exporting it."""

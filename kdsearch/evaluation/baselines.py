@@ -1,0 +1,183 @@
+"""What anyone would try first, in seconds: scores that a distilled detector has to beat.
+
+All are fitted on the normal beats that a teacher is trained on, one row of samples per beat,
+and know nothing of time or of leads, whether the beat's own or those of its context. On a split
+that has the same patients on both sides the nearest neighbour beats every published figure of
+BeatGAN; on new patients it is the worst of all. A verdict that leaves them out misleads its
+reader.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdsearch.data.beats import Dataset, FloatArray
+from kdsearch.data.context import signal_leads
+from kdsearch.errors import DataError
+from kdsearch.files.cache import Arrays, cached_arrays
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
+
+PCA_10 = "PCA 10, reconstruction error"
+PCA_30 = "PCA 30, reconstruction error"
+NEAREST_NEIGHBOUR = "nearest neighbour on PCA 40"
+ISOLATION_FOREST = "isolation forest on PCA 40"
+NAMES = (PCA_10, PCA_30, NEAREST_NEIGHBOUR, ISOLATION_FOREST)
+# Where beats come with their context alone.
+OWN_BEAT = "difference from the patient's own beat"
+
+# Part of the cache's key: raise it whenever the same data set would get other scores.
+VERSION = 1
+COMPONENTS = 40
+SEED = 0
+
+# Beats, shape (n, features), to one score each, shape (n,).
+Score = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class BaselineScores:
+    """What one baseline says of the beats of a data set.
+
+    Attributes:
+        validation: Anomaly scores of the validation beats, shape (n,), float32.
+        test: Anomaly scores of the test beats, shape (n,), float32.
+        seconds: Wall time to fit and to score both, when it was done; the principal
+            components, which all share, are counted in each.
+    """
+
+    validation: FloatArray
+    test: FloatArray
+    seconds: float
+
+
+def baseline_scores(dataset: Dataset, cache: Path) -> dict[str, BaselineScores]:
+    """Scores of all baselines, by their name for people; fitted once per data set.
+
+    Where there are fewer beats than components, as many components as can be had are used.
+
+    Args:
+        dataset: Fitted on its training beats; validation and test beats are scored.
+        cache: Folder for what is calculated only once, see `kdsearch.data.cache_dir`.
+
+    Returns:
+        One entry for each of ``NAMES``, in their order, and `OWN_BEAT` where there is a
+        context; higher scores are more abnormal.
+
+    Raises:
+        DataError: There are fewer than two training beats, or the cache cannot be written.
+    """
+    entry = cache / "baselines" / f"{dataset.fingerprint}-{VERSION}"
+    arrays = cached_arrays(entry, lambda: _fit_and_score(dataset))
+    names = (*NAMES, OWN_BEAT) if dataset.training.context else NAMES
+    return {
+        name: BaselineScores(
+            validation=arrays["validation"][row],
+            test=arrays["test"][row],
+            seconds=float(arrays["seconds"][row]),
+        )
+        for row, name in enumerate(names)
+    }
+
+
+def _fit_and_score(dataset: Dataset) -> Arrays:
+    """Scores of shape (baselines, n) and seconds of shape (baselines,)."""
+    train = _rows(dataset.training.train)
+    if len(train) < 2:
+        raise DataError(
+            f"{dataset.description}: baselines need at least 2 training beats, "
+            f"but there are {len(train)}"
+        )
+    parts = [_rows(dataset.training.validation.x), _rows(dataset.test.x)]
+    start = time.perf_counter()
+    pca = _principal_components(train)
+    shared_s = time.perf_counter() - start
+    results = [_timed(partial(fit, pca, train), parts) for fit in FITS.values()]
+    if dataset.training.context:
+        own = partial(_difference, *dataset.test.x.shape[1:])
+        results.append(_timed(own, parts))
+    return {
+        "validation": np.stack([scores[0] for scores, _ in results]),
+        "test": np.stack([scores[1] for scores, _ in results]),
+        "seconds": np.array([shared_s + seconds for _, seconds in results]),
+    }
+
+
+def _timed(fit: Callable[[], Score], parts: list[FloatArray]) -> tuple[list[FloatArray], float]:
+    start = time.perf_counter()
+    score = fit()
+    scores = [score(x).astype(np.float32) for x in parts]
+    return scores, time.perf_counter() - start
+
+
+def _rows(x: FloatArray) -> FloatArray:
+    """All leads of a beat behind each other: (n, leads, length) to (n, features)."""
+    return x.reshape(len(x), -1)
+
+
+def _principal_components(train: FloatArray) -> PCA:
+    from sklearn.decomposition import PCA  # noqa: PLC0415
+
+    # One component less than would describe every training beat without any error.
+    count = min(COMPONENTS, len(train) - 1, train.shape[1] - 1)
+    # From the covariance: exact, the same every time, and fast where beats are many.
+    return PCA(n_components=count, svd_solver="covariance_eigh").fit(train)
+
+
+def _reconstruction(components: int) -> Callable[[PCA, FloatArray], Score]:
+    """Mean squared error of what the first components leave of a beat."""
+
+    def fit(pca: PCA, train: FloatArray) -> Score:
+        axes = pca.components_[:components]
+
+        def score(x: FloatArray) -> FloatArray:
+            centred = x - pca.mean_
+            left = centred - centred @ axes.T @ axes
+            return np.asarray((left**2).mean(axis=1))
+
+        return score
+
+    return fit
+
+
+def _nearest_neighbour(pca: PCA, train: FloatArray) -> Score:
+    """Euclidean distance to the most similar training beat."""
+    from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415
+
+    memory = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(pca.transform(train))
+    return lambda x: np.asarray(memory.kneighbors(pca.transform(x))[0][:, 0])
+
+
+def _isolation_forest(pca: PCA, train: FloatArray) -> Score:
+    """Few random cuts set an unusual beat apart (Liu, Ting and Zhou, ICDM 2008)."""
+    from sklearn.ensemble import IsolationForest  # noqa: PLC0415
+
+    forest = IsolationForest(random_state=SEED).fit(pca.transform(train))
+    return lambda x: np.asarray(-forest.score_samples(pca.transform(x)))
+
+
+def _difference(leads: int, length: int) -> Score:
+    """Mean square of the leads that say how a beat differs from its patient's own."""
+    signal = signal_leads(leads, context=True)
+
+    def score(x: FloatArray) -> FloatArray:
+        beats = x.reshape(len(x), leads, length)
+        return np.asarray((beats[:, signal : 2 * signal] ** 2).mean(axis=(1, 2)))
+
+    return score
+
+
+FITS: dict[str, Callable[[PCA, FloatArray], Score]] = {
+    PCA_10: _reconstruction(10),
+    PCA_30: _reconstruction(30),
+    NEAREST_NEIGHBOUR: _nearest_neighbour,
+    ISOLATION_FOREST: _isolation_forest,
+}

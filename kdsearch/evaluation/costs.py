@@ -1,0 +1,117 @@
+"""What scoring a beat costs: parameters, operations and time of each architecture."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdsearch.data.beats import TrainingData
+from kdsearch.methods.protocol import Compute, Exporting, Method, State
+
+BATCH = 256
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one network, as it scores.
+
+    Attributes:
+        parameters: Numbers that it consists of.
+        operations: Multiply-adds per beat.
+        microseconds: Per beat, median of a few batches of 256 on one CPU thread of the
+            machine that ended the search.
+    """
+
+    parameters: int
+    operations: int
+    microseconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def measure(method: Exporting, weights: State, leads: int, length: int) -> Cost:
+    """Count and time the network that scores with these weights.
+
+    Args:
+        length: Padded samples of a beat.
+    """
+    network = method.scoring_network(weights)
+    beats = _beats(leads, length).expand(BATCH, -1, -1).contiguous()
+    with torch.inference_mode():
+        microseconds = _microseconds(network, beats)
+    return Cost(
+        parameters=sum(p.numel() for p in network.parameters()),
+        operations=operations(network, leads, length),
+        microseconds=microseconds,
+    )
+
+
+def operations(network: torch.nn.Module, leads: int, length: int) -> int:
+    """Multiply-adds of a network for one beat of this shape."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(_beats(leads, length))
+    flops: int = counter.get_total_flops()
+    return flops // 2
+
+
+def _beats(leads: int, length: int) -> torch.Tensor:
+    return torch.linspace(-1, 1, leads * length).reshape(1, leads, length)
+
+
+def _microseconds(network: torch.nn.Module, beats: torch.Tensor) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        network(beats)
+        times = [_seconds(network, beats) for _ in range(REPEATS)]
+    finally:
+        torch.set_num_threads(threads)
+    return 1e6 * statistics.median(times) / BATCH
+
+
+def _seconds(network: torch.nn.Module, beats: torch.Tensor) -> float:
+    start = time.perf_counter()
+    network(beats)
+    return time.perf_counter() - start
+
+
+def student_costs(
+    method: Method,
+    students: Mapping[int, Any],
+    *,
+    data: TrainingData,
+    teacher: State,
+    targets: Mapping[str, Any],
+) -> dict[int, Cost]:
+    """The cost of each student, by trial; students of one architecture are measured once.
+
+    Args:
+        students: Settings by trial.
+
+    Returns:
+        Empty where the method does not tell how it scores.
+    """
+    if not isinstance(method, Exporting):
+        return {}
+    measured: dict[str, Cost] = {}
+    costs = {}
+    for number, settings in students.items():
+        key = settings.model_dump_json(exclude=set(method.per_student))
+        if key not in measured:
+            stack = method.student_stack(
+                settings, 1, data=data, teacher=teacher, targets=targets, compute=Compute()
+            )
+            stack.put_in(0, settings, seed=0)
+            _, leads, length = data.train.shape
+            measured[key] = measure(method, stack.weights(0), leads, length)
+        costs[number] = measured[key]
+    return costs

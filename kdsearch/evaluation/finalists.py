@@ -1,0 +1,273 @@
+"""The evaluation: best student and teacher on validation and test beats, with examples.
+
+It is measured once, at the end of a search, and kept whole in the run folder: scores, truth
+and a few beats of every kind with their reconstructions. What is drawn later needs neither
+the data nor the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdsearch.data.beats import (
+    NORMAL,
+    BoolArray,
+    Dataset,
+    FloatArray,
+    IndexArray,
+    LabelledBeats,
+    TextArray,
+)
+from kdsearch.methods.protocol import Compute, Method, Reconstructing, State
+from kdsearch.metrics.ranking import Metrics, evaluate, rank
+from kdsearch.runs.folder import RunFolder
+
+# Of each class, so many beats that raised an alarm and so many that did not.
+EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A network that is measured, and where it calculates."""
+
+    weights: State
+    compute: Compute
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one network makes of all beats that are kept from training.
+
+    Attributes:
+        validation: Anomaly score of each validation beat, shape (n,).
+        test: Likewise, shape (m,).
+        threshold: Of the best F1 on the validation beats: the test beats choose nothing.
+    """
+
+    validation: NDArray[np.float32]
+    test: NDArray[np.float32]
+    threshold: float
+
+    def metrics(self, validation: TextArray, test: TextArray) -> dict[str, Any]:
+        """All figures on both sets of beats, given the classes of each beat."""
+        found: dict[str, Metrics] = {
+            "validation": evaluate(self.validation, validation, threshold=self.threshold),
+            "test": evaluate(self.test, test, threshold=self.threshold),
+        }
+        return {name: figures.as_dict() for name, figures in found.items()}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some test beats, and what was expected of them.
+
+    Attributes:
+        rows: Which of the test beats, shape (k,).
+        x: The beats as the networks see them, shape (k, leads, length).
+        student: The student's reconstructions, of the same shape, or None if its method
+            makes none.
+        teacher: The teacher's, likewise.
+        time_ms: Time from the R peak, shape (length,); None where nobody knows how the beats
+            were cut.
+    """
+
+    rows: IndexArray
+    x: FloatArray
+    student: FloatArray | None
+    teacher: FloatArray | None
+    time_ms: FloatArray | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The content of a run's ``evaluation.npz``.
+
+    Attributes:
+        trial: Number of the trial whose best epoch is the student.
+        validation_classes: Class of each validation beat, shape (n,).
+        test_classes: Class of each test beat, shape (m,).
+        validation_record: Record (patient) of each, or None where not known.
+        test_record: Likewise.
+    """
+
+    trial: int
+    validation_classes: TextArray
+    test_classes: TextArray
+    validation_record: TextArray | None
+    test_record: TextArray | None
+    student: Scores
+    teacher: Scores
+    examples: Examples
+
+    def metrics(self) -> dict[str, Any]:
+        """Figures of student and teacher, as in ``best/metrics.json``."""
+        return {
+            name: scores.metrics(self.validation_classes, self.test_classes)
+            for name, scores in (("student", self.student), ("teacher", self.teacher))
+        }
+
+    def alarms(self) -> BoolArray:
+        """Whether the student calls each test beat abnormal, shape (m,)."""
+        return np.asarray(self.student.test >= self.student.threshold)
+
+
+def evaluate_run(
+    folder: RunFolder,
+    method: Method,
+    dataset: Dataset,
+    *,
+    trial: int,
+    student: Finalist,
+    teacher: Finalist,
+) -> Evaluation:
+    """Measure the best student and the teacher, and keep everything in the run folder."""
+    validation, test = dataset.training.validation, dataset.test
+    of_student = _scores(method, student, validation, test)
+    rows = choose_examples(of_student.test, test.classes, of_student.threshold)
+    evaluation = Evaluation(
+        trial=trial,
+        validation_classes=validation.classes,
+        test_classes=test.classes,
+        validation_record=validation.record,
+        test_record=test.record,
+        student=of_student,
+        teacher=_scores(method, teacher, validation, test),
+        examples=Examples(
+            rows=rows,
+            x=test.x[rows],
+            student=_reconstructions(method, student, test.x[rows]),
+            teacher=_reconstructions(method, teacher, test.x[rows]),
+            time_ms=_time_ms(dataset),
+        ),
+    )
+    folder.write_evaluation(dict(_arrays(evaluation)))
+    return evaluation
+
+
+def read_evaluation(folder: RunFolder) -> Evaluation | None:
+    """What `evaluate_run` kept; None before the search's end.
+
+    Raises:
+        RunError: The file is damaged, or not of this version.
+    """
+    return folder.read_evaluation(_from_arrays)
+
+
+def choose_examples(scores: FloatArray, classes: TextArray, threshold: float) -> IndexArray:
+    """Rows of a few beats of every class, with and without an alarm.
+
+    They stand evenly over the scores of their kind: neither the clearest cases alone nor the
+    worst ones.
+    """
+    alarm = scores >= threshold
+    chosen = []
+    for label in _in_order(classes):
+        for kind in (alarm, ~alarm):
+            rows = np.flatnonzero((classes == label) & kind)
+            rows = rows[np.argsort(-scores[rows], kind="stable")]
+            places = (np.arange(EXAMPLES) + 0.5) / EXAMPLES * len(rows)
+            chosen.append(rows[np.unique(places.astype(np.int64))] if len(rows) else rows)
+    return np.concatenate(chosen).astype(np.int64)
+
+
+def _in_order(classes: TextArray) -> list[str]:
+    """Abnormal classes first, as they are what one looks for; normal beats last."""
+    return sorted({str(label) for label in np.unique(classes)}, key=lambda c: (c == NORMAL, c))
+
+
+def _scores(
+    method: Method, finalist: Finalist, validation: LabelledBeats, test: LabelledBeats
+) -> Scores:
+    on_validation, on_test = (
+        method.score(finalist.weights, x, finalist.compute) for x in (validation.x, test.x)
+    )
+    _, threshold = rank(on_validation, validation.abnormal).best_f1()
+    return Scores(on_validation, on_test, threshold)
+
+
+def _reconstructions(method: Method, finalist: Finalist, x: FloatArray) -> FloatArray | None:
+    if not isinstance(method, Reconstructing):
+        return None
+    made: FloatArray = method.reconstruct(finalist.weights, x, finalist.compute)
+    return made
+
+
+def _time_ms(dataset: Dataset) -> FloatArray | None:
+    if dataset.cutting is None:
+        return None
+    length = dataset.test.x.shape[-1]
+    # Padding repeats the edges on both sides, the smaller half on the left.
+    peak = dataset.cutting.samples_before + (length - dataset.length) // 2
+    samples = np.arange(length, dtype=np.float32) - peak
+    return np.asarray(1000 * samples / dataset.cutting.sampling_rate_hz, dtype=np.float32)
+
+
+def _arrays(evaluation: Evaluation) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Everything as named arrays; what is None is left out."""
+    yield "trial", np.array(evaluation.trial)
+    for name in ("validation_classes", "test_classes", "validation_record", "test_record"):
+        texts = getattr(evaluation, name)
+        if texts is not None:
+            # Fixed-width texts: arrays of Python objects would have to be unpickled.
+            yield name, np.asarray(texts, dtype=np.str_)
+    for name, scores in (("student", evaluation.student), ("teacher", evaluation.teacher)):
+        yield f"{name}_validation", scores.validation
+        yield f"{name}_test", scores.test
+        yield f"{name}_threshold", np.array(scores.threshold, dtype=np.float64)
+    for name, array in vars(evaluation.examples).items():
+        if array is not None:
+            yield f"examples_{name}", array
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
+    """The reverse; raises KeyError or ValueError where arrays are missing or do not fit."""
+    evaluation = Evaluation(
+        trial=int(arrays["trial"]),
+        validation_classes=arrays["validation_classes"],
+        test_classes=arrays["test_classes"],
+        validation_record=arrays.get("validation_record"),
+        test_record=arrays.get("test_record"),
+        student=_stored_scores(arrays, "student"),
+        teacher=_stored_scores(arrays, "teacher"),
+        examples=Examples(
+            rows=arrays["examples_rows"],
+            x=arrays["examples_x"],
+            student=arrays.get("examples_student"),
+            teacher=arrays.get("examples_teacher"),
+            time_ms=arrays.get("examples_time_ms"),
+        ),
+    )
+    _check(evaluation)
+    return evaluation
+
+
+def _stored_scores(arrays: Mapping[str, NDArray[Any]], name: str) -> Scores:
+    threshold = float(arrays[f"{name}_threshold"])
+    return Scores(arrays[f"{name}_validation"], arrays[f"{name}_test"], threshold)
+
+
+def _check(evaluation: Evaluation) -> None:
+    """Refuse arrays that contradict each other: they would be drawn without a word."""
+    examples = evaluation.examples
+    for scores in (evaluation.student, evaluation.teacher):
+        _same_shape(scores.validation, evaluation.validation_classes)
+        _same_shape(scores.test, evaluation.test_classes)
+    if examples.x.ndim != 3 or len(examples.x) != len(examples.rows):
+        raise ValueError("examples of another number or shape than their rows")
+    if not np.isin(examples.rows, np.arange(len(evaluation.test_classes))).all():
+        raise ValueError("examples that are no test beats")
+    for fake in (examples.student, examples.teacher):
+        if fake is not None:
+            _same_shape(fake, examples.x)
+    if examples.time_ms is not None:
+        _same_shape(examples.time_ms, np.empty(examples.x.shape[-1]))
+
+
+def _same_shape(one: NDArray[Any], other: NDArray[Any]) -> None:
+    if one.shape != other.shape:
+        raise ValueError(f"arrays of shapes {one.shape} and {other.shape}, which should agree")

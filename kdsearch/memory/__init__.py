@@ -1,5 +1,0 @@
-"""A memory of normal beats, and small networks that learn to score as it does."""
-
-from kdsearch.memory.method import Memory
-
-__all__ = ["Memory"]

@@ -1,0 +1,73 @@
+"""From the names of targets to terms of distillation; targets stay with their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from kdsearch.methods.beatgan import losses
+from kdsearch.methods.beatgan.step import Batch, Term
+from kdsearch.methods.device import from_numpy
+from kdsearch.methods.protocol import Targets
+
+# Teachers whose scores are all alike teach nothing; this keeps them from dividing by zero.
+SMALLEST_STD = 1e-6
+
+
+def distillation_terms(
+    names: Iterable[str], targets: Targets, temperature: Tensor
+) -> dict[str, Term]:
+    """The terms that pull students towards their targets, by name.
+
+    Args:
+        names: What is distilled, `StudentSettings.targets`.
+        targets: The teacher's answers, one row per training beat; has each name but
+            ``published``.
+        temperature: One value per student, shape (K,), on the device of the training.
+    """
+    return {name: _term(name, targets, temperature) for name in names}
+
+
+def _term(name: str, targets: Targets, temperature: Tensor) -> Term:
+    if name == "published":
+        return _published(temperature)
+    taught = from_numpy(targets[name], str(temperature.device))
+    if name in ("score", "neighbours"):
+        return _score(taught, temperature)
+    return _reconstruction(taught) if name == "reconstruction" else _attention(taught)
+
+
+def _score(taught: Tensor, temperature: Tensor) -> Term:
+    logs = losses.log_scores(taught)
+    mean, std = logs.mean(), logs.std(correction=0).clamp(min=SMALLEST_STD)
+
+    def term(batch: Batch) -> Tensor:
+        scores = losses.beat_errors(batch.x, batch.fake)
+        return losses.score_kl(scores, taught[batch.rows], temperature, mean, std)
+
+    return term
+
+
+def _published(temperature: Tensor) -> Term:
+    def term(batch: Batch) -> Tensor:
+        scores = losses.beat_errors(batch.x, batch.fake)
+        # Training beats are normal, and so are all their labels.
+        return losses.published_kl(scores, torch.zeros_like(scores), temperature)
+
+    return term
+
+
+def _reconstruction(taught: Tensor) -> Term:
+    def term(batch: Batch) -> Tensor:
+        return losses.reconstruction_distillation(batch.fake, taught[batch.rows])
+
+    return term
+
+
+def _attention(taught: Tensor) -> Term:
+    def term(batch: Batch) -> Tensor:
+        return losses.attention_distillation(batch.features, taught[batch.rows])
+
+    return term

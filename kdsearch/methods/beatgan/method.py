@@ -1,0 +1,129 @@
+"""BeatGAN behind the harness's protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from kdsearch.data.beats import LENGTH_MULTIPLE, FloatArray, TrainingData
+from kdsearch.methods.beatgan.networks import Architecture, require_same_architecture
+from kdsearch.methods.beatgan.scoring import (
+    ScoringNetwork,
+    load_error_weights,
+    load_generator,
+    reconstruct,
+    require_shape,
+    score,
+)
+from kdsearch.methods.beatgan.settings import NetworkSettings, StudentSettings, TeacherSettings
+from kdsearch.methods.beatgan.stack import PER_STUDENT, BeatGanStack
+from kdsearch.methods.beatgan.targets import teacher_targets
+from kdsearch.methods.protocol import Compute, Method, Stack, State, Targets
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class BeatGan:
+    """An adversarial autoencoder of heartbeats, and students that learn from a trained one."""
+
+    name = "beatgan"
+    teacher_settings: type[BaseModel] = TeacherSettings
+    student_settings: type[BaseModel] = StudentSettings
+    per_student = PER_STUDENT
+
+    def check(self, teacher: BaseModel, student: BaseModel) -> None:
+        """A student can start from its teacher's weights only if it is as large.
+
+        Raises:
+            ValueError: It is not; names width or latent, and both values.
+        """
+        ours = _expect(student, StudentSettings)
+        if ours.init == "teacher":
+            theirs = _expect(teacher, TeacherSettings)
+            require_same_architecture(_networks(theirs), _networks(ours))
+
+    def teacher_stack(
+        self, settings: BaseModel, data: TrainingData, compute: Compute
+    ) -> BeatGanStack:
+        """A stack of one slot without distillation."""
+        teacher = _expect(settings, TeacherSettings)
+        return BeatGanStack(teacher, 1, data=data, compute=compute)
+
+    def targets(
+        self,
+        teacher: State,
+        students: Sequence[BaseModel],
+        data: TrainingData,
+        compute: Compute,
+    ) -> Targets:
+        """Only what these students' targets need; see `teacher_targets` for the arrays."""
+        kinds = {
+            name for student in students for name in _expect(student, StudentSettings).targets
+        }
+        return teacher_targets(teacher, kinds, data.train, compute, context=data.context)
+
+    def student_stack(
+        self,
+        settings: BaseModel,
+        slots: int,
+        *,
+        data: TrainingData,
+        teacher: State,
+        targets: Targets,
+        compute: Compute,
+    ) -> BeatGanStack:
+        """An empty stack for students that differ from ``settings`` in `per_student` alone."""
+        return BeatGanStack(
+            _expect(settings, StudentSettings),
+            slots,
+            data=data,
+            compute=compute,
+            teacher=teacher,
+            targets=targets,
+        )
+
+    def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
+        """Error of each beat's reconstruction, by the score of the weights, shape (n,).
+
+        Raises:
+            ValueError: The beats are not of the shape that the weights were trained on.
+        """
+        require_shape(weights, x)
+        return score(weights, x, compute)
+
+    def reconstruct(
+        self, weights: State, x: FloatArray, compute: Compute
+    ) -> NDArray[np.float32]:
+        """What the generator makes of normalised and padded beats, of their shape.
+
+        Raises:
+            ValueError: As `score`.
+        """
+        require_shape(weights, x)
+        return reconstruct(weights, x, compute)
+
+    def scoring_network(self, weights: State) -> ScoringNetwork:
+        """Scores and reconstructions as one network on the CPU, for export."""
+        generator = load_generator(weights, Compute("cpu", "fp32"))
+        return ScoringNetwork(generator, load_error_weights(weights, "cpu")).eval()
+
+
+def _networks(settings: NetworkSettings) -> Architecture:
+    # Of beats as short as can be, which are the same for both.
+    return Architecture(settings.width, settings.latent, leads=1, length=LENGTH_MULTIPLE)
+
+
+def _expect(settings: BaseModel, kind: type[Settings]) -> Settings:
+    if not isinstance(settings, kind):
+        raise TypeError(f"{kind.__name__} expected, not {type(settings).__name__}")
+    return settings
+
+
+if TYPE_CHECKING:
+    # The type checker proves here that the protocol is kept.
+    _method: Method = BeatGan()
+    _stack: type[Stack] = BeatGanStack

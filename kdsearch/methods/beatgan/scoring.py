@@ -1,0 +1,330 @@
+"""Anomaly scores: how badly a trained generator reconstructs each beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kdsearch.data.beats import FloatArray
+from kdsearch.methods.beatgan.losses import beat_errors
+from kdsearch.methods.beatgan.networks import (
+    Architecture,
+    Discriminator,
+    Generator,
+    Network,
+    NetworkState,
+    build,
+    expected_shapes,
+    put_student,
+)
+from kdsearch.methods.beatgan.settings import Score
+from kdsearch.methods.device import autocast, from_numpy
+from kdsearch.methods.protocol import Compute, State
+
+FORMAT = 1
+METHOD = "beatgan"
+BATCH = 512
+# Training beats from which usual errors are taken, and the least that a squared one is.
+USUAL_BEATS = {"relative": 2048, "mahalanobis": 8192}
+SMALLEST_ERROR = 1e-8
+# Of the errors' variance, added to it so that their covariance can be inverted.
+RIDGE = 1e-3
+
+
+def weights_state(
+    architecture: Architecture,
+    generator: NetworkState,
+    discriminator: NetworkState | None = None,
+    *,
+    error_weights: Tensor | None = None,
+) -> State:
+    """What `load_generator` reads, for `torch.save`: it describes its own architecture.
+
+    ``error_weights`` are one student's from the function of that name, on the CPU.
+    """
+    state: State = {
+        "format": FORMAT,
+        "method": METHOD,
+        "architecture": architecture.as_dict(),
+        "generator": generator,
+    }
+    if discriminator is not None:
+        state["discriminator"] = discriminator
+    if error_weights is not None:
+        state["error_weights"] = error_weights
+    return state
+
+
+def architecture_of(weights: Mapping[str, Any]) -> Architecture:
+    """The architecture that weights say they have.
+
+    Raises:
+        ValueError: These are not weights of a BeatGAN, or of another format.
+    """
+    found = weights.get("method"), weights.get("format")
+    if found != (METHOD, FORMAT):
+        raise ValueError(
+            f"weights of method {METHOD!r} in format {FORMAT} expected, "
+            f"found method {found[0]!r} in format {found[1]!r}"
+        )
+    described = weights.get("architecture")
+    names = Architecture.__dataclass_fields__.keys()
+    if not isinstance(described, Mapping) or described.keys() != names:
+        raise ValueError(f"weights must describe an architecture of {', '.join(names)}")
+    return Architecture(**described)
+
+
+def require_shape(weights: Mapping[str, Any], x: FloatArray) -> None:
+    """Refuse beats of another length, which the convolutions would take without a word.
+
+    Raises:
+        ValueError: Names both shapes.
+    """
+    architecture = architecture_of(weights)
+    expected = architecture.leads, architecture.length
+    if x.shape[1:] != expected:
+        raise ValueError(
+            f"the weights were trained on beats of shape {expected}, not {x.shape[1:]}"
+        )
+
+
+def load_generator(weights: Mapping[str, Any], compute: Compute) -> Generator:
+    """The generator of `weights_state`, ready to score.
+
+    Raises:
+        ValueError: Other names or shapes than the architecture's, or not a BeatGAN's weights.
+    """
+    return _load(Generator, "generator", weights, compute)
+
+
+def load_error_weights(weights: Mapping[str, Any], device: str) -> Tensor | None:
+    """What `error_weights` gave for one student, with K = 1; None for a plain score.
+
+    Raises:
+        ValueError: They are not of the shape of the beats, or of a matrix of their samples.
+    """
+    found = weights.get("error_weights")
+    if found is None:
+        return None
+    architecture = architecture_of(weights)
+    samples = architecture.leads * architecture.length
+    shapes = (architecture.leads, architecture.length), (samples, samples)
+    if not isinstance(found, Tensor) or tuple(found.shape) not in shapes:
+        raise ValueError(
+            f"error_weights should be {shapes[0]} or {shapes[1]}, as the beats are"
+        )
+    return found.to(device).unsqueeze(0)
+
+
+def load_discriminator(weights: Mapping[str, Any], compute: Compute) -> Discriminator:
+    """The discriminator, which only teachers' weights have, in evaluation mode.
+
+    Raises:
+        ValueError: As `load_generator`, or a student's weights.
+    """
+    return _load(Discriminator, "discriminator", weights, compute)
+
+
+def check_values(
+    network: type[Generator] | type[Discriminator],
+    architecture: Architecture,
+    values: object,
+    *,
+    part: str,
+) -> None:
+    """Refuse values that are not those of one student's network.
+
+    Raises:
+        ValueError: Names the first value that is missing, superfluous or of another shape.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"weights have no {part}")
+    expected = expected_shapes(network, architecture)
+    found = {name: tuple(value.shape) for name, value in values.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(
+                f"{part}: {name} should be {_shape(expected.get(name))}, "
+                f"but is {_shape(found.get(name))}"
+            )
+
+
+class ScoringNetwork(nn.Module):
+    """A generator and the mean squared error that it leaves of each beat, in one graph."""
+
+    def __init__(self, generator: Generator, error_weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.generator = generator
+        self.error_weights = (
+            None if error_weights is None else nn.Parameter(error_weights, False)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map beats (n, leads, length) to scores (n,) and their reconstructions."""
+        fake = self.generator(x)
+        scores = beat_errors(x.unsqueeze(1), fake.unsqueeze(1), self.error_weights)
+        return scores.squeeze(1), fake
+
+
+def score(
+    weights: Mapping[str, Any], x: FloatArray, compute: Compute, *, batch: int = BATCH
+) -> NDArray[np.float32]:
+    """How large the error of each beat's reconstruction is, by the score of the weights.
+
+    Args:
+        weights: From a stack's ``weights``.
+        x: Normalised and padded beats, shape (n, leads, length).
+        compute: Where and how precisely to calculate; errors are taken in float32.
+        batch: Beats at a time.
+
+    Returns:
+        Shape (n,), float32; higher is more abnormal.
+
+    Raises:
+        ValueError: As `load_generator` and `load_error_weights`.
+    """
+    generator = load_generator(weights, compute)
+    of_samples = load_error_weights(weights, compute.device)
+    beats = from_numpy(x, compute.device)
+    found = stack_scores(
+        generator, beats, compute, students=1, error_weights=of_samples, batch=batch
+    )
+    return found[:, 0]
+
+
+@torch.inference_mode()
+def error_weights(
+    kind: Score,
+    generator: nn.Module,
+    x: Tensor,
+    compute: Compute,
+    *,
+    students: int,
+    batch: int = BATCH,
+) -> Tensor | None:
+    """How errors count, by what is usual with normal beats.
+
+    A relative score weighs each sample's squared error by the inverse of its mean; the
+    Mahalanobis distance (Mahalanobis, Proc. Nat. Inst. Sci. India 2, 1936) multiplies errors by
+    a root of the inverse of their covariance. Either way, the mean over normal beats stays
+    that of the plain score. Of a student that diverged they are NaN, and so are its scores.
+
+    Args:
+        kind: What is asked for.
+        generator: Of K students, in evaluation mode.
+        x: Training beats, shape (n, leads, length), on the generator's device; some of them,
+            evenly spread, are enough.
+        compute: As for `score`.
+        students: K.
+        batch: Beats at a time.
+
+    Returns:
+        What `beat_errors` takes, float32, on the same device: None for a plain score, shape
+        (K, leads, length) for a relative one, (K, leads * length, leads * length) else.
+    """
+    if kind == "plain":
+        return None
+    count = min(len(x), USUAL_BEATS[kind])
+    rows = torch.linspace(0, len(x) - 1, count, device=x.device).long()
+    errors = (
+        beats.unsqueeze(1) - fake
+        for beats, fake in _reconstructions(generator, x[rows], compute, students, batch)
+    )
+    if kind == "relative":
+        sums = torch.stack([some.square().sum(dim=0) for some in errors]).sum(dim=0)
+        usual = (sums / count).clamp(min=SMALLEST_ERROR)
+        return usual.mean(dim=(1, 2), keepdim=True) / usual
+    flat = (some.flatten(2).transpose(0, 1).double() for some in errors)
+    covariance = torch.stack([some.mT @ some for some in flat]).sum(dim=0) / count
+    variance = torch.diagonal(covariance, dim1=1, dim2=2).clamp(min=SMALLEST_ERROR)
+    # Without raising: one student's NaN must not stop its neighbours in the stack.
+    lower, failed = torch.linalg.cholesky_ex(covariance + RIDGE * torch.diag_embed(variance))
+    unit = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
+    root: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False).mT
+    root = root * variance.mean(dim=1)[:, None, None].sqrt()
+    return root.masked_fill(failed.bool()[:, None, None], torch.nan).float()
+
+
+@torch.inference_mode()
+def stack_scores(
+    generator: nn.Module,
+    x: Tensor,
+    compute: Compute,
+    *,
+    students: int,
+    error_weights: Tensor | None = None,
+    batch: int = BATCH,
+) -> NDArray[np.float32]:
+    """The same for every student of a stack.
+
+    Args:
+        generator: Of K students, in evaluation mode.
+        x: Beats, shape (n, leads, length), on the generator's device.
+        compute: As for `score`.
+        students: K.
+        error_weights: From the function of that name.
+        batch: Beats at a time.
+
+    Returns:
+        Shape (n, K), float32.
+    """
+    errors = [
+        beat_errors(beats.unsqueeze(1), fake, error_weights)
+        for beats, fake in _reconstructions(generator, x, compute, students, batch)
+    ]
+    return torch.cat(errors).cpu().numpy()
+
+
+@torch.inference_mode()
+def reconstruct(
+    weights: Mapping[str, Any], x: FloatArray, compute: Compute, *, batch: int = BATCH
+) -> NDArray[np.float32]:
+    """What the generator makes of beats.
+
+    Args:
+        weights: From a stack's ``weights``.
+        x: Normalised and padded beats, shape (n, leads, length).
+        compute: Where and how precisely to calculate.
+        batch: Beats at a time.
+
+    Returns:
+        Shape (n, leads, length), float32.
+
+    Raises:
+        ValueError: As `load_generator`.
+    """
+    generator = load_generator(weights, compute)
+    beats = from_numpy(x, compute.device)
+    parts = _reconstructions(generator, beats, compute, 1, batch)
+    return torch.cat([fake[:, 0].cpu() for _, fake in parts]).numpy()
+
+
+def _reconstructions(
+    generator: nn.Module, x: Tensor, compute: Compute, students: int, batch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Beats (B, C, L) and the students' reconstructions (B, K, C, L) in float32."""
+    for beats in torch.split(x, batch):
+        with autocast(compute):
+            fake = generator(beats.repeat(1, students, 1))
+        yield beats, fake.float().reshape(len(beats), students, *beats.shape[1:])
+
+
+def _load(
+    network: type[Network], part: str, weights: Mapping[str, Any], compute: Compute
+) -> Network:
+    architecture = architecture_of(weights)
+    values = weights.get(part)
+    check_values(network, architecture, values, part=part)
+    assert values is not None
+    loaded = build(network, architecture, 1, compute.device)
+    put_student(loaded, 0, 1, values)
+    return loaded.eval().requires_grad_(False)
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else str(shape)

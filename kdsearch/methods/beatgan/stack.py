@@ -1,0 +1,311 @@
+"""Slots for students that train side by side and come and go one by one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from torch import Tensor
+
+from kdsearch.data.beats import TrainingData
+from kdsearch.errors import TrialDiverged
+from kdsearch.methods.beatgan.networks import (
+    Architecture,
+    Discriminator,
+    Generator,
+    NetworkState,
+    require_same_architecture,
+)
+from kdsearch.methods.beatgan.optimiser import new_adam_state
+from kdsearch.methods.beatgan.pack import Pack, Parts, Student, new_parts
+from kdsearch.methods.beatgan.scoring import (
+    FORMAT,
+    METHOD,
+    architecture_of,
+    check_values,
+    error_weights,
+    load_generator,
+    weights_state,
+)
+from kdsearch.methods.beatgan.settings import TAUGHT, NetworkSettings, StudentSettings
+from kdsearch.methods.device import from_numpy, to_cpu
+from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
+from kdsearch.metrics.ranking import rank
+
+PER_STUDENT = frozenset({"temperature", "alpha", "w_adv", "lr"})
+"""Settings that are vectors in a stack; everything else is its structure."""
+
+PARTS = ("generator", "discriminator", "generator_adam", "discriminator_adam")
+
+
+class BeatGanStack:
+    """The method's ``Stack``. Empty slots cost nothing: students are packed before training.
+
+    Args:
+        settings: Those that fix the structure; the settings in `PER_STUDENT` do not matter.
+        slots: How many networks there may be at a time.
+        data: Training beats, kept once on the device, and what validates every epoch.
+        compute: Where and how precisely to calculate.
+        teacher: Weights of the teacher, for students that start from them; None in a stack
+            that trains a teacher.
+        targets: The teacher's answers, one row per training beat.
+
+    Raises:
+        ValueError: The students are to start from a teacher of another architecture, or there
+            is not a row of targets per training beat.
+    """
+
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        slots: int,
+        *,
+        data: TrainingData,
+        compute: Compute,
+        teacher: State | None = None,
+        targets: Targets | None = None,
+    ) -> None:
+        self.slots = slots
+        self._structure = _structure(settings)
+        self._architecture = Architecture(
+            settings.width, settings.latent, *data.train.shape[1:]
+        )
+        self._compute = compute
+        self._score = settings.score
+        self._is_teacher = teacher is None
+        self._start = _start_from(settings, teacher, self._architecture)
+        self._targets = _checked(targets or {}, len(data.train))
+        self._x = from_numpy(data.train, compute.device)
+        self._validation = from_numpy(data.validation.x, compute.device)
+        self._abnormal = data.validation.abnormal
+        self._students: dict[int, Student] = {}
+        self._pack: Pack | None = None
+
+    def put_in(
+        self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None
+    ) -> None:
+        """Start a student in an empty slot, new from its seed or going on from a saved state.
+
+        Args:
+            slot: From 0 to ``slots`` - 1.
+            settings: Of the stack's structure.
+            seed: Of weights and mini-batches, not negative; on going on, that of the start.
+            state: From `save`, of this architecture.
+
+        Raises:
+            ValueError: The slot is occupied or does not exist, the settings or the saved state
+                are of another structure, or the targets that they need are missing.
+        """
+        if not 0 <= slot < self.slots or slot in self._students:
+            raise ValueError(f"slot {slot} of {self.slots} is occupied or does not exist")
+        settings = self._of_this_structure(settings)
+        rng = torch.Generator().manual_seed(seed)
+        if state is None:
+            student = Student(settings, seed, 0, rng, self._first_parts(rng))
+        else:
+            parts = _saved_parts(state, self._architecture)
+            rng.set_state(state["rng"])
+            student = Student(settings, seed, state["epoch"], rng, parts)
+        self._require_targets(student)
+        self._students[slot] = student
+
+    def take_out(self, slot: int) -> None:
+        """Empty a slot.
+
+        Raises:
+            ValueError: It is empty.
+        """
+        self._student(slot)
+        del self._students[slot]
+
+    def advance(self) -> dict[int, EpochReport | Exception]:
+        """Train every occupied slot for one epoch and validate it.
+
+        A student that diverged has a `TrialDiverged` in place of its report, and its slot is
+        empty afterwards; the others are not touched by it.
+        """
+        if not self._students:
+            return {}
+        pack, slots = self._packed(), sorted(self._students)
+        before = pack.copies() if len(slots) > 1 else []
+        outcomes = dict(zip(slots, self._epoch(pack), strict=True))
+        suspects = [k for k, slot in enumerate(slots) if _diverged(outcomes[slot])]
+        if len(suspects) > 1:
+            outcomes |= {slots[k]: self._epoch_alone(slots[k], before[k]) for k in suspects}
+        for slot, outcome in outcomes.items():
+            if _diverged(outcome):
+                self.take_out(slot)
+        return outcomes
+
+    def save(self, slot: int) -> State:
+        """Everything needed to go on from the end of the last epoch, bit for bit.
+
+        Returns:
+            Numbers, strings and tensors on the CPU, of this one student alone.
+        """
+        student = self._student(slot)
+        return {
+            "format": FORMAT,
+            "method": METHOD,
+            "architecture": self._architecture.as_dict(),
+            "settings": student.settings.model_dump(mode="json"),
+            "seed": student.seed,
+            "epoch": student.epoch,
+            "rng": student.rng.get_state(),
+            **to_cpu(self._parts(student)),
+        }
+
+    def weights(self, slot: int) -> State:
+        """What scoring needs; of a teacher also the discriminator, for its students."""
+        parts = to_cpu(self._parts(self._student(slot)))
+        generator = parts["generator"]
+        return weights_state(
+            self._architecture,
+            generator,
+            parts["discriminator"] if self._is_teacher else None,
+            error_weights=self._error_weights(generator),
+        )
+
+    def _error_weights(self, generator: NetworkState) -> Tensor | None:
+        if self._score == "plain":
+            return None
+        network = load_generator(weights_state(self._architecture, generator), self._compute)
+        found = error_weights(self._score, network, self._x, self._compute, students=1)
+        return None if found is None else found[0].cpu()
+
+    def _epoch(self, pack: Pack) -> list[EpochReport | Exception]:
+        started = time.perf_counter()
+        losses = pack.train_epoch(self._x)
+        scores = pack.scores(self._validation, self._x)
+        seconds = (time.perf_counter() - started) / len(pack.students)
+        return [
+            self._outcome(student, losses[k], scores[:, k], seconds)
+            for k, student in enumerate(pack.students)
+        ]
+
+    def _epoch_alone(self, slot: int, before: Student) -> EpochReport | Exception:
+        """Repeat an epoch in which several students of a pack diverged, for one of them.
+
+        No formula joins neighbours, but some grouped kernels do: oneDNN's in bfloat16 pad an
+        odd number of channels by reading the next student's and multiplying them by zero,
+        which is harmless until they are NaN. Whoever diverges alone has really diverged.
+        """
+        pack = Pack(self._architecture, [before], self._targets, self._compute)
+        (outcome,) = self._epoch(pack)
+        before.parts = pack.take(before)
+        self._students[slot] = before
+        return outcome
+
+    def _packed(self) -> Pack:
+        """The pack of exactly those that are in; built anew when somebody came or went."""
+        students = [student for _, student in sorted(self._students.items())]
+        if self._pack is None or self._pack.students != students:
+            for student in students:
+                student.parts = self._parts(student)
+            self._pack = Pack(self._architecture, students, self._targets, self._compute)
+            for student in students:
+                student.parts = {}
+        return self._pack
+
+    def _parts(self, student: Student) -> Parts:
+        if self._pack is not None and student in self._pack.students:
+            return self._pack.take(student)
+        return student.parts
+
+    def _first_parts(self, rng: torch.Generator) -> Parts:
+        return {**new_parts(self._architecture, rng), **self._start}
+
+    def _outcome(
+        self,
+        student: Student,
+        losses: dict[str, float],
+        scores: NDArray[np.float32],
+        seconds: float,
+    ) -> EpochReport | TrialDiverged:
+        for name, value in {**losses, "validation score": float(scores.sum())}.items():
+            if not math.isfinite(value):
+                return TrialDiverged(f"{name} became {value} in epoch {student.epoch}")
+        ranking = rank(scores, self._abnormal)
+        return EpochReport(
+            epoch=student.epoch,
+            losses=losses,
+            seconds=seconds,
+            val_auc=ranking.roc_auc(),
+            val_ap=ranking.average_precision(),
+        )
+
+    def _of_this_structure(self, settings: BaseModel) -> NetworkSettings:
+        if not isinstance(settings, NetworkSettings):
+            raise ValueError(f"settings of a BeatGAN expected, not {type(settings).__name__}")
+        structure = _structure(settings)
+        for name in sorted(structure.keys() | self._structure.keys()):
+            here, there = self._structure.get(name), structure.get(name)
+            if here != there:
+                raise ValueError(f"{name} is {here} in this stack, not {there}")
+        return settings
+
+    def _require_targets(self, student: Student) -> None:
+        missing = set(student.targets) & set(TAUGHT) - self._targets.keys()
+        if student.alpha > 0 and missing:
+            raise ValueError(
+                f"no targets of kind {min(missing)!r}; there are {sorted(self._targets)}"
+            )
+
+    def _student(self, slot: int) -> Student:
+        if slot not in self._students:
+            raise ValueError(f"slot {slot} is empty")
+        return self._students[slot]
+
+
+def _diverged(outcome: EpochReport | Exception) -> bool:
+    return isinstance(outcome, Exception)
+
+
+def _structure(settings: NetworkSettings) -> dict[str, object]:
+    return settings.model_dump(exclude=set(PER_STUDENT))
+
+
+def _checked(targets: Targets, beats: int) -> Targets:
+    for name, rows in targets.items():
+        if len(rows) != beats:
+            raise ValueError(f"{len(rows)} targets of kind {name!r} for {beats} training beats")
+    return targets
+
+
+def _start_from(
+    settings: NetworkSettings, teacher: State | None, architecture: Architecture
+) -> Parts:
+    """The values that replace random ones; none with ``init: random``."""
+    if not isinstance(settings, StudentSettings) or settings.init != "teacher":
+        return {}
+    if teacher is None:
+        raise ValueError("init 'teacher' needs a teacher")
+    require_same_architecture(architecture_of(teacher), architecture)
+    _check_networks(teacher, architecture)
+    return {
+        "generator": dict(teacher["generator"]),
+        "discriminator": dict(teacher["discriminator"]),
+        "generator_adam": new_adam_state(),
+        "discriminator_adam": new_adam_state(),
+    }
+
+
+def _saved_parts(state: State, architecture: Architecture) -> Parts:
+    saved = architecture_of(state)
+    if saved != architecture:
+        raise ValueError(f"the saved state is of {saved}, this stack of {architecture}")
+    _check_networks(state, architecture)
+    missing = [name for name in (*PARTS, "rng", "epoch") if name not in state]
+    if missing:
+        raise ValueError(f"the saved state has no {', '.join(missing)}")
+    return {name: state[name] for name in PARTS}
+
+
+def _check_networks(state: Mapping[str, object], architecture: Architecture) -> None:
+    check_values(Generator, architecture, state.get("generator"), part="generator")
+    check_values(Discriminator, architecture, state.get("discriminator"), part="discriminator")

@@ -1,0 +1,78 @@
+"""What a teacher says about every training beat, computed once for all students."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdsearch.data.beats import FloatArray
+from kdsearch.methods.beatgan.losses import attention_map
+from kdsearch.methods.beatgan.scoring import (
+    BATCH,
+    load_discriminator,
+    load_generator,
+    reconstruct,
+    score,
+)
+from kdsearch.methods.device import autocast, from_numpy
+from kdsearch.methods.memory.settings import TeacherSettings as Neighbours
+from kdsearch.methods.memory.teacher import fill, own_scores
+from kdsearch.methods.protocol import Compute, State, Targets
+
+
+def teacher_targets(
+    teacher: State,
+    kinds: Collection[str],
+    x: FloatArray,
+    compute: Compute,
+    *,
+    context: bool = False,
+) -> Targets:
+    """The teacher's answers that students with these targets learn from.
+
+    Args:
+        teacher: Weights of a trained teacher.
+        kinds: The names of the students' targets; ``published`` has no entry.
+        x: Training beats, shape (n, leads, length).
+        compute: Where and how precisely to calculate.
+        context: Whether beats come with leads of a context.
+
+    Returns:
+        ``score``: the teacher's anomaly scores, shape (n,); ``neighbours``: those of a memory
+        of the beats with its defaults, or of their context if there is one, each left out of
+        its own comparison, shape (n,), which the teacher has no part in; ``reconstruction``:
+        shape (n, leads, length); ``attention``: the attention map of the teacher's
+        discriminator on the teacher's reconstruction, shape (n, length / 32). Row i belongs
+        to ``x[i]``.
+
+    Raises:
+        ValueError: These are not a teacher's weights.
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    if "score" in kinds:
+        found["score"] = score(teacher, x, compute)
+    if "neighbours" in kinds:
+        kind = Neighbours(view="patient", density=0) if context else Neighbours()
+        memory = fill(kind, from_numpy(x, "cpu"), context=context)
+        # Its scores are logarithms, of which errors of reconstructions are taken later.
+        found["neighbours"] = np.exp(own_scores(memory))
+    if "reconstruction" in kinds:
+        found["reconstruction"] = reconstruct(teacher, x, compute)
+    if "attention" in kinds:
+        found["attention"] = _attention(teacher, x, compute)
+    return found
+
+
+@torch.inference_mode()
+def _attention(teacher: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
+    generator = load_generator(teacher, compute)
+    discriminator = load_discriminator(teacher, compute)
+    maps = []
+    for beats in torch.split(from_numpy(x, compute.device), BATCH):
+        with autocast(compute):
+            features = discriminator.features(generator(beats))
+        maps.append(attention_map(features.float().unsqueeze(1))[:, 0].cpu())
+    return torch.cat(maps).numpy()

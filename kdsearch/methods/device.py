@@ -1,0 +1,82 @@
+"""Device and precision, and tensors on their way to the device and back."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdsearch.errors import ConfigError
+from kdsearch.methods.protocol import Compute
+
+Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+
+
+def resolve_device(device: Literal["auto", "cpu", "cuda", "all"]) -> Device:
+    """The one device to use; ``auto`` and ``all`` are the GPU where there is one.
+
+    Raises:
+        ConfigError: ``cuda`` was asked for and torch sees no GPU.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ConfigError(
+            f"device: 'cuda' needs a GPU, but torch {torch.__version__} sees none here; "
+            "use 'auto' or 'cpu'"
+        )
+    if device in ("auto", "all"):
+        return "cuda" if available else "cpu"
+    return cast("Device", device)
+
+
+def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: Device) -> Precision:
+    """The precision to use; ``auto`` is bfloat16 where the hardware multiplies it faster."""
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = _cpu_multiplies_bf16()
+    return "bf16" if fast else "fp32"
+
+
+def autocast(compute: Compute) -> torch.autocast:
+    """A context in which convolutions run in bfloat16, if that is the precision.
+
+    Networks that change between two forward passes need a context each, because it keeps
+    converted copies of the weights until it ends.
+    """
+    return torch.autocast(
+        compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16"
+    )
+
+
+def _cpu_multiplies_bf16() -> bool:
+    # Not in every torch release under these names, hence the look-up.
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
+def from_numpy(array: NDArray[np.float32], device: str) -> Tensor:
+    """A tensor for reading only; on the CPU it shares the array's memory.
+
+    Arrays that processes share (memory maps, Ray's object store) are not writable. Torch
+    warns of that; nothing here writes to them, and a copy per process would cost the sharing.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(array).to(device)
+
+
+def to_cpu(state: Any) -> Any:
+    """The same nested state with every tensor on the CPU."""
+    if isinstance(state, Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: to_cpu(value) for key, value in state.items()}
+    return state

@@ -1,0 +1,1 @@
+"""Ranking metrics of scores, and the statistics that compare them."""

@@ -1,0 +1,1 @@
+"""A student that a user takes away: loading, scoring, pictures, export."""

@@ -1,0 +1,423 @@
+"""What a search leaves its user: a trained student that scores raw beats.
+
+Needs neither Ray nor Optuna. A student is its weights, ``model.pt``, and its card,
+``config.yaml``: what was trained, what has to be done to a beat before it is scored, and from
+which score on a beat is called abnormal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from kdsearch import __version__
+from kdsearch.config.space_file import Config, Section, load_method, read_yaml
+from kdsearch.data.arrays import LARGEST
+from kdsearch.data.beats import (
+    LENGTH_MULTIPLE,
+    BoolArray,
+    Cutting,
+    Dataset,
+    FloatArray,
+    Moments,
+    TextArray,
+    normalise,
+    pad,
+)
+from kdsearch.data.context import all_leads, references, signal_leads, with_context
+from kdsearch.errors import DataError, RunError
+from kdsearch.files.atomic import DamagedFile, load_state
+from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.methods.protocol import Compute, Reconstructing
+
+if TYPE_CHECKING:
+    from kdsearch.methods.protocol import Method, State
+
+MODEL, CARD = "model.pt", "config.yaml"
+# A student is judged as it is used: on whatever machine, in full precision.
+COMPUTE = Compute("cpu", "fp32")
+# What a method may raise over weights that are not its own, or not of this card.
+UNFIT = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class InputCard(Section):
+    """What a beat has to be before it is scored."""
+
+    leads: Count
+    """Leads of a raw beat."""
+    length: Count
+    """Samples of a raw beat."""
+    padded_length: Count
+    """Samples that the networks see; the edge samples are repeated on both sides."""
+    normalisation: Literal["each beat and lead to [-1, 1]"] = "each beat and lead to [-1, 1]"
+    """By smallest and largest sample; a flat beat becomes zeros."""
+    cutting: Cutting | None
+    """How the beats were cut from recordings; None where that is not known."""
+    context: Literal["none", "patient"] = "none"
+    """``patient``: more leads compare a beat with its patient's own, see
+    `kdsearch.data.context`; when it came has to be known."""
+
+    @property
+    def all_leads(self) -> int:
+        """Leads that the networks see, those of the context included."""
+        return all_leads(self.leads, context=self.context == "patient")
+
+
+class DataCard(Section):
+    """What the student learned from."""
+
+    description: str
+    """One line for people."""
+    simulated: bool
+    """True for generated beats, which prove nothing about real ones."""
+
+
+class Card(Section):
+    """The content of ``config.yaml``: all that scoring needs besides the weights."""
+
+    kdsearch: str = __version__
+    """Version that wrote it."""
+    method: str
+    """``beatgan``, ``memory`` or ``package.module:Class``."""
+    student: dict[str, Any]
+    """The student's settings, fixed and searched."""
+    input: InputCard
+    """What a beat has to be."""
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    """Beats that score as much or more are flagged; chosen on the validation beats."""
+    data: DataCard
+    """What it learned from."""
+
+
+def describe_student(
+    config: Config, settings: BaseModel, dataset: Dataset, threshold: float
+) -> dict[str, Any]:
+    """The card of a student, as plain values.
+
+    Args:
+        config: The search that found it.
+        settings: The student's own.
+        dataset: What it was trained on.
+        threshold: From its scores of the validation beats, calculated with `COMPUTE`.
+    """
+    _, leads, padded_length = dataset.test.x.shape
+    context = dataset.training.context
+    card = Card(
+        method=config.method_name,
+        student=settings.model_dump(mode="json"),
+        input=InputCard(
+            leads=signal_leads(leads, context=context),
+            length=dataset.length,
+            padded_length=padded_length,
+            cutting=dataset.cutting,
+            context="patient" if context else "none",
+        ),
+        threshold=threshold,
+        data=DataCard(description=dataset.description, simulated=dataset.simulated),
+    )
+    return card.model_dump(mode="json")
+
+
+class Student:
+    """A trained student.
+
+    All methods take raw beats, of shape (n, leads, length); where there is one lead, also
+    (n, length), or (length,) for a single beat. They are normalised and padded as in training.
+    The unit does not matter, since each beat is scaled by its own extremes. How a beat is cut
+    and filtered does: see ``card.input.cutting``. Where ``card.input.context`` is ``patient``,
+    all beats of a recording are given at once, its first minutes among them, with their
+    moments, and where there are several recordings with the record of each beat.
+
+    Attributes:
+        card: What the student is, and what it expects.
+        settings: With which it was trained.
+        threshold: From this score on a beat is flagged; chosen on the validation beats.
+    """
+
+    def __init__(self, method: Method, weights: State, card: Card) -> None:
+        """Put together a student; `load_student` reads one.
+
+        Raises:
+            ValueError: The method does not know such settings.
+        """
+        self.card = card
+        self.settings = method.student_settings.model_validate(card.student)
+        self.threshold = card.threshold
+        self.method = method
+        self.weights = weights
+
+    def score(
+        self,
+        beats: ArrayLike,
+        moments: Moments | None = None,
+        record: TextArray | None = None,
+    ) -> NDArray[np.float32]:
+        """Anomaly score of each beat, higher is more abnormal.
+
+        Args:
+            beats: Raw beats.
+            moments: When they came; needed for a context alone.
+            record: Of each beat, shape (n,); None where all are of one recording.
+
+        Returns:
+            Shape (n,), float32.
+
+        Raises:
+            DataError: Wrong length, leads or type, no beats, values that are not finite, or
+                no moments where the student needs them.
+            RunError: The model gives no finite scores.
+        """
+        return self.score_prepared(self.prepared(beats, moments, record))
+
+    def score_prepared(self, x: FloatArray) -> NDArray[np.float32]:
+        """Anomaly scores of beats that are `prepared` already, shape (n,).
+
+        Raises:
+            RunError: As `score`.
+        """
+        scores = np.asarray(self.method.score(self.weights, x, COMPUTE), dtype=np.float32)
+        if scores.shape != (len(x),) or not np.isfinite(scores).all():
+            raise RunError(
+                f"the model of method {self.card.method!r} gives no finite score for each of "
+                f"{len(x)} beats; are its weights damaged?"
+            )
+        return scores
+
+    def flag(
+        self,
+        beats: ArrayLike,
+        moments: Moments | None = None,
+        record: TextArray | None = None,
+    ) -> BoolArray:
+        """Whether each beat scores at least the threshold, shape (n,).
+
+        Raises:
+            DataError, RunError: As `score`.
+        """
+        return self.called(self.score(beats, moments, record))
+
+    def called(self, scores: NDArray[np.float32]) -> BoolArray:
+        """Which scores, shape (n,), are at least the threshold."""
+        # In double precision, or the threshold would be rounded to the scores' own.
+        return np.asarray(scores.astype(np.float64) >= self.threshold)
+
+    def reconstruct(
+        self,
+        beats: ArrayLike,
+        moments: Moments | None = None,
+        record: TextArray | None = None,
+    ) -> FloatArray:
+        """What the student makes of beats; where it differs from them lies the anomaly.
+
+        Returns:
+            Shape (n, leads, length), to be compared with `normalised`.
+
+        Raises:
+            DataError: As `score`.
+            RunError: The method does not reconstruct.
+        """
+        if not isinstance(self.method, Reconstructing):
+            raise RunError(f"method {self.card.method!r} has no reconstruct()")
+        x = self.prepared(beats, moments, record)
+        whole = self.method.reconstruct(self.weights, x, COMPUTE)[:, : self.card.input.leads]
+        left = (self.card.input.padded_length - self.card.input.length) // 2
+        return whole[..., left : left + self.card.input.length]
+
+    def normalised(self, beats: ArrayLike) -> FloatArray:
+        """Beats on the scale on which their errors count, shape (n, leads, length).
+
+        Raises:
+            DataError: As `score`.
+        """
+        return normalise(self._checked(beats))
+
+    def prepared(
+        self,
+        beats: ArrayLike,
+        moments: Moments | None = None,
+        record: TextArray | None = None,
+    ) -> FloatArray:
+        """Beats as the method sees them: normalised, with their context if any, and padded.
+
+        Returns:
+            Shape (n, leads, padded length), or (n, 2 * leads + 1, padded length) with context.
+
+        Raises:
+            DataError: As `score`.
+        """
+        raw = self._checked(beats)
+        x = normalise(raw)
+        if self.card.input.context == "patient":
+            x = self._beside_own(raw, x, moments, record)
+        return np.ascontiguousarray(pad(x))
+
+    def _beside_own(
+        self,
+        raw: FloatArray,
+        x: FloatArray,
+        moments: Moments | None,
+        record: TextArray | None,
+    ) -> FloatArray:
+        if moments is None:
+            raise DataError(
+                "beats: this student compares a beat with its patient's own, and has to know "
+                "when each beat came: give a recording, or moments"
+            )
+        record = np.full(len(x), "") if record is None else record
+        for name, found in (("moments", len(moments.time_s)), ("record", len(record))):
+            if found != len(x):
+                raise DataError(f"{name}: of {found} beats, but there are {len(x)}")
+        return with_context(x, record, moments, references(raw, record, moments))
+
+    def _checked(self, beats: ArrayLike) -> FloatArray:
+        x = self._in_shape(_real_numbers(beats))
+        usable = np.abs(x) <= LARGEST  # False for NaN, too
+        if not usable.all():
+            beat, lead, sample = np.argwhere(~usable)[0]
+            raise DataError(
+                f"beats: beat {beat}, lead {lead}, sample {sample} is {x[beat, lead, sample]}; "
+                "NaN, infinite and huge values cannot be scored"
+            )
+        return x.astype(np.float32)
+
+    def _in_shape(self, x: NDArray[Any]) -> NDArray[Any]:
+        leads, length = self.card.input.leads, self.card.input.length
+        found = x.shape
+        if leads == 1 and x.ndim in (1, 2):
+            x = np.atleast_2d(x)[:, None, :]
+        if x.ndim == 3 and len(x) and x.shape[1:] == (leads, length):
+            return x
+        short = f", (n, {length}) or ({length},)" if leads == 1 else ""
+        raise DataError(
+            f"beats: expected the shape (n, {leads}, {length}){short}, but found {found}: "
+            f"{self._what_is_wrong(x)}"
+        )
+
+    def _what_is_wrong(self, x: NDArray[Any]) -> str:
+        leads, length = self.card.input.leads, self.card.input.length
+        if x.ndim != 3:
+            return f"a beat has {leads} lead{'s' * (leads > 1)} of {length} samples"
+        if x.shape[1] != leads:
+            return f"this student was trained on {leads} lead{'s' * (leads > 1)}"
+        if x.shape[2] != length:
+            return (
+                f"this student was trained on beats of {length} samples, and pads them itself"
+            )
+        return "there are no beats"
+
+
+def load_student(path: str | os.PathLike[str] | BucketPath) -> Student:
+    """Read a student that a search has found.
+
+    A method of the user's own is imported from where ``config.yaml`` says, but never from the
+    folder that is read; the weights are read without running code.
+
+    Args:
+        path: A run folder, its ``best`` folder, or the ``model.pt`` in it.
+
+    Raises:
+        RunError: A file is missing or damaged, or the files do not belong together.
+        ConfigError: ``config.yaml`` is not readable YAML, or its method cannot be imported.
+    """
+    model = _model_file(place(path))
+    card_file = model.with_name(CARD)
+    card = _read_card(card_file)
+    weights = _read_weights(model)
+    method = load_method(card.method, str(card_file), foreign=model.parent)
+    try:
+        student = Student(method, weights, card)
+    except ValueError as error:
+        raise RunError(f"{card_file}: student: {_first_line(error)}") from None
+    _try_out(student, model)
+    return student
+
+
+def _model_file(path: Place) -> Place:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise RunError(f"{path}: no such file or folder")
+    # A run's other folders are nobody's business but its own.
+    if (path / "search.yaml").exists() and not (path / "best").is_dir():
+        raise RunError(
+            f"{path}: this search has no best student yet; go on with it with --resume"
+        )
+    folder = path / "best" if (path / "best").is_dir() else path
+    if not (folder / MODEL).is_file():
+        raise RunError(f"{folder}: no {MODEL} in it; expected a run folder or its best/")
+    return folder / MODEL
+
+
+def _read_card(path: Place) -> Card:
+    if not path.is_file():
+        raise RunError(f"{path}: missing, but a {MODEL} cannot be used without it")
+    raw = read_yaml(path)
+    if not isinstance(raw, Mapping) or "input" not in raw or "threshold" not in raw:
+        raise RunError(
+            f"{path}: does not say what beats the model takes (no 'input' or 'threshold'); if "
+            "an older kdsearch wrote it, delete this best/ and resume its search"
+        )
+    try:
+        card = Card.model_validate(raw)
+    except ValidationError as error:
+        raise RunError(f"{path}: {_first_line(error)}") from None
+    _check_padding(card.input, path)
+    return card
+
+
+def _check_padding(card: InputCard, path: Place) -> None:
+    expected = card.length + -card.length % LENGTH_MULTIPLE
+    if card.padded_length != expected:
+        raise RunError(
+            f"{path}: input.padded_length: beats of {card.length} samples are padded to "
+            f"{expected}, but found {card.padded_length}"
+        )
+
+
+def _read_weights(path: Place) -> State:
+    try:
+        return load_state(path)
+    except DamagedFile as error:
+        raise RunError(str(error)) from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _try_out(student: Student, model: Place) -> None:
+    """Score a flat beat: weights that are not of this card's shapes fail here."""
+    card = student.card.input
+    try:
+        flat = np.zeros((1, card.leads, card.length), dtype=np.float32)
+        student.score(flat, Moments.of_times(np.zeros(1)))
+    except (*UNFIT, RunError) as error:
+        raise RunError(
+            f"{model}: does not score a beat as {CARD} beside it says: {_first_line(error)}"
+        ) from None
+
+
+def _real_numbers(beats: ArrayLike) -> NDArray[Any]:
+    if np.ma.is_masked(beats):
+        raise DataError(
+            "beats: some values are masked; a beat without all of them has no score"
+        )
+    try:
+        x = np.asarray(beats)
+    except UNFIT as error:
+        raise DataError(f"beats: not an array of numbers: {_first_line(error)}") from None
+    if x.dtype.kind not in "iuf":
+        raise DataError(f"beats: have to be real numbers, but are {x.dtype}")
+    return x
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,194 @@
+"""What a run folder holds from earlier drivers, and whether a request goes with it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kdsearch.config.space_file import Config, ConfirmSettings, parse_config, read_yaml
+from kdsearch.errors import RunError
+from kdsearch.runs.database import Database
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.recovery import study_records
+
+# What a flag of the command line, or an argument of `kdsearch.search`, stands in for.
+FLAGS = {
+    "data": ("data", "source"),
+    "num_samples": ("search", "num_samples"),
+    "max_concurrent": ("search", "max_concurrent"),
+    "time_budget": ("search", "time_budget_s"),
+    "seed": ("search", "seed"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line or a notebook asks for.
+
+    Attributes:
+        config: The resolved search, flags included.
+        flags: The flags that changed it, to be applied again by a resume.
+        folder: Where it runs.
+        resume: Go on with what is there, rather than refuse it.
+        address: A Ray cluster, or None for this machine alone.
+        console: Where progress goes; a quiet one draws nothing.
+        study: URL of the database that is to hold the study; None for a journal in the run
+            folder, or for the database that the run remembers.
+        track: Trackers that are told while it runs, ``NAME`` or ``NAME=WHERE``.
+    """
+
+    config: Config
+    flags: dict[str, Any]
+    folder: RunFolder
+    resume: bool
+    address: str | None
+    console: Console
+    study: str | None = None
+    track: tuple[str, ...] = ()
+
+
+def make_request(
+    space: Config,
+    given: Mapping[str, Any],
+    folder: RunFolder,
+    *,
+    resume: bool,
+    address: str | None,
+    console: Console,
+    study: str | None,
+    track: Sequence[str] = (),
+) -> Request:
+    """A request for a search of ``space``; a resumed one keeps the flags of its start.
+
+    Args:
+        given: Values by the names of `FLAGS`; None stands for one that is not given.
+
+    Raises:
+        ConfigError: A flag breaks a rule.
+    """
+    flags = {name: value for name, value in given.items() if value is not None}
+    if resume:
+        flags = stored_flags(folder) | flags
+    config = _with_flags(space, flags)
+    return Request(config, flags, folder, resume, address, console, study, tuple(track))
+
+
+def _with_flags(space: Config, flags: Mapping[str, Any]) -> Config:
+    """The space with the flags in place of what it says, checked like the file."""
+    sections: dict[str, dict[str, Any]] = {}
+    for name, (section, key) in FLAGS.items():
+        if name in flags:
+            sections.setdefault(section, {})[key] = flags[name]
+    given = ", ".join(f"--{name}" for name in flags).replace("_", "-")
+    return space.replaced(sections, f"{space.origin} with {given}") if sections else space
+
+
+def check_resume(request: Request) -> None:
+    """Refuse to mix two searches in one folder.
+
+    Raises:
+        RunError: The folder holds a search and ``--resume`` was not given, or holds another
+            one, or holds none and it was given. Names what differs.
+    """
+    folder, exists = request.folder, request.folder.exists()
+    if request.resume and not exists:
+        raise RunError(f"{folder.path}: nothing to resume; leave out --resume to start")
+    if not request.resume and exists:
+        raise RunError(
+            f"{folder.path}: this run exists already; go on with --resume, or choose another "
+            "--name"
+        )
+    if exists:
+        _compare(stored_config(folder), request.config, folder)
+
+
+def study_place(request: Request) -> Path | Database:
+    """Where the study of a request lies, or is to lie.
+
+    Raises:
+        UserError: The URL cannot be used, or the run has a journal already.
+    """
+    folder = request.folder
+    stored = folder.database()
+    if request.study is None and stored is None:
+        return folder.study_file
+    if folder.has_journal():
+        raise RunError(
+            f"{folder.path} keeps its study in {folder.study_file.name}; leave out --study"
+        )
+    if stored is None:
+        # A name in a database that any number of runs share, wherever their folders lie.
+        stored = "", f"{folder.path.name}-{uuid.uuid4().hex[:12]}"
+    return Database(request.study or stored[0], stored[1])
+
+
+def confirmation_request(folder: RunFolder, console: Console) -> Request:
+    """The request that confirms a finished search and does nothing else.
+
+    Raises:
+        RunError: The search is not finished.
+    """
+    config = stored_config(folder)
+    records = study_records(folder)
+    if len(records) != config.search.num_samples or not all(r.finished for r in records):
+        raise RunError(f"{folder.path}: the search is not finished; go on with --resume first")
+    if config.confirm.top == 0:
+        config = replace(config, confirm=ConfirmSettings())
+    return Request(config, stored_flags(folder), folder, True, None, console)
+
+
+def stored_flags(folder: RunFolder) -> dict[str, Any]:
+    """The flags that a run was started with; none where there is no run."""
+    if not folder.config_file.exists():
+        return {}
+    raw = read_yaml(folder.config_file)
+    flags = raw.get("flags") if isinstance(raw, dict) else None
+    return dict(flags) if isinstance(flags, dict) else {}
+
+
+def stored_config(folder: RunFolder) -> Config:
+    """The resolved configuration that a run was started with.
+
+    Raises:
+        UserError: ``search.yaml`` is missing or damaged.
+    """
+    raw = read_yaml(folder.config_file)
+    if not isinstance(raw, dict):
+        raise RunError(
+            f"{folder.config_file}: damaged; put it back with the space file that this run "
+            "was started with"
+        )
+    raw.pop("flags", None)
+    return parse_config(raw, str(folder.config_file), foreign=folder.path)
+
+
+def _compare(stored: Config, given: Config, folder: RunFolder) -> None:
+    old, new = _identity(stored), _identity(given)
+    for key in old.keys() | new.keys():
+        if old.get(key) != new.get(key):
+            raise RunError(
+                f"{folder.path} holds a search with {key}={old.get(key)!r}, not "
+                f"{new.get(key)!r}: resume it with its own file and flags, or choose another "
+                "--name"
+            )
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """What two searches must share to be one, flat; amounts and machines may differ.
+
+    Where the data lie is not part of it, since they may have moved; their content is compared
+    when they are read.
+    """
+    plain = config.as_dict()
+    free = {"num_samples", "max_concurrent", "time_budget_s", "retries", "keep_weights"}
+    flat: dict[str, Any] = {"method": plain["method"]}
+    for section in ("data", "teacher", "student", "space", "search", "scheduler"):
+        for key, value in plain[section].items():
+            if (section, key) != ("data", "source") and key not in free:
+                flat[f"{section}.{key}"] = value
+    return flat

@@ -1,0 +1,421 @@
+"""A search from its configuration to its leaderboard, new or resumed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdsearch.analysis.leaderboard import best_record, leaderboard
+from kdsearch.config.space_file import Config
+from kdsearch.data import cache_dir, load_dataset
+from kdsearch.data.beats import Dataset
+from kdsearch.errors import ConfigError, RunError, SearchFailed
+from kdsearch.evaluation.baselines import baseline_scores
+from kdsearch.evaluation.costs import measure, student_costs
+from kdsearch.evaluation.finalists import Finalist, evaluate_run
+from kdsearch.evaluation.verdict import conclude
+from kdsearch.methods.device import resolve_device, resolve_precision
+from kdsearch.methods.protocol import Compute, Exporting
+from kdsearch.runs.database import Database
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.recovery import recover
+from kdsearch.runs.study import Study, TrialRecord
+from kdsearch.student.student import COMPUTE, describe_student
+from kdsearch.tuning import tune_run
+from kdsearch.tuning.bridge import Ledger, StudyScheduler, StudySearcher
+from kdsearch.tuning.confirm import (
+    Candidate,
+    ConfirmationInputs,
+    candidates,
+    confirm,
+    left_to_confirm,
+    seeds,
+)
+from kdsearch.tuning.placement import (
+    Placement,
+    available_cpus,
+    local_cpus,
+    place,
+    trial_compute,
+)
+from kdsearch.tuning.progress import (
+    SearchProgress,
+    confirmation_progress,
+    duration,
+    teacher_progress,
+)
+from kdsearch.tuning.request import Request, check_resume, study_place
+from kdsearch.tuning.rungs import Rungs
+from kdsearch.tuning.teacher import Teacher, TeacherCache, describe_teacher, read_teacher
+from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers
+from kdsearch.tuning.workers.stack_size import describe_sizes
+from kdsearch.tuning.workers.trial import TrialInputs
+
+logger = logging.getLogger(__name__)
+
+
+def search(request: Request) -> list[TrialRecord]:
+    """Run or resume a search until it holds ``num_samples`` trials.
+
+    Returns:
+        Every trial of the study.
+
+    Raises:
+        UserError: Something that the user can mend, before anything is trained.
+        SearchFailed: Every trial failed, or the teacher diverged.
+        Interrupted: A signal came; all that was finished is kept.
+    """
+    folder = request.folder
+    check_resume(request)
+    if request.address is None:
+        # What this machine lacks is said before a teacher is trained on it.
+        local_cpus(request.config)
+    place = study_place(request)
+    signals = tune_run.Signals()
+    with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:
+        return _Search(request, place, signals, at_end).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        request: Request,
+        place: Path | Database,
+        signals: tune_run.Signals,
+        at_end: ExitStack,
+    ) -> None:
+        self._place = place
+        self._signals = signals
+        self._at_end = at_end
+        self._config = request.config
+        self._folder = request.folder
+        self._console = request.console
+        self._request = request
+        self._trackers: list[Tracker] = []
+
+    def run(self) -> list[TrialRecord]:
+        study = self._study_of_earlier_drivers()
+        if study is not None and self._complete(study):
+            return study.records()
+        self._trackers = open_trackers(self._request.track, self._folder, self._config)
+        dataset = load_dataset(self._config.data, cache_dir())
+        self._say(dataset.description)
+        self._check_data(dataset)
+        self._folder.write_config(self._config.as_dict(), self._request.flags)
+        self._folder.begin_work()
+        compute = resolve_teacher_compute(self._request)
+        teacher = self._teacher(dataset, compute)
+        # A study without trials is there as well, though it counts as false.
+        study = self._open_study() if study is None else study
+        inputs = self._inputs(dataset, teacher, compute)
+        if self._trials_left(study) or self._confirmations_left(study.records()):
+            with self._cluster(inputs) as (on_cluster, placement):
+                self._run_trials(study, on_cluster, placement)
+                self._confirm(study.records(), dataset, on_cluster, placement)
+        records = study.records()
+        leaderboard_to_file(self._folder, records, self._config)
+        self._finish(records, dataset, teacher, inputs)
+        return records
+
+    def _study_of_earlier_drivers(self) -> Study | None:
+        there = self._folder.study_file.exists() or self._folder.trial_numbers()
+        # A database is tried before anything is trained, and kept from others from then on.
+        remote = isinstance(self._place, Database)
+        return self._open_study() if there or remote else None
+
+    def _open_study(self) -> Study:
+        """The run's study; where it has lost trials, their folders give them back."""
+        if isinstance(self._place, Database):
+            self._folder.write_database(self._place.public_url, self._place.study)
+        rebuilt = recover(self._folder, self._place, self._config.space)
+        if rebuilt:
+            self._say(rebuilt)
+        study = Study(self._place, self._config.space, self._config.search)
+        self._at_end.callback(study.close)
+        return study
+
+    def _complete(self, study: Study) -> bool:
+        records = study.records()
+        total = self._config.search.num_samples
+        if len(records) > total:
+            raise ConfigError(
+                f"{self._folder.path} holds {len(records)} trials already, more than "
+                f"num_samples={total}"
+            )
+        done = len(records) == total and all(record.finished for record in records)
+        whole = done and self._folder.concluded and not self._confirmations_left(records)
+        if whole:
+            self._say(f"{self._folder.path}: complete with {total} trials; nothing to do")
+        return whole
+
+    def _check_data(self, dataset: Dataset) -> None:
+        """Data may have moved, but must not have changed."""
+        if not self._folder.teacher_file.exists():
+            return
+        known = self._folder.read_json(self._folder.teacher_file)["data"]["fingerprint"]
+        if known != dataset.fingerprint:
+            raise RunError(
+                f"{self._folder.path} holds a search over other data (fingerprint "
+                f"{known[:12]}, found {dataset.fingerprint[:12]}): give it its own --data, or "
+                "choose another --name"
+            )
+
+    def _teacher(self, dataset: Dataset, compute: Compute) -> Teacher:
+        """The run's own teacher, or else the cache's; the run keeps a copy."""
+        stored = read_teacher(self._folder)
+        if stored is not None:
+            return stored
+        with teacher_progress(self._console) as on_epoch:
+            teacher = TeacherCache(cache_dir()).get(
+                self._config.method, self._config.teacher, dataset, compute, on_epoch
+            )
+        trained = f"trained in {duration(teacher.seconds)}"
+        source = "found in the cache" if teacher.found else trained
+        self._say(
+            f"teacher {teacher.fingerprint[:12]} {source}: val_auc {teacher.best.val_auc:.4f} "
+            f"at epoch {teacher.best.epoch}"
+        )
+        self._check_teacher(teacher)
+        self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))
+        return teacher
+
+    def _check_teacher(self, teacher: Teacher) -> None:
+        """A run whose own copy was lost goes on with the same teacher or not at all."""
+        if not self._folder.teacher_file.exists():
+            return
+        known = self._folder.read_json(self._folder.teacher_file).get("fingerprint")
+        if known != teacher.fingerprint:
+            raise RunError(
+                f"{self._folder.teacher_weights}: lost or damaged, and this machine's teacher "
+                f"is another one (fingerprint {known!s:.12}, here {teacher.fingerprint:.12})"
+            )
+
+    def _trials_left(self, study: Study) -> int:
+        return self._config.search.num_samples - sum(r.finished for r in study.records())
+
+    @contextmanager
+    def _cluster(self, inputs: TrialInputs) -> Iterator[tuple[TrialInputs, Placement]]:
+        """Ray, and the inputs as the machines that it found will use them."""
+        with tune_run.cluster(
+            self._request.address,
+            self._config,
+            data_bytes=_bytes(inputs),
+            folder=self._folder,
+            signals=self._signals,
+        ):
+            tune_run.probe_storage(self._folder.path)
+            inputs = replace(inputs, compute=trial_compute(self._config))
+            placement, measured = place(inputs)
+            if measured:
+                self._say(describe_sizes(measured, placement.main.students))
+            yield inputs, placement
+
+    def _run_trials(self, study: Study, inputs: TrialInputs, placement: Placement) -> None:
+        total = self._config.search.num_samples
+        earlier = study.records()
+        progress = SearchProgress(self._console, total, earlier)
+        keep = max(self._config.search.keep_weights, self._config.confirm.top)
+        tracking = Tracking(self._folder, self._trackers, self._say)
+        ledger = Ledger(study, self._folder, Observers(progress, tracking), keep)
+        unfinished = study.adopt()
+        trials = len(unfinished) + total - len(earlier)
+        if trials == 0:
+            return
+        rungs = None
+        if self._config.scheduler.name == "asha":
+            rungs = Rungs(self._config.scheduler, self._config.max_epochs())
+            rungs.refill(earlier)
+        with progress.shown(), closing(tracking):
+            tune_run.run_tune(
+                inputs,
+                placement,
+                StudySearcher(ledger, unfinished, total),
+                StudyScheduler(ledger, rungs),
+                trials=trials,
+                scratch=self._folder.scratch.resolve(),
+                signals=self._signals,
+            )
+
+    def _candidates(self, records: Sequence[TrialRecord]) -> list[Candidate]:
+        """What is to be confirmed: nothing while trials are left, or where none is wanted."""
+        done = len(records) == self._config.search.num_samples
+        done = done and all(record.finished for record in records)
+        if not done or self._config.confirm.top == 0 or best_record(records) is None:
+            return []
+        return candidates(self._config, records)
+
+    def _confirmations_left(self, records: Sequence[TrialRecord]) -> int:
+        return len(left_to_confirm(self._folder, self._candidates(records), self._config))
+
+    def _confirm(
+        self,
+        records: Sequence[TrialRecord],
+        dataset: Dataset,
+        inputs: TrialInputs,
+        placement: Placement,
+    ) -> None:
+        chosen = self._candidates(records)
+        if not chosen:
+            return
+        with confirmation_progress(self._console) as on_done:
+            confirm(
+                self._folder,
+                chosen,
+                ConfirmationInputs(inputs, dataset.test),
+                placement=placement,
+                on_done=on_done,
+                signals=self._signals,
+            )
+
+    def _conclude(self, records: Sequence[TrialRecord], dataset: Dataset) -> TrialRecord | None:
+        """Write the verdict; the trial that it chose, or the search's best without one."""
+        chosen = self._candidates(records)
+        if not chosen:
+            return best_record(records)
+        verdict = conclude(
+            self._folder,
+            {candidate.name: candidate.role for candidate in chosen},
+            seeds(self._config),
+            dataset,
+            baseline_scores(dataset, cache_dir()),
+        )
+        self._folder.write_verdict(verdict)
+        if verdict["chosen"] is None:
+            return best_record(records)
+        return records[int(verdict["chosen"].removeprefix("trial-"))]
+
+    def _inputs(self, dataset: Dataset, teacher: Teacher, compute: Compute) -> TrialInputs:
+        students = [self._config.student_settings(p) for p in self._config.corners()]
+        targets = TeacherCache(cache_dir()).targets(
+            teacher, self._config.method, students, dataset.training, compute
+        )
+        return TrialInputs(
+            config=self._config,
+            run=self._folder.path.resolve(),
+            generation=self._folder.next_generation(),
+            data=dataset.training,
+            teacher=teacher.weights,
+            targets=targets,
+            compute=compute,
+            threads=self._config.resources.cpus_per_trial,
+        )
+
+    def _finish(
+        self,
+        records: Sequence[TrialRecord],
+        dataset: Dataset,
+        teacher: Teacher,
+        inputs: TrialInputs,
+    ) -> None:
+        """Measure the best student and the teacher on the test beats, once."""
+        left = self._config.search.num_samples - sum(record.finished for record in records)
+        if left:
+            self._say(f"{left} trials are left; go on with --resume")
+            return
+        best = best_record(records)
+        if best is None:
+            reasons = sorted({record.reason for record in records})
+            raise SearchFailed(f"all {len(records)} trials failed: {'; '.join(reasons)}")
+        best = self._conclude(records, dataset) or best
+        weights = self._folder.trial(best.number).best_weights()
+        evaluation = evaluate_run(
+            self._folder,
+            self._config.method,
+            dataset,
+            trial=best.number,
+            # As it will be used, wherever that is; its threshold belongs to these scores.
+            student=Finalist(weights, COMPUTE),
+            teacher=Finalist(teacher.weights, inputs.compute),
+        )
+        metrics: dict[str, Any] = {
+            "trial": best.number,
+            "data": {"description": dataset.description, "simulated": dataset.simulated},
+            **evaluation.metrics(),
+        }
+        card = describe_student(
+            self._config,
+            self._config.student_settings(best.params),
+            dataset,
+            metrics["student"]["validation"]["confusion.threshold"],
+        )
+        description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
+        self._folder.write_teacher(teacher.weights, description)
+        self._folder.write_best(weights, card, metrics)
+        self._write_costs(records, inputs)
+        self._folder.end_work()
+
+    def _write_costs(self, records: Sequence[TrialRecord], inputs: TrialInputs) -> None:
+        students = {
+            r.number: self._config.student_settings(r.params) for r in records if r.params
+        }
+        method, data, teacher = self._config.method, inputs.data, inputs.teacher
+        costs = student_costs(
+            method, students, data=data, teacher=teacher, targets=inputs.targets
+        )
+        described: dict[str, Any] = {str(n): cost.as_dict() for n, cost in costs.items()}
+        if isinstance(method, Exporting):
+            _, leads, length = data.train.shape
+            described["teacher"] = measure(method, teacher, leads, length).as_dict()
+        self._folder.write_costs(described)
+
+    def _say(self, text: str) -> None:
+        logger.info(text)
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def resolve_teacher_compute(request: Request) -> Compute:
+    """Where this machine trains the teacher; on a CPU with half its cores.
+
+    On a cluster ``cuda`` is asked of the nodes; the driver's machine need not have a GPU.
+
+    With every core, one busy neighbour makes torch's threads wait for each other: measured on
+    two cores at width 16, 1.9 s an epoch alone but 6.2 s beside a busy process, against 3.0 s
+    with one thread. ``OMP_NUM_THREADS`` overrules this.
+    """
+    resources, on_cluster = request.config.resources, request.address is not None
+    anywhere = on_cluster and resources.device == "cuda"
+    device = resolve_device("auto" if anywhere else resources.device)
+    if device == "cpu":
+        threads = os.environ.get("OMP_NUM_THREADS") or max(1, available_cpus() // 2)
+        torch.set_num_threads(int(threads))
+    return Compute(device, resolve_precision(resources.precision, device))
+
+
+def leaderboard_to_file(
+    folder: RunFolder, records: Sequence[TrialRecord], config: Config
+) -> None:
+    """Write ``leaderboard.csv``."""
+    table = leaderboard(records, list(config.searched()))
+    folder.write_leaderboard(table.to_csv(index=False))
+
+
+def _bytes(inputs: TrialInputs) -> int:
+    arrays = [inputs.data.train, inputs.data.validation.x, *inputs.targets.values()]
+    return sum(array.nbytes for array in arrays)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Everything that is logged goes to a file in the run folder, nothing to the terminal."""
+    root = logging.getLogger()
+    level, complaining = root.level, logging.raiseExceptions
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    # A log that cannot be written (a full disk) must not spill tracebacks over the terminal.
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        logging.raiseExceptions = complaining
+        handler.close()

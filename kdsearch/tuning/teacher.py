@@ -1,0 +1,280 @@
+"""The teacher: trained once per fingerprint, kept in a cache, found again by every search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from kdsearch.data.beats import Dataset, TrainingData
+from kdsearch.errors import RunError, SearchFailed
+from kdsearch.files.atomic import DamagedFile, load_state, save_state, write_json
+from kdsearch.methods.protocol import Compute, EpochReport, Method, State, Targets
+from kdsearch.runs.folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+# Raised whenever the same settings would give another teacher.
+RECIPE = 3
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained teacher.
+
+    Attributes:
+        fingerprint: SHA-256 of data, split, architecture, training settings and seed.
+        weights: Of its best epoch by validation AUC.
+        history: Every epoch.
+        found: True where it lay in the cache already.
+    """
+
+    fingerprint: str
+    weights: State
+    history: list[EpochReport]
+    found: bool
+
+    @property
+    def best(self) -> EpochReport:
+        """The epoch whose weights were kept."""
+        return max(self.history, key=lambda report: report.val_auc)
+
+    @property
+    def seconds(self) -> float:
+        """Training time."""
+        return sum(report.seconds for report in self.history)
+
+
+def fingerprint(method: Method, settings: BaseModel, dataset: Dataset, compute: Compute) -> str:
+    """Name a teacher by everything that determines its weights."""
+    identity = {
+        "recipe": RECIPE,
+        "method": _identity(method),
+        "settings": settings.model_dump(mode="json"),
+        "data": dataset.fingerprint,
+        "precision": compute.precision,
+        "device": compute.device,
+    }
+    code = _code(type(method).__module__)
+    if code is not None:
+        identity["code"] = hashlib.sha256(code).hexdigest()
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "kdsearch"
+
+
+def _identity(method: Method) -> str:
+    """A built-in method's name, which survives a move of its module, or a user's class."""
+    module = type(method).__module__
+    return method.name if _is_ours(module) else f"{module}:{type(method).__qualname__}"
+
+
+def _code(module: str) -> bytes | None:
+    """The text of a method of a user's own, who changes it while it is written.
+
+    Of ours there is none: they say by `RECIPE` when another teacher would come out.
+    """
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or _is_ours(module):
+        return None
+    return Path(file).read_bytes()
+
+
+class TeacherCache:
+    """Teachers by fingerprint, in a folder that any number of searches share."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the cache's folder; nothing is read or created."""
+        self._folder = folder / "teachers"
+
+    def get(
+        self,
+        method: Method,
+        settings: BaseModel,
+        dataset: Dataset,
+        compute: Compute,
+        on_epoch: Callable[[EpochReport, int], None],
+    ) -> Teacher:
+        """The teacher of this fingerprint, trained by whoever comes first.
+
+        Searches that start together wait here for the first of them. A training that was
+        killed goes on from its last epoch.
+
+        Args:
+            on_epoch: Called after each epoch trained here with its report and the number of
+                epochs in all.
+
+        Raises:
+            SearchFailed: The teacher's training diverged.
+        """
+        name = fingerprint(method, settings, dataset, compute)
+        entry = self._folder / name
+        entry.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry / ".lock"):
+            found = _read(entry, name)
+            if found is not None:
+                return found
+            training = _Training(entry, method, settings, dataset.training, compute)
+            teacher = training.run(name, on_epoch)
+            _write(entry, teacher)
+            return teacher
+
+    def targets(
+        self,
+        teacher: Teacher,
+        method: Method,
+        students: Sequence[BaseModel],
+        data: TrainingData,
+        compute: Compute,
+    ) -> Targets:
+        """What the students are taught, calculated once and kept beside the teacher."""
+        name = _name_of_targets(method, students)
+        path = self._folder / teacher.fingerprint / f"targets-{name}.pt"
+        try:
+            return {key: _array(value) for key, value in load_state(path).items()}
+        except (FileNotFoundError, DamagedFile):
+            targets = method.targets(teacher.weights, students, data, compute)
+        import torch  # noqa: PLC0415
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_state(path, {key: torch.tensor(value) for key, value in targets.items()})
+        return targets
+
+
+def _name_of_targets(method: Method, students: Sequence[BaseModel]) -> str:
+    """Students that differ in scalars alone are taught the same."""
+    shared = {
+        student.model_dump_json(exclude=set(method.per_student), exclude_none=False)
+        for student in students
+    }
+    return hashlib.sha256("\n".join(sorted(shared)).encode()).hexdigest()[:16]
+
+
+def _array(tensor: Any) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.numpy()
+    return array
+
+
+class _Training:
+    """One teacher's training, which a kill interrupts but does not undo."""
+
+    def __init__(
+        self,
+        entry: Path,
+        method: Method,
+        settings: BaseModel,
+        data: TrainingData,
+        compute: Compute,
+    ) -> None:
+        self._file = entry / "partial.pt"
+        self._epochs = int(cast("Any", settings).epochs)
+        self._seed = int(cast("Any", settings).seed)
+        self._settings = settings
+        self._stack = method.teacher_stack(settings, data, compute)
+        self._history: list[EpochReport] = []
+        self._weights: State = {}
+
+    def run(self, name: str, on_epoch: Callable[[EpochReport, int], None]) -> Teacher:
+        self._begin()
+        while len(self._history) < self._epochs:
+            report = self._stack.advance()[0]
+            if isinstance(report, Exception):
+                raise SearchFailed(f"the teacher's training diverged: {report}")
+            self._keep(report)
+            on_epoch(report, self._epochs)
+        return Teacher(name, self._weights, self._history, found=False)
+
+    def _begin(self) -> None:
+        try:
+            partial = load_state(self._file)
+        except (FileNotFoundError, DamagedFile):
+            self._stack.put_in(0, self._settings, seed=self._seed)
+            return
+        self._history = [EpochReport(**report) for report in partial["history"]]
+        self._weights = partial["weights"]
+        self._stack.put_in(0, self._settings, seed=self._seed, state=partial["state"])
+        logger.info("the teacher's training goes on after epoch %d", len(self._history))
+
+    def _keep(self, report: EpochReport) -> None:
+        best = max((earlier.val_auc for earlier in self._history), default=-math.inf)
+        if report.val_auc > best:
+            self._weights = self._stack.weights(0)
+        self._history.append(report)
+        save_state(
+            self._file,
+            {
+                "history": [asdict(epoch) for epoch in self._history],
+                "weights": self._weights,
+                "state": self._stack.save(0),
+            },
+        )
+
+
+def _read(entry: Path, name: str) -> Teacher | None:
+    """A whole entry, or None; the description is written last and so stands for the rest."""
+    try:
+        description = json.loads((entry / "teacher.json").read_text())
+        history = [EpochReport(**report) for report in description["history"]]
+        if not history:
+            raise ValueError("its history is empty")
+        weights = load_state(entry / "model.pt")
+    except FileNotFoundError:
+        return None
+    except (DamagedFile, ValueError, KeyError, TypeError) as error:
+        logger.warning("the cached teacher %s is damaged and is trained anew: %s", name, error)
+        return None
+    return Teacher(name, weights, history, found=True)
+
+
+def _write(entry: Path, teacher: Teacher) -> None:
+    save_state(entry / "model.pt", teacher.weights)
+    write_json(
+        entry / "teacher.json", {"history": [asdict(report) for report in teacher.history]}
+    )
+    (entry / "partial.pt").unlink(missing_ok=True)
+
+
+def read_teacher(folder: RunFolder) -> Teacher | None:
+    """The teacher that a run keeps; None where there is none or it is damaged."""
+    if not folder.teacher_file.exists():
+        return None
+    try:
+        description = folder.read_json(folder.teacher_file)
+        weights = load_state(folder.teacher_weights)
+        history = [EpochReport(**report) for report in description["history"]]
+        return Teacher(description["fingerprint"], weights, history, found=True)
+    except (RunError, DamagedFile, FileNotFoundError, KeyError, TypeError) as error:
+        logger.warning("the run's copy of its teacher cannot be used: %s", error)
+        return None
+
+
+def describe_teacher(teacher: Teacher, dataset: Dataset) -> dict[str, Any]:
+    """The content of ``teacher.json``."""
+    return {
+        "fingerprint": teacher.fingerprint,
+        "found_in_cache": teacher.found,
+        "seconds": teacher.seconds,
+        "epochs": len(teacher.history),
+        "best_epoch": teacher.best.epoch,
+        "val_auc": teacher.best.val_auc,
+        "val_ap": teacher.best.val_ap,
+        "history": [asdict(report) for report in teacher.history],
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            "description": dataset.description,
+            "simulated": dataset.simulated,
+        },
+    }

@@ -1,0 +1,117 @@
+"""How many students a process trains side by side best, by a short measurement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from kdsearch.data.beats import LabelledBeats, TrainingData
+from kdsearch.methods.protocol import Stack
+from kdsearch.tuning.workers.trial import TrialInputs, student_stack
+
+# Mini-batches of a measured epoch: enough to fill the device's queue, few enough to be quick.
+BATCHES = 8
+VALIDATED = 256
+# A larger stack has to be worth its longer epochs: every student waits for all.
+WORTH_WHILE = 1.1
+LARGEST = 256
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a stack of so many students gets done.
+
+    Attributes:
+        per_second: Mini-batches a second, of all students together.
+    """
+
+    students: int
+    per_second: float
+
+
+def sample(inputs: TrialInputs) -> TrialInputs:
+    """The few beats that a measurement needs."""
+    beats = BATCHES * int(getattr(_settings(inputs), "batch_size", 1))
+    targets = {name: rows[:beats] for name, rows in inputs.targets.items()}
+    return replace(inputs, data=_some(inputs.data, beats), targets=targets)
+
+
+def rates(inputs: TrialInputs, most: int) -> list[Rate]:
+    """Measure stacks of 1, 2, 4, ... students until one is not worth while or does not fit.
+
+    Args:
+        inputs: From `sample`.
+        most: No stack is larger.
+    """
+    settings = _settings(inputs)
+    found = [_rate(settings, 1, inputs)]
+    students = 2
+    while students <= min(most, LARGEST):
+        try:
+            found.append(_rate(settings, students, inputs))
+        except torch.OutOfMemoryError:
+            break
+        if found[-1].per_second < WORTH_WHILE * found[-2].per_second:
+            break
+        students *= 2
+    return found
+
+
+def best_size(measured: Sequence[Rate]) -> int:
+    """The smallest stack that none of twice its size beats by a tenth."""
+    best = measured[0]
+    for larger in measured[1:]:
+        if larger.per_second < WORTH_WHILE * best.per_second:
+            break
+        best = larger
+    return best.students
+
+
+def describe_sizes(measured: Sequence[Rate], students: int) -> str:
+    """One line on what was measured and chosen."""
+    found = ", ".join(f"{rate.students}: {rate.per_second:.0f}" for rate in measured)
+    return f"{students} students train side by side (mini-batches a second by number: {found})"
+
+
+def _rate(settings: BaseModel, students: int, inputs: TrialInputs) -> Rate:
+    stack = student_stack(settings, students, inputs)
+    for slot in range(students):
+        stack.put_in(slot, settings, seed=slot)
+    # The first epoch chooses kernels and reserves memory; the better of two others is less
+    # disturbed by whatever else the machine does.
+    _advance(stack)
+    seconds = min(_advance(stack), _advance(stack))
+    return Rate(students, students * BATCHES / seconds)
+
+
+def _advance(stack: Stack) -> float:
+    started = time.perf_counter()
+    stack.advance()
+    return time.perf_counter() - started
+
+
+def _some(data: TrainingData, beats: int) -> TrainingData:
+    # Both kinds of beat, as far as there are any, or the AUC could not be calculated.
+    validation, kinds = data.validation, np.unique(data.validation.abnormal)
+    rows = np.sort(
+        np.concatenate(
+            [np.flatnonzero(validation.abnormal == kind)[: VALIDATED // 2] for kind in kinds]
+        )
+    )
+    return TrainingData(data.train[:beats], _subset(validation, rows))
+
+
+def _subset(beats: LabelledBeats, rows: NDArray[np.int64]) -> LabelledBeats:
+    record = None if beats.record is None else beats.record[rows]
+    return LabelledBeats(beats.x[rows], beats.abnormal[rows], beats.classes[rows], record)
+
+
+def _settings(inputs: TrialInputs) -> BaseModel:
+    """Of one student that stands for all; their scalars do not matter here."""
+    return inputs.config.student_settings(inputs.config.corners()[0])

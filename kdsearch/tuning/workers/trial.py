@@ -1,0 +1,118 @@
+"""One trial: a student trained epoch by epoch in a Ray worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from ray import tune
+
+from kdsearch.config.space_file import Config
+from kdsearch.data.beats import TrainingData
+from kdsearch.errors import TrialDiverged
+from kdsearch.files.bucket import Place
+from kdsearch.methods.protocol import Compute, Stack, State, Targets
+from kdsearch.runs.folder import RunFolder, Superseded, TrialFolder
+from kdsearch.tuning.workers.messages import failed, unstorable
+from kdsearch.tuning.workers.training import STORAGE_ERRORS, Training, advance
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """What all trials of a search share; Ray keeps one copy of it on each machine.
+
+    Attributes:
+        config: The resolved search.
+        run: The run folder, absolute, on storage that every machine sees.
+        generation: The driver that these trials belong to.
+        threads: Torch threads of a trial.
+    """
+
+    config: Config
+    run: Place
+    generation: int
+    data: TrainingData
+    teacher: State
+    targets: Targets
+    compute: Compute
+    threads: int
+
+
+def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
+    """Train the student that ``trial`` names to its last epoch, or until it is stopped.
+
+    Begins at the trial's checkpoint if there is one, and then reports again what the
+    checkpoint holds, since an epoch may have been kept but not reported.
+
+    Args:
+        trial: ``number`` in the study and the searched ``params``.
+        inputs: What all trials share.
+    """
+    folder = folder_of(trial, inputs)
+    try:
+        _train(training_of(trial, inputs), inputs)
+    except TrialDiverged as diverged:
+        tune.report(failed(str(diverged)))
+    except Superseded:
+        return
+    except Exception as error:
+        full = unstorable_reason(error, folder)
+        if full:
+            tune.report(unstorable(full))
+        folder.write_error(f"{type(error).__name__}: {error}")
+        raise
+
+
+def folder_of(trial: dict[str, Any], inputs: TrialInputs) -> TrialFolder:
+    """Where the trial's epochs are kept."""
+    return RunFolder(inputs.run).trial(trial["number"], inputs.generation)
+
+
+def training_of(trial: dict[str, Any], inputs: TrialInputs) -> Training:
+    """The training of the student that ``trial`` names, where its checkpoint ends."""
+    return Training(
+        inputs.config.student_settings(trial["params"]),
+        seed=trial_seed(inputs.config, trial["number"]),
+        folder=folder_of(trial, inputs),
+    )
+
+
+def _train(training: Training, inputs: TrialInputs) -> None:
+    for epoch in range(1, len(training.history) + 1):
+        tune.report(training.result(epoch))
+    if training.done:
+        return
+    stack = student_stack(training.settings, 1, inputs)
+    training.enter(stack, 0)
+    while not training.done:
+        (error,) = advance(stack, [training])
+        if error is not None:
+            raise error
+        tune.report(training.result(len(training.history)))
+
+
+def student_stack(settings: BaseModel, slots: int, inputs: TrialInputs) -> Stack:
+    """An empty stack for students of the structure of these settings."""
+    torch.set_num_threads(inputs.threads)
+    return inputs.config.method.student_stack(
+        settings,
+        slots,
+        data=inputs.data,
+        teacher=inputs.teacher,
+        targets=inputs.targets,
+        compute=inputs.compute,
+    )
+
+
+def unstorable_reason(error: Exception, folder: TrialFolder) -> str:
+    """Why the run folder takes no more; empty where that is not what went wrong."""
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        return f"{error.filename or folder.path}: {error.strerror}"
+    return ""
+
+
+def trial_seed(config: Config, number: int) -> int:
+    """Seed of a trial's weights and mini-batches, different for every trial of a search."""
+    return config.search.seed * 1_000_003 + number

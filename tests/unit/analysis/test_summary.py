@@ -1,0 +1,318 @@
+"""What analyze.py prints of finished, running, killed, damaged and several runs."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from search_cases import report, space_file
+
+from kdsearch.analysis.run import open_run
+from kdsearch.analysis.summary import summarise
+from kdsearch.config.space_file import Config, parse_config
+from kdsearch.errors import ConfigError, RunError
+from kdsearch.runs.folder import Note, RunFolder
+from kdsearch.runs.study import Study
+
+COLUMNS = [
+    *("rank", "trial", "state", "val_auc", "best_epoch", "epochs"),
+    *("temperature", "alpha", "w_adv"),
+    *("seconds", "reason"),
+]
+CURVES = {
+    0: ("completed", [0.5, 0.875, 0.875]),
+    1: ("stopped", [0.25]),
+    2: ("failed", [0.75]),
+    3: ("running", [0.625, 0.625]),
+}
+TEACHER = {
+    "fingerprint": "f" * 64,
+    "seconds": 12.5,
+    "epochs": 4,
+    "best_epoch": 3,
+    "val_auc": 0.9375,
+    "data": {"description": "made-up waves", "simulated": True, "fingerprint": "d" * 64},
+}
+
+
+def make_config(**changes: Any) -> Config:
+    return parse_config(space_file(**changes), "kd.yaml")
+
+
+def make_run(path: Path, curves: dict = CURVES, *, teacher: bool = False, **changes: Any):
+    """A run as a driver leaves it, its trials ending as ``curves`` tells."""
+    config, folder = make_config(**changes), RunFolder(path)
+    folder.write_config(config.as_dict(), {})
+    study = Study(folder.study_file, config.space, config.search)
+    for state, curve in curves.values():
+        number = study.ask().number
+        for epoch, best_so_far in enumerate(curve, start=1):
+            study.report(number, epoch, best_so_far, 1.5 * epoch)
+        if state != "running":
+            study.finish(number, state, "boom" if state == "failed" else "")
+    if teacher:
+        folder.write_teacher({}, TEACHER)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return make_run(tmp_path / "kd", teacher=True)
+
+
+def rows(text: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(text))
+
+
+# Columns and formats.
+
+
+def test_csv_and_json_hold_the_trials_alone_with_the_exact_columns(run: RunFolder):
+    table = rows(summarise([run.path], form="csv"))
+    assert list(table.columns) == COLUMNS
+    assert list(table["trial"]) == [0, 3, 1, 2]
+    assert list(table["state"]) == ["completed", "running", "stopped", "failed"]
+    assert list(table["rank"])[:3] == [1, 2, 3]
+    assert table["rank"].isna()[3]
+    plain = json.loads(summarise([run.path], form="json"))
+    assert [list(row) for row in plain] == [COLUMNS] * 4
+    assert plain[0]["val_auc"] == 0.875
+    assert plain[0]["best_epoch"] == 2
+    assert plain[3]["rank"] is None
+    assert plain[3]["reason"] == "boom"
+
+
+def test_reading_a_run_refreshes_its_leaderboard(run: RunFolder):
+    text = summarise([run.path], form="csv")
+    assert run.leaderboard_file.read_text() == text + "\n"
+
+
+def test_markdown_has_a_row_a_trial_and_the_teachers(run: RunFolder):
+    lines = [
+        line
+        for line in summarise([run.path], form="markdown").splitlines()
+        if line.startswith("| ")
+    ]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == COLUMNS
+    assert [row[1] for row in cells[2:]] == ["0", "3", "1", "2", "teacher"]
+    assert cells[-1] == ["-", "teacher", "", "0.9375", "3", "4", "-", "-", "-", "12.5", ""]
+
+
+def test_the_table_tells_where_the_search_stands(run: RunFolder):
+    text = summarise([run.path])
+    assert text.startswith(f"{run.path}: made-up waves\n")
+    assert "The beats are simulated: nothing here says anything about patients." in text
+    assert (
+        "4 trials: 1 completed, 1 stopped early, 1 failed, 1 running or interrupted\n" in text
+    )
+
+
+def test_trials_to_come_are_counted(tmp_path: Path):
+    run = make_run(tmp_path / "kd", {0: CURVES[0]})
+    assert "4 trials: 1 completed, 3 to come" in summarise([run.path])
+
+
+def test_a_run_before_its_first_trial(tmp_path: Path):
+    folder = RunFolder(tmp_path / "kd")
+    folder.write_config(make_config().as_dict(), {})
+    text = summarise([folder.path])
+    assert "4 trials: 4 to come" in text
+    assert "best configuration" not in text
+    assert list(rows(summarise([folder.path], form="csv")).columns) == COLUMNS[:]
+
+
+def test_a_run_whose_trials_all_failed_has_no_best(tmp_path: Path):
+    run = make_run(tmp_path / "kd", {0: CURVES[2], 1: CURVES[2]})
+    text = summarise([run.path])
+    assert "best configuration" not in text
+    assert text.count("boom") == 2
+
+
+def test_reasons_are_shown_only_where_there_are_any(tmp_path: Path):
+    run = make_run(tmp_path / "kd", {0: CURVES[0], 1: CURVES[1]}, teacher=True)
+    assert " reason" not in summarise([run.path])
+    assert " reason" in summarise([make_run(tmp_path / "failed").path])
+    assert "reason" in summarise([run.path], form="csv").splitlines()[0]
+
+
+# The best configuration.
+
+
+def pasted(text: str) -> dict[str, Any]:
+    _, block = text.split("ready to paste\n")
+    found: dict[str, Any] = yaml.safe_load(block.split("\n\n")[0])
+    return found
+
+
+def test_the_best_configuration_is_that_of_the_best_trial(run: RunFolder):
+    text = summarise([run.path])
+    assert f"# best configuration of {run.path} (trial 0), ready to paste" in text
+    best = open_run(run.path).records[0]
+    found, config = pasted(text), make_config()
+    assert set(found) == {"student", "space"}
+    assert best.params.items() <= found["space"].items()
+    again = parse_config(space_file() | found, "pasted.yaml")
+    assert again.student_settings({}) == config.student_settings(best.params)
+
+
+def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolder):
+    test = {
+        "roc_auc": 0.75,
+        "average_precision": 0.5,
+        "best_f1": 0.25,
+        "equal_error_rate": 0.125,
+        "classes.V.roc_auc": 0.625,
+        "classes.V.beats": 7,
+    }
+    metrics = {
+        "trial": 0,
+        "student": {"test": test},
+        "teacher": {"test": test | {"roc_auc": 0.6875}},
+    }
+    run.write_best({}, {}, metrics)
+    lines = [line.split() for line in summarise([run.path]).splitlines()[-3:]]
+    assert lines == [
+        ["test", "AUC", "AP", "best", "F1", "EER", "AUC", "V"],
+        ["trial", "0", "0.7500", "0.5000", "0.2500", "0.1250", "0.6250"],
+        ["teacher", "0.6875", "0.5000", "0.2500", "0.1250", "0.6250"],
+    ]
+
+
+# Selecting and sorting.
+
+
+def trials(run: RunFolder, **options: Any) -> list[int]:
+    return list(rows(summarise([run.path], form="csv", **options))["trial"])
+
+
+def test_top_state_and_sort(run: RunFolder):
+    assert trials(run, top=2) == [0, 3]
+    assert trials(run, top=99) == [0, 3, 1, 2]
+    assert trials(run, states=["failed"]) == [2]
+    assert trials(run, states=["stopped", "failed"]) == [1, 2]
+    assert trials(run, sort="trial") == [0, 1, 2, 3]
+    assert trials(run, sort="val_auc") == [0, 2, 3, 1]
+    assert trials(run, sort="seconds", top=1) == [0]
+    assert trials(run, sort="reason")[-1] == 2
+    by_alpha = open_run(run.path).records
+    expected = sorted(by_alpha, key=lambda record: -float(record.params["alpha"]))
+    assert trials(run, sort="alpha") == [record.number for record in expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sort": "val_acu"}, r"--sort: there is no 'val_acu' \(did you mean 'val_auc'\?\)"),
+        ({"sort": "zzz"}, r"--sort: there is no 'zzz' \(known: rank, trial, "),
+        ({"states": ["fail"]}, r"--state: there is no 'fail' \(did you mean 'failed'\?\)"),
+        ({"top": 0}, "--top: must be at least 1, but found 0"),
+        ({"top": -3}, "--top: must be at least 1, but found -3"),
+    ],
+)
+def test_selections_that_cannot_be(run: RunFolder, options: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        summarise([run.path], **options)
+
+
+def test_a_state_without_trials_leaves_the_head(tmp_path: Path):
+    run = make_run(tmp_path / "kd", {0: CURVES[0]})
+    assert trials(run, states=["failed"]) == []
+    assert "1 completed, 3 to come" in summarise([run.path], states=["failed"])
+
+
+# Several runs.
+
+
+def test_several_runs_are_ranked_together(tmp_path: Path):
+    one = make_run(tmp_path / "one", {0: CURVES[0], 1: CURVES[2]}, teacher=True)
+    two = make_run(
+        tmp_path / "two",
+        {0: ("completed", [0.9]), 1: ("completed", [0.875])},
+        teacher=True,
+        space={"lr": {"uniform": [0.001, 0.002]}, "w_adv": 1.0},
+    )
+    text = summarise([one.path, two.path], form="csv")
+    table = rows(text)
+    assert list(table.columns) == [
+        *("run", "rank", "trial", "state", "val_auc", "best_epoch", "epochs"),
+        *("temperature", "alpha", "w_adv", "lr"),
+        *("seconds", "reason"),
+    ]
+    names = [Path(run).name for run in table["run"]]
+    found = list(zip(names, table["trial"], table["rank"].fillna(-1), strict=True))
+    assert found == [("two", 0, 1), ("one", 0, 2), ("two", 1, 2), ("one", 1, -1)]
+    assert table["lr"].isna().tolist() == [False, True, False, True]
+    shown = summarise([one.path, two.path])
+    assert shown.count("ready to paste") == 2
+    teachers = [line for line in shown.splitlines() if " teacher " in line]
+    assert [line.split()[0] for line in teachers] == [str(one.path), str(two.path)]
+
+
+def test_an_empty_run_beside_a_full_one(tmp_path: Path):
+    one = make_run(tmp_path / "one", {0: CURVES[0]})
+    two = make_run(tmp_path / "two", {})
+    table = rows(summarise([one.path, two.path], form="csv"))
+    assert list(table["trial"]) == [0]
+    assert list(table["rank"]) == [1]
+
+
+# Damage.
+
+
+def test_a_torn_journal_shows_its_whole_entries(run: RunFolder):
+    run.study_file.write_bytes(run.study_file.read_bytes()[:-30])
+    assert trials(run) == [0, 3, 1, 2]
+    assert run.study_file.read_bytes()[-1:] != b"\n"
+
+
+def break_study(run: RunFolder) -> None:
+    lines = run.study_file.read_bytes().split(b"\n")
+    lines[3] = b"nonsense"
+    run.study_file.write_bytes(b"\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_study, r"study\.journal: the study is damaged"),
+        (lambda run: run.config_file.write_text("a: ["), r"search\.yaml: broken YAML"),
+        (lambda run: run.config_file.write_text(""), r"search\.yaml: damaged"),
+        (lambda run: run.config_file.write_text("space: {}"), r"search\.yaml: damaged"),
+        (lambda run: run.config_file.unlink(), r"not a run folder, it has no search\.yaml"),
+        (lambda run: run.teacher_file.write_text("{"), r"teacher\.json: cannot be read"),
+        (lambda run: run.teacher_file.write_text("[]"), r"teacher\.json: damaged"),
+    ],
+)
+def test_damage_is_an_error_of_the_user(
+    run: RunFolder, damage: Callable[[RunFolder], object], message: str
+):
+    damage(run)
+    with pytest.raises((RunError, ConfigError), match=message) as refused:
+        summarise([run.path])
+    assert "\n" not in str(refused.value)
+
+
+def test_no_run_is_an_error_of_the_user(tmp_path: Path):
+    with pytest.raises(RunError, match="nowhere: no such run folder"):
+        summarise([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("lose", [break_study, lambda run: run.study_file.unlink()])
+def test_a_lost_study_is_read_from_the_trials_folders(
+    run: RunFolder, lose: Callable[[RunFolder], object]
+):
+    trial = run.trial(0)
+    trial.write_note(Note({"temperature": 2.0}, "completed"))
+    trial.write(report(1, 0.5), [], {}, None)
+    lose(run)
+    table = rows(summarise([run.path], form="csv"))
+    assert list(table["trial"]) == [0]
+    assert table["val_auc"][0] == 0.5
+    assert table["temperature"][0] == 2.0

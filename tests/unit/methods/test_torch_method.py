@@ -1,0 +1,166 @@
+"""Two torch modules as a method: the shipped example, in every call of the protocol."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from search_cases import CPU, tiny_dataset
+
+from kdsearch.config.space_file import load_space
+from kdsearch.errors import TrialDiverged
+from kdsearch.files.atomic import load_state, save_state
+from kdsearch.methods.protocol import EpochReport, Stack, State, Targets
+from kdsearch.methods.torch_method import TorchMethod
+from kdsearch.tuning.teacher import fingerprint
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "autoencoder.yaml"
+DATA = tiny_dataset()
+DROPOUT = """
+from torch import nn
+from autoencoder import Autoencoder
+
+class Dropping(Autoencoder):
+    def network(self, settings, leads, length):
+        return nn.Sequential(nn.Dropout(0.3), super().network(settings, leads, length))
+"""
+
+
+@pytest.fixture(scope="module")
+def method(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchMethod]:
+    """The example's, with dropout before it: chance has to go on as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("own")
+        (folder / "dropping.py").write_text(DROPOUT)
+        patch.syspath_prepend(EXAMPLE.parent)
+        patch.syspath_prepend(folder)
+        import dropping  # noqa: PLC0415
+
+        yield dropping.Dropping()
+
+
+@pytest.fixture(scope="module")
+def taught(method: TorchMethod) -> tuple[State, Targets]:
+    stack = method.teacher_stack(method.teacher_settings(), DATA.training, CPU)
+    stack.put_in(0, method.teacher_settings(width=2, batch_size=8), seed=0)
+    assert isinstance(stack.advance()[0], EpochReport)
+    weights = stack.weights(0)
+    return weights, method.targets(weights, [method.student_settings()], DATA.training, CPU)
+
+
+def settings(method: TorchMethod, **changes: Any) -> Any:
+    return method.student_settings(**{"latent": 2, "batch_size": 8, "lr": 0.01, **changes})
+
+
+def students(method: TorchMethod, taught: tuple[State, Targets], slots: int = 1) -> Stack:
+    teacher, targets = taught
+    return method.student_stack(
+        settings(method),
+        slots,
+        data=DATA.training,
+        teacher=teacher,
+        targets=targets,
+        compute=CPU,
+    )
+
+
+def trained(method: TorchMethod, taught: Any, epochs: int = 2, **changes: Any) -> State:
+    stack = students(method, taught)
+    stack.put_in(0, settings(method, **changes), seed=3)
+    for _ in range(epochs):
+        assert isinstance(stack.advance()[0], EpochReport)
+    return stack.weights(0)["network"]
+
+
+def same(one: State, other: State) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_going_on_from_a_file_is_bit_for_bit_the_same(
+    method: TorchMethod, taught: Any, tmp_path: Path
+):
+    stack = students(method, taught)
+    stack.put_in(0, settings(method), seed=3)
+    stack.advance()
+    save_state(tmp_path / "last.pt", stack.save(0))
+    stack.advance()  # What was saved is not touched by what follows.
+    torch.manual_seed(77)
+    again = students(method, taught, slots=2)
+    again.put_in(1, settings(method), seed=3, state=load_state(tmp_path / "last.pt"))
+    report = again.advance()[1]
+    assert isinstance(report, EpochReport)
+    assert report.epoch == 2
+    assert same(again.weights(1)["network"], trained(method, taught))
+    assert same(stack.weights(0)["network"], trained(method, taught))
+
+
+def test_neighbours_do_not_matter_and_chance_is_left_alone(method: TorchMethod, taught: Any):
+    stack = students(method, taught, slots=3)
+    stack.put_in(0, settings(method, alpha=2.0), seed=1)
+    stack.put_in(2, settings(method), seed=3)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        assert set(stack.advance()) == {0, 2}
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(stack.weights(2)["network"], trained(method, taught))
+    with pytest.raises(ValueError, match="slot 2 of 3 is occupied"):
+        stack.put_in(2, settings(method), seed=0)
+
+
+def test_the_teacher_moves_its_students(method: TorchMethod, taught: Any):
+    alone = trained(method, taught, alpha=0.0)
+    assert same(alone, trained(method, taught, alpha=0.0, temperature=9.0))
+    one, other = (trained(method, taught, alpha=1.0, temperature=t) for t in (0.01, 9.0))
+    assert not same(alone, one)
+    assert not same(one, other)
+
+
+def test_who_diverges_is_out_and_nobody_else(method: TorchMethod, taught: Any):
+    stack = students(method, taught, slots=2)
+    stack.put_in(0, settings(method, lr=1e30), seed=1)
+    stack.put_in(1, settings(method), seed=3)
+    outcome = stack.advance()
+    assert isinstance(outcome[0], TrialDiverged)
+    assert isinstance(outcome[1], EpochReport)
+    assert set(stack.advance()) == {1}
+    assert same(stack.weights(1)["network"], trained(method, taught))
+
+
+def test_weights_score_by_themselves(method: TorchMethod, taught: Any, tmp_path: Path):
+    teacher, targets = taught
+    x = DATA.test.x
+    save_state(tmp_path / "model.pt", teacher)
+    scores = method.score(load_state(tmp_path / "model.pt"), x, CPU)
+    assert scores.shape == (len(x),)
+    assert scores.dtype == np.float32
+    np.testing.assert_array_equal(scores, method.score(teacher, x, CPU))
+    made = torch.from_numpy(targets["reconstruction"])
+    errors = (made - torch.from_numpy(DATA.training.train)).square().flatten(1)
+    worst = errors.topk(3).values.mean(dim=1).numpy()
+    expected = method.score(teacher, DATA.training.train, CPU)
+    np.testing.assert_allclose(worst, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"beats of shape \(1, 16\), not \(1, 32\)"):
+        method.score(teacher, x[..., :16], CPU)
+
+
+def test_another_text_of_a_method_is_another_teacher(tmp_path: Path, method: TorchMethod):
+    teacher = method.teacher_settings()
+    before = fingerprint(method, teacher, DATA, CPU)
+    assert fingerprint(method, teacher, DATA, CPU) == before
+    file = Path(__import__(type(method).__module__).__file__)
+    file.write_text(DROPOUT.replace("0.3", "0.4"))
+    assert fingerprint(method, teacher, DATA, CPU) != before
+    file.write_text(DROPOUT)
+
+
+def test_the_example_is_a_space_of_its_own_method(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    config = load_space(EXAMPLE)
+    assert config.method_name == "autoencoder:Autoencoder"
+    assert list(config.searched()) == ["temperature", "alpha", "lr"]
