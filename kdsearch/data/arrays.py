@@ -160,7 +160,10 @@ def _check_beats(x: NDArray[Any], leads: int, where: str) -> FloatArray:
 
 
 def _as_float32(x: NDArray[Any], where: str) -> FloatArray:
-    usable = np.abs(x) <= LARGEST  # False for NaN, too
+    # In float16, the limit itself would be infinite; float64 may overflow, to infinity.
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(x, dtype=np.float32)
+    usable = np.abs(values) <= LARGEST  # False for NaN, too
     if not usable.all():
         beat, lead, sample = np.argwhere(~usable)[0]
         value = x[beat, lead, sample]
@@ -168,7 +171,7 @@ def _as_float32(x: NDArray[Any], where: str) -> FloatArray:
             f"{where}: beat {beat}, lead {lead}, sample {sample} is {value}; "
             "NaN, infinite and huge values cannot be learned from"
         )
-    return np.ascontiguousarray(x, dtype=np.float32)
+    return values
 
 
 def read_classes(y: NDArray[Any], beats: int, where: str) -> TextArray:

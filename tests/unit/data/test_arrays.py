@@ -1,5 +1,6 @@
 """Arrays that somebody has cut: what is taken, and what is refused with which words."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,13 @@ def test_integers_are_beats_too(tmp_path: Path):
     assert beats.x.dtype == np.float32
 
 
+def test_float16_is_read_without_a_warning(tmp_path: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        beats = load(npz(tmp_path, x=X.astype(np.float16), y=Y))
+    assert beats.x.dtype == np.float32
+
+
 def test_the_fingerprint_is_of_what_is_learned_from(tmp_path: Path):
     first = load(npz(tmp_path, x=X, y=Y)).fingerprint
     assert load(npz(tmp_path, x=X, y=Y)).fingerprint == first
@@ -76,6 +84,10 @@ BAD = {
     "no y": ({"x": X}, r"no array 'y' in it \(found: x\)"),
     "NaN": ({"x": with_value(np.nan), "y": Y}, "x: beat 3, lead 0, sample 5 is nan"),
     "infinite": ({"x": with_value(-np.inf), "y": Y}, "beat 3, lead 0, sample 5 is -inf"),
+    "infinite in float16": (
+        {"x": with_value(np.inf).astype(np.float16), "y": Y},
+        "beat 3, lead 0, sample 5 is inf",
+    ),
     "huge": ({"x": with_value(1e300), "y": Y}, r"sample 5 is 1e\+300"),
     "text for beats": ({"x": X.astype("U8"), "y": Y}, "x: beats have to be real numbers, but"),
     "complex beats": ({"x": X.astype(complex), "y": Y}, "real numbers, but are complex128"),
