@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from kdsearch.data import Beats, DataSettings, cache_dir, load_beats, normalise, prepare
-from kdsearch.metrics import rank
+from kdsearch.metrics.ranking import rank
 
 
 def main() -> None:
