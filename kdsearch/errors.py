@@ -2,12 +2,18 @@
 
 import signal
 
+from kdsearch.texts import redact
+
 
 class UserError(Exception):
     """Something the user can mend. The command lines print it in one line and exit with 2.
 
-    The message names the file or key, the rule, what was found, and what to do about it.
+    The message names the file or key, the rule, what was found, and what to do about it. It
+    holds no password: those of URLs and settings are replaced.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class ConfigError(UserError):

@@ -1,7 +1,9 @@
 """What every test gets: a cache of its own, and the servers that some of them talk to."""
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,38 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "kdsearch-cache"
     monkeypatch.setenv("KDSEARCH_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def others_folder() -> Iterator[Path]:
+    """A folder that every user of the machine can reach, unlike ``tmp_path``."""
+    with tempfile.TemporaryDirectory(prefix="kdsearch-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def as_another_user() -> Callable[[Path], AbstractContextManager[None]]:
+    """Who may read a folder, but not write it, as another user of a shared machine."""
+
+    @contextmanager
+    def another(folder: Path) -> Iterator[None]:
+        folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+        for path in folders:
+            path.chmod(0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+            for path in folders:
+                path.chmod(0o755)
+
+    return another
 
 
 @pytest.fixture(scope="session")

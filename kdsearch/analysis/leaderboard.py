@@ -11,10 +11,13 @@ import pandas as pd
 import yaml
 
 from kdsearch.runs.study import TrialRecord
+from kdsearch.texts import one_line, printable
 
-# The columns, in order; the searched values stand between these two groups.
+# The columns, in order; the searched values are between these two groups.
 LEADING = ("rank", "trial", "state", "val_auc", "best_epoch", "epochs")
 TRAILING = ("seconds", "reason")
+# With several runs a first column names the run.
+RUN = "run"
 STATES = ("completed", "stopped", "failed", "running")
 
 Format = Literal["table", "csv", "markdown", "json"]
@@ -30,7 +33,7 @@ def leaderboard(records: Sequence[TrialRecord], searched: Sequence[str]) -> pd.D
         records: Of one study, in any order.
         searched: Names of the searched settings, in the order of their columns.
     """
-    columns = [*LEADING, *searched, *TRAILING]
+    columns = [*LEADING, *map(column_of, searched), *TRAILING]
     table = pd.DataFrame([_row(record, searched) for record in records], columns=columns)
     ranked = (table["state"] != "failed") & table["val_auc"].notna()
     scores = table["val_auc"].astype(float).where(ranked)
@@ -38,6 +41,11 @@ def leaderboard(records: Sequence[TrialRecord], searched: Sequence[str]) -> pd.D
     return table.sort_values(
         ["rank", "trial"], na_position="last", ignore_index=True, kind="stable"
     )
+
+
+def column_of(setting: str) -> str:
+    """Name of a searched setting's column: ``space.epochs`` where ``epochs`` is another's."""
+    return f"space.{setting}" if setting in (*LEADING, *TRAILING, RUN) else setting
 
 
 def best_record(records: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -53,9 +61,9 @@ def _row(record: TrialRecord, searched: Sequence[str]) -> dict[str, Any]:
         "val_auc": record.val_auc,
         "best_epoch": record.best_epoch,
         "epochs": record.epochs,
-        **{key: record.params.get(key) for key in searched},
+        **{column_of(key): record.params.get(key) for key in searched},
         "seconds": record.seconds,
-        "reason": record.reason,
+        "reason": one_line(record.reason),
     }
 
 
@@ -97,8 +105,7 @@ def _text(column: str, value: Any) -> str:
         if column.endswith(("auc", "ap")):
             return f"{value:.4f}"
         return f"{value:.1f}" if column == "seconds" else f"{value:.3g}"
-    # A reason comes from the trial: nothing in it may steer the terminal.
-    return "".join(character if character.isprintable() else " " for character in str(value))
+    return printable(str(value)).replace("\n", " ")
 
 
 def _markdown(shown: pd.DataFrame) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,11 +12,13 @@ import pandas as pd
 from kdsearch.analysis.comparison import over_compute, over_trials, pareto_front
 from kdsearch.analysis.leaderboard import (
     LEADING,
+    RUN,
     STATES,
     TRAILING,
     Format,
     best_record,
     best_yaml,
+    column_of,
     leaderboard,
     render,
 )
@@ -25,6 +26,7 @@ from kdsearch.analysis.run import Run, open_run
 from kdsearch.errors import ConfigError
 from kdsearch.files.bucket import Place
 from kdsearch.metrics.statistics import mean_and_sd
+from kdsearch.texts import did_you_mean
 
 # Sorted upwards; every other column has its largest value first.
 ASCENDING = ("rank", "trial", "state", "reason", "run")
@@ -105,13 +107,13 @@ def _table(runs: Sequence[Run]) -> pd.DataFrame:
         return runs[0].leaderboard()
     searched = list(dict.fromkeys(key for run in runs for key in run.searched))
     tables = [
-        leaderboard(run.records, searched).assign(run=str(run.folder.path)) for run in runs
+        leaderboard(run.records, searched).assign(**{RUN: str(run.folder.path)}) for run in runs
     ]
     table = pd.concat(tables, ignore_index=True)
     scores = table["val_auc"].where(table["rank"].notna())
     table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
     table = table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
-    return table[["run", *LEADING, *searched, *TRAILING]]
+    return table[[RUN, *LEADING, *map(column_of, searched), *TRAILING]]
 
 
 def _select(
@@ -123,7 +125,9 @@ def _select(
         table = table[table["state"].isin(states)]
     if sort is not None:
         _refuse_unknown("--sort", sort, list(table.columns))
-        table = table.sort_values(sort, ascending=sort in ASCENDING, kind="stable")
+        table = table.sort_values(
+            sort, ascending=sort in ASCENDING, kind="stable", key=_comparable
+        )
     if top is not None:
         if top < 1:
             raise ConfigError(f"--top: must be at least 1, but found {top}")
@@ -131,11 +135,15 @@ def _select(
     return table.reset_index(drop=True)
 
 
+def _comparable(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The values, or their texts where a choice mixes words with numbers."""
+    kinds = {isinstance(value, str) for value in column.dropna()}
+    return column.map(str, na_action="ignore") if len(kinds) > 1 else column
+
+
 def _refuse_unknown(flag: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        near = difflib.get_close_matches(value, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-        raise ConfigError(f"{flag}: there is no '{value}' ({hint})")
+        raise ConfigError(f"{flag}: there is no '{value}' ({did_you_mean(value, known)})")
 
 
 def _teacher_row(run: Run) -> pd.DataFrame:

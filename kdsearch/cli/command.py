@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kdsearch.errors import Interrupted, SearchFailed, StorageFailed, UserError
+from kdsearch.texts import printable, redact
 
 
 @dataclass(frozen=True)
@@ -64,37 +65,41 @@ def completed(action: argparse.Action, completer: Callable[..., Iterable[str]]) 
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Answer what the user can mend in one line; a traceback is a bug of ours."""
+    """Run a command; print what the user can fix as one line and return the exit status."""
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _complain(f"error: {error}", 2)
     except SearchFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _complain(f"error: {error}", 1)
     except Interrupted as interrupted:
-        print(
-            f"{interrupted}: stopped; every finished epoch is kept, go on with --resume",
-            file=sys.stderr,
+        return _complain(
+            f"{interrupted}: stopped; finished epochs are saved, rerun with --resume",
+            128 + interrupted.signum,
         )
-        return 128 + interrupted.signum
     except StorageFailed as error:
-        print(
-            f"error: {error}; set that right and go on with --resume, nothing finished is lost",
-            file=sys.stderr,
+        return _complain(
+            f"error: {error}; fix this and rerun with --resume; finished trials are saved", 1
         )
-        return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
+        return _complain(f"error: {where}{error.strerror or error}", 2)
+
+
+def _complain(text: str, status: int) -> int:
+    line = " ".join(printable(redact(text)).split("\n"))
+    print(line, file=sys.stderr, flush=True)
+    return status
 
 
 def say(text: str) -> None:
-    """Print to a reader who may have seen enough, as ``head`` has after ten lines."""
+    """Print to a reader who may stop reading, as ``head`` does after ten lines.
+
+    What a terminal cannot show is replaced. Control codes are removed: names and reasons may
+    come from another person's run folder.
+    """
     try:
-        print(text, flush=True)
+        print(printable(text), flush=True)
     except BrokenPipeError:
         # Python flushes once more at its end, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from kdsearch.cli.search import SEARCH
 from kdsearch.cli.spaces import SPACES
 
 COMMANDS = (SEARCH, ANALYZE, SCORE, EXPORT, SPACES, SCHEMA, COMPLETION)
+STAND_INS = {"µ": "u", "±": "+-", "·": "|", "…": "...", "→": "->"}
 EXAMPLES = """examples:
   {prog} search --space kd
   {prog} analyze runs/kd
@@ -68,8 +71,27 @@ def parser(prog: str) -> argparse.ArgumentParser:
 def _call(commands: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     # Does nothing, unless a shell asks what may stand next; then it does not come back.
     argcomplete.autocomplete(commands)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal in Latin-1 or ASCII shows most of what is printed.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="kdsearch")
+    return guarded(lambda: _perform(commands, arguments))
+
+
+def _perform(commands: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     options = commands.parse_args(arguments)
     if "run" not in options:
         commands.print_help()
         return 0
-    return guarded(lambda: int(options.run(options)))
+    return int(options.run(options))
+
+
+def _as_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Stand-ins for the characters that a terminal's encoding does not have."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(STAND_INS.get(character, "?") for character in lost), error.end
+
+
+codecs.register_error("kdsearch", _as_ascii)

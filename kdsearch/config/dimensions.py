@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
+
+from kdsearch.texts import short
 
 Value = float | int | str | bool
 
@@ -92,7 +95,7 @@ def parse_dimension(raw: object) -> Dimension:
             return Choice(_options(options))
         case bool() | int() | float() | str():
             return Fixed(as_number(raw))
-    raise ValueError(f"expected {FORMS}, but found {raw!r}")
+    raise ValueError(f"expected {FORMS}, but found {short(raw)}")
 
 
 def _one_key(raw: object) -> bool:
@@ -111,7 +114,7 @@ def as_number(raw: Value) -> Value:
 
 def _bounds(raw: object) -> tuple[float, float]:
     if not isinstance(raw, list) or len(raw) != 2:
-        raise ValueError(f"expected two bounds [low, high], but found {raw!r}")
+        raise ValueError(f"expected two bounds [low, high], but found {short(raw)}")
     low, high = (_finite(bound) for bound in raw)
     if low >= high:
         raise ValueError(f"low must be below high, but low={low:g} and high={high:g}")
@@ -121,20 +124,21 @@ def _bounds(raw: object) -> tuple[float, float]:
 def _finite(raw: object) -> float:
     number = as_number(raw) if isinstance(raw, str | int | float) else raw
     if isinstance(number, bool) or not isinstance(number, int | float):
-        raise ValueError(f"a bound must be a number, but found {raw!r}")
-    if not math.isfinite(number):
-        raise ValueError(f"a bound must be finite, but found {raw!r}")
+        raise ValueError(f"a bound must be a number, but found {short(raw)}")
+    # Compared and not converted: a whole number may have more digits than a float can hold.
+    if not abs(number) <= sys.float_info.max:
+        raise ValueError(f"a bound must be finite, but found {short(raw)}")
     return float(number)
 
 
 def _options(raw: object) -> tuple[Value, ...]:
     if not isinstance(raw, list) or not raw:
-        raise ValueError(f"choice needs a list of values, but found {raw!r}")
+        raise ValueError(f"choice needs a list of values, but found {short(raw)}")
     if not all(isinstance(option, str | int | float | bool) for option in raw):
-        raise ValueError(f"choice takes numbers and words, but found {raw!r}")
+        raise ValueError(f"choice takes numbers and words, but found {short(raw)}")
     options = tuple(as_number(option) for option in raw)
     if len(set(options)) < len(options):
-        raise ValueError(f"choice names a value twice: {raw!r}")
+        raise ValueError(f"choice names a value twice: {short(raw)}")
     return options
 
 

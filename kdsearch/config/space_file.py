@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import os
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -21,16 +21,23 @@ from kdsearch.data.settings import DataSettings
 from kdsearch.errors import ConfigError
 from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import Method
+from kdsearch.texts import did_you_mean, short
 
+QUOTES = "'\""
 REQUIRED_SECTIONS = ("data", "teacher", "student", "space", "search")
 OPTIONAL_SECTIONS = ("scheduler", "confirm", "resources")
 BUILT_IN = {
     "beatgan": "kdsearch.methods.beatgan:BeatGan",
     "memory": "kdsearch.methods.memory:Memory",
 }
+# Far above any space file; a small file of aliases can stand for billions of values.
+MOST_BYTES, MOST_VALUES = 2**20, 100_000
 REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
 
 Count = Annotated[int, Field(ge=1)]
+# Bounds that no search needs to exceed: beyond them a typing error is more likely.
+Trials = Annotated[int, Field(ge=1, le=1_000_000)]
+Few = Annotated[int, Field(ge=1, le=1000)]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -43,21 +50,21 @@ class Section(BaseModel):
 class SearchSettings(Section):
     """How many trials, and who suggests them."""
 
-    num_samples: Count = 24
+    num_samples: Trials = 24
     """Trials in all, also after a resume."""
     sampler: Literal["tpe", "random", "qmc"] = "tpe"
     """Optuna's: multivariate TPE with the constant liar, random, or quasi-Monte Carlo."""
-    startup_trials: Annotated[int, Field(ge=0)] = 8
+    startup_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 8
     """Random trials before TPE starts to learn."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the suggestions and of every student."""
-    max_concurrent: Count | None = None
+    max_concurrent: Trials | None = None
     """Trials at a time; as many as the machines hold where nothing is said."""
     time_budget_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Wall time after which no trial goes on; what is left can be resumed."""
-    retries: Annotated[int, Field(ge=0)] = 2
+    retries: Annotated[int, Field(ge=0, le=1000)] = 2
     """How often a crashed trial goes on from its checkpoint; a diverged one never does."""
-    keep_weights: Count = 10
+    keep_weights: Trials = 10
     """Finished trials whose best weights stay on disk, the best ones."""
 
 
@@ -68,16 +75,16 @@ class SchedulerSettings(Section):
     """``none`` trains every student to its last epoch."""
     grace_period: Count = 1
     """Epochs before a trial can be stopped: the first rung."""
-    reduction_factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3.0
+    reduction_factor: Annotated[float, Field(ge=1.1, allow_inf_nan=False)] = 3.0
     """One of so many trials passes a rung; rungs lie so many times apart."""
 
 
 class ConfirmSettings(Section):
     """The best trials, trained again with new seeds beside their controls."""
 
-    top: Annotated[int, Field(ge=0)] = 2
+    top: Annotated[int, Field(ge=0, le=1000)] = 2
     """How many of the best trials; 0 leaves the confirmation out."""
-    seeds: Count = 3
+    seeds: Few = 3
     """How often each is trained anew."""
 
 
@@ -89,12 +96,12 @@ class ResourceSettings(Section):
     ``all`` trains on CPUs beside them."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` takes bfloat16 where the processor calculates it directly."""
-    cpus_per_trial: Count = 1
+    cpus_per_trial: Annotated[int, Field(ge=1, le=4096)] = 1
     """Torch threads of a process that trains students, and what Ray reserves for it."""
-    students_per_gpu: Count | Literal["auto"] = "auto"
+    students_per_gpu: Few | Literal["auto"] = "auto"
     """Students that train side by side on a GPU, in one process; ``auto`` measures for a few
     seconds how many are worth while."""
-    students_per_cpu: Count | Literal["auto"] = 1
+    students_per_cpu: Few | Literal["auto"] = 1
     """The same where there is no GPU; on the processors measured, one alone is fastest."""
 
 
@@ -214,7 +221,7 @@ def parse_config(
         ConfigError: As `load_space`.
     """
     if not isinstance(raw, dict):
-        raise ConfigError(f"{origin}: expected sections such as 'space:', found {_short(raw)}")
+        raise ConfigError(f"{origin}: expected sections such as 'space:', found {short(raw)}")
     known = (*REQUIRED_SECTIONS, *OPTIONAL_SECTIONS, "method")
     _refuse_unknown(raw, known, origin, "")
     for section in REQUIRED_SECTIONS:
@@ -242,9 +249,20 @@ def parse_config(
 
 
 def read_yaml(path: Place) -> object:
-    """Read one YAML document safely; a key that stands twice is refused."""
+    """Read one YAML document safely.
+
+    Raises:
+        ConfigError: It is missing or no YAML, a key is set twice, or it is too large; anchors
+            and merges count as often as they are repeated.
+    """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        content = path.read_bytes()
+        if len(content) > MOST_BYTES:
+            raise ConfigError(
+                f"{path}: a space file has at most {MOST_BYTES:,} bytes, but found "
+                f"{len(content):,}"
+            )
+        return yaml.load(content.decode(), Loader=_StrictLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -255,17 +273,46 @@ def read_yaml(path: Place) -> object:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, but the second of two equal keys is an error, not the winner."""
+    """PyYAML's safe loader, which also refuses equal keys and what aliases make endless."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        # Nodes below each node, repeated ones as often as they are repeated.
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
+            target = self.anchors.get(event.anchor)
+            if target is not None and id(target) not in self._sizes:
+                raise yaml.composer.ComposerError(
+                    None, None, f"*{event.anchor} contains itself", mark
+                )
+        node = super().compose_node(parent, index)
+        if node is not None and id(node) not in self._sizes:
+            children = node.value if isinstance(node, yaml.CollectionNode) else ()
+            if isinstance(node, yaml.MappingNode):
+                children = [child for pair in children for child in pair]
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(child)] for child in children)
+            if self._sizes[id(node)] > MOST_VALUES:
+                raise yaml.composer.ComposerError(
+                    None, None, f"aliases repeat more than {MOST_VALUES:,} values", mark
+                )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        # A merge key (<<) brings defaults, which may stand again.
-        nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        keys = [self.construct_object(key, deep=True) for key in nodes]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
+        seen = set()
+        for key_node, _ in node.value:
+            # A merge key (<<) brings defaults, which may be set again.
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", nodes[index].start_mark
+                    None, None, f"the key {key!r} is set twice", key_node.start_mark
                 )
+            seen.add(key if isinstance(key, Hashable) else None)
         return super().construct_mapping(node, deep)
 
 
@@ -350,9 +397,7 @@ def _section(model: type[M], raw: dict[str, Any], name: str, origin: str) -> M:
     section = raw.get(name)
     section = {} if section is None else section
     if not isinstance(section, dict):
-        raise ConfigError(
-            f"{origin}: {name}: expected keys and values, found {_short(section)}"
-        )
+        raise ConfigError(f"{origin}: {name}: expected keys and values, found {short(section)}")
     _refuse_unknown(section, model.model_fields, origin, f"{name}.")
     for key, value in section.items():
         inner = model.model_fields[key].annotation
@@ -381,7 +426,7 @@ def _student_and_space(
     student = _section(method.student_settings, raw, "student", origin)
     space = raw["space"]
     if not isinstance(space, dict):
-        raise ConfigError(f"{origin}: space: expected keys and values, found {_short(space)}")
+        raise ConfigError(f"{origin}: space: expected keys and values, found {short(space)}")
     fields = method.student_settings.model_fields
     _refuse_unknown(space, fields, origin, "space.")
     for key in REQUIRED_IN_SPACE:
@@ -389,7 +434,7 @@ def _student_and_space(
             raise ConfigError(f"{origin}: space: '{key}' is missing; fix it or search it there")
     for key in space:
         if key in student.model_fields_set:
-            raise ConfigError(f"{origin}: '{key}' stands in both student and space")
+            raise ConfigError(f"{origin}: '{key}' is set in both 'student' and 'space'")
     dimensions = {
         key: _dimension(key, entry, method.student_settings, origin)
         for key, entry in space.items()
@@ -437,21 +482,20 @@ def _refuse_unknown(
     known = list(known)
     for key in section:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"{origin}: unknown key '{prefix}{key}' ({hint})")
+            raise ConfigError(
+                f"{origin}: unknown key '{prefix}{short(key).strip(QUOTES)}' "
+                f"({did_you_mean(str(key), known)})"
+            )
 
 
 def _describe(error: ValidationError, section: str) -> str:
     """The first thing that pydantic found, as ``key: rule, found value``."""
     first = error.errors()[0]
-    key = ".".join([section, *map(str, first["loc"])])
+    # Of a union pydantic also names the branch, such as constrained-int.
+    branches = re.compile(r"constrained-\w+|int|float|str|literal\[.*")
+    parts = [str(part) for part in first["loc"] if not branches.fullmatch(str(part))]
+    key = ".".join([section, *parts])
     # What a validator of a method's own settings says is a sentence of its own.
     message = first["msg"].removeprefix("Value error, ")
     rule = message[0].lower() + message[1:]
-    return f"{key}: {rule}, but found {_short(first['input'])}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return f"{key}: {rule}, but found {short(first['input'])}"

@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 SplitKind = Literal["fold", "inter_patient", "stratified"]
 
 Count = Annotated[int, Field(ge=1)]
-NotNegativeInt = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 Millivolts = Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
 
 
@@ -23,7 +21,7 @@ class SimulatedSettings(BaseModel):
     """Patients, each with a heart rate, wave shapes and ectopic foci of its own."""
     beats: Annotated[int, Field(ge=100, le=1_000_000)] = 7000
     """Beats of all patients together; at least ten per patient."""
-    abnormal: Share = 0.16
+    abnormal: Annotated[float, Field(ge=0.001, le=0.9)] = 0.16
     """Share of abnormal beats, divided among S, V, F and Q roughly as in MIT-BIH."""
     noise_mv: Millivolts = 0.02
     """Standard deviation of the muscle noise; single patients have more or less of it."""
@@ -45,7 +43,7 @@ class DataSettings(BaseModel):
 
     source: Annotated[str, Field(min_length=1)] = "simulated"
     """``simulated``, ``mitbih`` (downloaded once), or a path: WFDB records, .npz or .npy."""
-    leads: Count = 1
+    leads: Annotated[int, Field(ge=1, le=1000)] = 1
     """How many leads are used, the first ones; MIT-BIH's first is MLII."""
     split: Literal["auto"] | SplitKind = "auto"
     """``auto``: ``fold`` where beats have AAMI classes, ``stratified`` where they are 0/1."""
@@ -54,13 +52,13 @@ class DataSettings(BaseModel):
     context: Literal["none", "patient"] = "none"
     """``patient``: each beat is also compared with its patient's own late beats of the first
     five minutes, unlabelled, and comes with the intervals around it, as further leads."""
-    n_aug: NotNegativeInt = 0
+    n_aug: Annotated[int, Field(ge=0, le=100)] = 0
     """Time-warped copies of each training beat, besides the beat itself."""
     train_limit: Count | None = None
     """Train on a random choice of so many normal beats; all where nothing is said."""
     validation_limit: Annotated[int, Field(ge=2)] | None = None
     """Validate on a random choice of so many beats, by class; all where nothing is said."""
-    seed: NotNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of split, limits, augmentation and simulation."""
     simulated: SimulatedSettings = SimulatedSettings()
     """How beats are simulated; only the source ``simulated`` asks."""

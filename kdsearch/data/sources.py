@@ -9,6 +9,7 @@ from kdsearch.data.beats import AAMI_CLASSES, Beats
 from kdsearch.data.settings import DataSettings
 from kdsearch.data.simulated import simulate
 from kdsearch.errors import DataError
+from kdsearch.files.bucket import expand_home
 
 SIMULATED = "simulated"
 MITBIH = "mitbih"
@@ -33,13 +34,15 @@ def load_beats(settings: DataSettings, cache: Path) -> Beats:
         return simulate(settings.simulated, settings.seed)
     if settings.source == MITBIH:
         return mitbih.load(mitbih.fetch(cache), settings.leads, cache)
-    path = Path(settings.source).expanduser()
+    path = expand_home(settings.source)
     if path.is_dir():
         return _load_folder(path, settings.leads, cache)
     if path.is_file():
         return arrays.load_npz(path, settings.leads)
+    relative = "" if path.is_absolute() else f" in {Path.cwd()}"
     raise DataError(
-        f"data.source: no such file or folder: '{settings.source}' (expected {EXPECTED})"
+        f"data.source: no such file or folder{relative}: '{settings.source}' (expected "
+        f"{EXPECTED})"
     )
 
 

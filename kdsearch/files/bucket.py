@@ -146,7 +146,7 @@ def place(name: str | os.PathLike[str] | BucketPath) -> Place:
     text = os.fspath(name)
     scheme, separator, rest = text.partition("://")
     if not separator:
-        return Path(text).expanduser()
+        return expand_home(text)
     # What a URL holds is shown and kept, so that a secret has no place in it.
     if scheme not in SCHEMES or not rest.strip("/") or set(rest) & set("@?#"):
         raise ConfigError(
@@ -154,6 +154,18 @@ def place(name: str | os.PathLike[str] | BucketPath) -> Place:
             "region and endpoint in the environment (AWS_ENDPOINT_URL and its like)"
         )
     return BucketPath(f"{scheme}://{rest.strip('/')}")
+
+
+def expand_home(text: str) -> Path:
+    """Replace ``~`` and ``~user`` at the beginning of a path.
+
+    Raises:
+        ConfigError: The user or the home folder is not known.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{text}: no home folder is known for '~'; use a full path") from None
 
 
 @lru_cache(maxsize=8)

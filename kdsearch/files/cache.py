@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from kdsearch.errors import DataError
+from kdsearch.errors import ConfigError
+from kdsearch.files.bucket import expand_home
 
+logger = logging.getLogger(__name__)
 CACHE_VARIABLE = "KDSEARCH_CACHE"
 META = "meta.json"
 FORMAT = 1
@@ -28,11 +32,20 @@ def cache_dir() -> Path:
     """Where cut beats and trained teachers are kept.
 
     ``$KDSEARCH_CACHE``, else ``$XDG_CACHE_HOME/kdsearch``, else ``~/.cache/kdsearch``.
+
+    Raises:
+        ConfigError: None of the three is known.
     """
     if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "kdsearch"
+        return expand_home(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "kdsearch"
+    try:
+        return Path.home() / ".cache" / "kdsearch"
+    except RuntimeError:
+        raise ConfigError(
+            f"no home folder is known for the cache: set {CACHE_VARIABLE} to a folder"
+        ) from None
 
 
 def cached_arrays(entry: Path, make: Callable[[], Arrays]) -> Arrays:
@@ -45,28 +58,55 @@ def cached_arrays(entry: Path, make: Callable[[], Arrays]) -> Arrays:
         make: Calculates the arrays; called at most once.
 
     Returns:
-        Read-only arrays, memory-mapped from ``entry``.
+        Read-only arrays, memory-mapped from ``entry``; in memory where the cache cannot be
+        written, for example that of another user.
 
     Raises:
-        DataError: The cache cannot be written, or ``make`` raised it.
+        DataError: ``make`` raised it.
     """
     found = _read(entry)
     if found is not None:
         return found
+    with writable_lock(entry.with_name(entry.name + ".lock")) as writable:
+        if not writable:
+            return make()
+        found = _read(entry)  # another process may have made it while we waited
+        if found is not None:
+            return found
+        arrays = make()
+        try:
+            _write(entry, arrays)
+        except OSError as error:
+            logger.warning("%s: the cache cannot be written: %s", entry, error)
+            return arrays
+    return _read(entry) or arrays
+
+
+def why_unwritable(cache: Path) -> str:
+    """Why nothing can be kept in the cache, or an empty text where it can."""
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_name(entry.name + ".lock")):
-            found = _read(entry)  # somebody else may have made it while we waited
-            if found is None:
-                _write(entry, make())
-                found = _read(entry)
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return ""
     except OSError as error:
-        raise DataError(
-            f"{entry}: cannot write the cache ({error}); choose another with {CACHE_VARIABLE}"
-        ) from None
-    if found is None:
-        raise DataError(f"{entry}: cannot be read back; is the disk full or failing?")
-    return found
+        return f"{cache}: {error.strerror or error}"
+
+
+@contextmanager
+def writable_lock(path: Path) -> Iterator[bool]:
+    """Hold a lock in the cache, or yield False where the cache cannot be written."""
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        logger.warning("%s: the cache cannot be written: %s", path.parent, error)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _read(entry: Path) -> dict[str, NDArray[Any]] | None:

@@ -19,6 +19,7 @@ from kdsearch.config.dimensions import Value
 from kdsearch.errors import StorageFailed
 from kdsearch.runs.folder import Note, RunFolder
 from kdsearch.runs.study import Fate, Study, Suggestion, TrialRecord
+from kdsearch.texts import one_line, redact
 from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.workers.messages import EPOCH, EPOCHS, FAILURE, SECONDS, STORAGE, VAL_AUC
 
@@ -92,6 +93,7 @@ class Ledger:
 
     def finish(self, number: int, state: Fate, reason: str = "") -> None:
         """A trial met its fate."""
+        reason = one_line(redact(reason))
         best_so_far = self._running.pop(number)
         with _storage(self.folder):
             self.study.finish(number, state, reason)

@@ -128,7 +128,7 @@ def teacher_progress(console: Console) -> Iterator[Callable[[EpochReport, int], 
         TextColumn("teacher"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -137,7 +137,11 @@ def teacher_progress(console: Console) -> Iterator[Callable[[EpochReport, int], 
         def on_epoch(report: EpochReport, epochs: int) -> None:
             text = f"val_auc {report.val_auc:.4f}"
             if not console.is_terminal:
-                console.print(f"teacher epoch {report.epoch}/{epochs}: {text}", highlight=False)
+                console.print(
+                    f"teacher epoch {report.epoch}/{epochs}: {text}",
+                    highlight=False,
+                    markup=False,
+                )
                 return
             if not tasks:
                 tasks.append(bar.add_task(text, total=epochs))
@@ -153,7 +157,7 @@ def confirmation_progress(console: Console) -> Iterator[Callable[[str, int, int]
         TextColumn("confirmation"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -162,7 +166,9 @@ def confirmation_progress(console: Console) -> Iterator[Callable[[str, int, int]
         def on_done(text: str, done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, description=text)
             if not console.is_terminal:
-                console.print(f"confirmation {done}/{total}: {text}", highlight=False)
+                console.print(
+                    f"confirmation {done}/{total}: {text}", highlight=False, markup=False
+                )
 
         yield on_done
 

@@ -21,6 +21,7 @@ from kdsearch.evaluation.baselines import baseline_scores
 from kdsearch.evaluation.costs import measure, student_costs
 from kdsearch.evaluation.finalists import Finalist, evaluate_run
 from kdsearch.evaluation.verdict import conclude
+from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
 from kdsearch.methods.device import resolve_device, resolve_precision
 from kdsearch.methods.protocol import Compute, Exporting
 from kdsearch.runs.database import Database
@@ -28,6 +29,7 @@ from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.recovery import recover
 from kdsearch.runs.study import Study, TrialRecord
 from kdsearch.student.student import COMPUTE, describe_student
+from kdsearch.texts import printable, redact
 from kdsearch.tuning import tune_run
 from kdsearch.tuning.bridge import Ledger, StudyScheduler, StudySearcher
 from kdsearch.tuning.confirm import (
@@ -105,6 +107,11 @@ class _Search:
         if study is not None and self._complete(study):
             return study.records()
         self._trackers = open_trackers(self._request.track, self._folder, self._config)
+        if unwritable := why_unwritable(cache_dir()):
+            self._say(
+                f"nothing is kept in the cache: {unwritable}; choose another folder with "
+                f"{CACHE_VARIABLE}"
+            )
         dataset = load_dataset(self._config.data, cache_dir())
         self._say(dataset.description)
         self._check_data(dataset)
@@ -366,6 +373,7 @@ class _Search:
         self._folder.write_costs(described)
 
     def _say(self, text: str) -> None:
+        text = printable(redact(text))
         logger.info(text)
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
@@ -383,8 +391,10 @@ def resolve_teacher_compute(request: Request) -> Compute:
     anywhere = on_cluster and resources.device == "cuda"
     device = resolve_device("auto" if anywhere else resources.device)
     if device == "cpu":
-        threads = os.environ.get("OMP_NUM_THREADS") or max(1, available_cpus() // 2)
-        torch.set_num_threads(int(threads))
+        # OpenMP takes a list, a number for each level of nesting; torch uses the first.
+        first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+        given = int(first) if first.isdecimal() else 0
+        torch.set_num_threads(given or max(1, available_cpus() // 2))
     return Compute(device, resolve_precision(resources.precision, device))
 
 
@@ -401,13 +411,20 @@ def _bytes(inputs: TrialInputs) -> int:
     return sum(array.nbytes for array in arrays)
 
 
+class _Redacting(logging.Formatter):
+    """Hide passwords, also those in tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     """Everything that is logged goes to a file in the run folder, nothing to the terminal."""
     root = logging.getLogger()
     level, complaining = root.level, logging.raiseExceptions
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     # A log that cannot be written (a full disk) must not spill tracebacks over the terminal.

@@ -8,18 +8,20 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kdsearch.data.beats import Dataset, TrainingData
 from kdsearch.errors import RunError, SearchFailed
 from kdsearch.files.atomic import DamagedFile, load_state, save_state, write_json
+from kdsearch.files.cache import writable_lock
 from kdsearch.methods.protocol import Compute, EpochReport, Method, State, Targets
 from kdsearch.runs.folder import RunFolder
 
@@ -122,8 +124,13 @@ class TeacherCache:
         """
         name = fingerprint(method, settings, dataset, compute)
         entry = self._folder / name
-        entry.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry / ".lock"):
+        # Another user's cache can be read without its lock: the description is written last.
+        found = _read(entry, name)
+        if found is not None:
+            return found
+        with writable_lock(entry / ".lock") as writable, ExitStack() as at_end:
+            if not writable:
+                entry = Path(at_end.enter_context(TemporaryDirectory(prefix="kdsearch-")))
             found = _read(entry, name)
             if found is not None:
                 return found
@@ -145,12 +152,15 @@ class TeacherCache:
         path = self._folder / teacher.fingerprint / f"targets-{name}.pt"
         try:
             return {key: _array(value) for key, value in load_state(path).items()}
-        except (FileNotFoundError, DamagedFile):
+        except (OSError, DamagedFile):
             targets = method.targets(teacher.weights, students, data, compute)
         import torch  # noqa: PLC0415
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_state(path, {key: torch.tensor(value) for key, value in targets.items()})
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_state(path, {key: torch.tensor(value) for key, value in targets.items()})
+        except OSError as error:
+            logger.warning("%s: the targets cannot be kept in the cache: %s", path, error)
         return targets
 
 
@@ -231,7 +241,9 @@ def _read(entry: Path, name: str) -> Teacher | None:
         if not history:
             raise ValueError("its history is empty")
         weights = load_state(entry / "model.pt")
-    except FileNotFoundError:
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            logger.warning("the cached teacher %s cannot be read: %s", name, error)
         return None
     except (DamagedFile, ValueError, KeyError, TypeError) as error:
         logger.warning("the cached teacher %s is damaged and is trained anew: %s", name, error)

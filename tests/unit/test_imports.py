@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 # From the bottom to the top: a module imports from lower layers and from its own package.
 LAYERS = (
+    "texts",
     "errors",
     "files",
     "data",

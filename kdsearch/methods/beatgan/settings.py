@@ -40,7 +40,9 @@ Score = Literal["plain", "relative", "mahalanobis"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+# Layers with more units than this need more memory than any machine has.
+Units = Annotated[int, Field(ge=1, le=16_384)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -49,9 +51,9 @@ class NetworkSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    width: Count = 32
+    width: Units = 32
     """Channels of the first convolution; the fifth has 16 times as many."""
-    latent: Count = 50
+    latent: Units = 50
     """Size of the latent vector (BeatGAN's ``nz``)."""
     epochs: Count = 10
     """Passes over the training beats; for a student the most that a trial may use."""
@@ -72,7 +74,7 @@ class NetworkSettings(BaseModel):
 class TeacherSettings(NetworkSettings):
     """The section ``teacher``: trained once for each set of settings and beats, then kept."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of weights and mini-batches."""
 
 

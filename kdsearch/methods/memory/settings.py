@@ -10,7 +10,9 @@ View = Literal["range", "deviation", "patient", "both"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+# Layers with more units than this need more memory than any machine has.
+Units = Annotated[int, Field(ge=1, le=16_384)]
 
 
 class TeacherSettings(BaseModel):
@@ -23,9 +25,9 @@ class TeacherSettings(BaseModel):
     ``deviation`` to mean 0 and standard deviation 1, ``both`` averages the scores of these two;
     ``patient`` compares only how they differ from the patient's own, and the rhythm, and needs
     ``data.context: patient``."""
-    components: Count = 20
+    components: Units = 20
     """Principal components that beats are compared by."""
-    neighbours: Count = 1
+    neighbours: Annotated[int, Field(ge=1, le=1000)] = 1
     """How many of the most similar beats; the distance is their mean."""
     density: Annotated[float, Field(ge=0, le=1)] = 0.4
     """How far a distance is judged by those among the remembered beats around it: 0 not at
@@ -38,7 +40,7 @@ class TeacherSettings(BaseModel):
     """Weight of the rhythm's lead beside them, where the view is ``patient``."""
     epochs: Annotated[int, Field(ge=1, le=1)] = 1
     """A memory is filled in one pass."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Changes nothing: a memory leaves nothing to chance."""
 
 
@@ -47,19 +49,19 @@ class StudentSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    width: Count = 256
+    width: Units = 256
     """Units of each hidden layer."""
-    depth: Count = 3
+    depth: Annotated[int, Field(ge=1, le=100)] = 3
     """Hidden layers."""
-    components: Count = 40
+    components: Units = 40
     """Linear features that each of the two views of a beat enters by."""
     init: Literal["components", "random"] = "components"
     """Where these features start: at the principal components of the training beats."""
-    distorted: Count = 3
+    distorted: Annotated[int, Field(ge=1, le=100)] = 3
     """Distorted copies of each normal beat that the students learn from."""
     epochs: Count = 24
     """Passes over the training beats; for a student the most that a trial may use."""
-    batch_size: Annotated[int, Field(ge=2)] = 512
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 512
     """Beats in a mini-batch, normal and distorted ones in equal numbers."""
     lr: Positive = 2e-3
     """Largest learning rate of AdamW; it rises for a twentieth of the training and falls to 0

@@ -141,7 +141,7 @@ def test_markdown_is_one_line_a_trial():
     assert {len(row) for row in cells} == {len(COLUMNS)}
     first = [cell.strip() for cell in cells[2]]
     assert first == ["1", "1", "stopped", "0.9500", "1", "1", "0.433", "score", "1.5", ""]
-    assert 'a "reason", with \\| and lines' in lines[-2]
+    assert lines[-2].endswith('| a "reason", with \\| and |')
 
 
 def test_the_table_rounds_and_marks_what_is_missing():
@@ -161,12 +161,45 @@ def test_the_table_rounds_and_marks_what_is_missing():
     assert lines[2].split() == ["-", "5", "running", "-", "0", "0", "1.77", "score", "0.0"]
 
 
+STACK = """[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate \
+memory: you tried to allocate 137438953472 bytes. Error code 12 (Cannot allocate memory)
+frame #0: c10::ThrowEnforceNotMet(char const*, int, char const*, std::string const&) + 0x4a
+frame #1: alloc_cpu + 0x21f
+"""
+
+
+def test_a_reason_is_one_line_of_words():
+    reasons = [STACK, "", "word " * 500, "\n\n  too late\nand more"]
+    table = leaderboard([record(n, "failed", {}, r) for n, r in enumerate(reasons)], [])
+    first, second, third, fourth = table["reason"]
+    assert first == (
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 137438953472 "
+        "bytes. Error code 12 (Cannot allocate memory)"
+    )
+    assert (second, fourth) == ("", "too late")
+    assert len(third) == 200
+    assert third.endswith("word wo...")
+
+
+def test_no_searched_setting_takes_the_place_of_a_column():
+    names = [*COLUMNS[:6], "seconds", "reason", "run"]
+    trial = TrialRecord(0, "completed", dict.fromkeys(names, 7), {1: 0.5}, 1.0)
+    table = leaderboard([trial], names)
+    assert list(table.columns) == [
+        *COLUMNS[:6],
+        *(f"space.{name}" for name in names),
+        *("seconds", "reason"),
+    ]
+    row = json.loads(render(table, "json"))[0]
+    assert (row["epochs"], row["space.epochs"]) == (1, 7)
+
+
 @pytest.mark.parametrize("form", ["table", "markdown"])
 def test_a_reason_cannot_steer_the_terminal(form: str):
     hostile = record(0, "failed", {}, "\x1b[2Jgone\r\n\x07")
     shown = render(leaderboard([hostile], SEARCHED), form)
     assert not any(ord(character) < 32 for character in shown.replace("\n", ""))
-    assert "[2Jgone" in shown
+    assert " [2Jgone" in shown
     assert len(shown.splitlines()) == (2 if form == "table" else 3)
 
 

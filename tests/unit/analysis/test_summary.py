@@ -14,7 +14,7 @@ import yaml
 from search_cases import report, space_file
 
 from kdsearch.analysis.run import open_run
-from kdsearch.analysis.summary import summarise
+from kdsearch.analysis.summary import _select, summarise
 from kdsearch.config.space_file import Config, parse_config
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import Note, RunFolder
@@ -45,9 +45,16 @@ def make_config(**changes: Any) -> Config:
     return parse_config(space_file(**changes), "kd.yaml")
 
 
-def make_run(path: Path, curves: dict = CURVES, *, teacher: bool = False, **changes: Any):
+def make_run(
+    path: Path,
+    curves: dict = CURVES,
+    *,
+    teacher: bool = False,
+    config: Config | None = None,
+    **changes: Any,
+):
     """A run as a driver leaves it, its trials ending as ``curves`` tells."""
-    config, folder = make_config(**changes), RunFolder(path)
+    config, folder = config or make_config(**changes), RunFolder(path)
     folder.write_config(config.as_dict(), {})
     study = Study(folder.study_file, config.space, config.search)
     for state, curve in curves.values():
@@ -204,6 +211,24 @@ def test_top_state_and_sort(run: RunFolder):
     by_alpha = open_run(run.path).records
     expected = sorted(by_alpha, key=lambda record: -float(record.params["alpha"]))
     assert trials(run, sort="alpha") == [record.number for record in expected]
+
+
+def test_searched_epochs_have_a_column_of_their_own(tmp_path: Path):
+    config = make_config().replace(space={"epochs": {"choice": [1, 3]}})
+    run = make_run(tmp_path / "kd", {0: CURVES[0]}, config=config)
+    table = rows(summarise([run.path], form="csv"))
+    assert table["epochs"][0] == 3
+    assert table["space.epochs"][0] in (1, 3)
+    assert "space.epochs" in summarise([run.path])
+    assert trials(run, sort="space.epochs") == [0]
+    both = rows(summarise([run.path, run.path], form="csv"))
+    assert list(both["space.epochs"]) == [*table["space.epochs"]] * 2
+
+
+def test_a_choice_of_words_and_numbers_is_sorted_as_text():
+    mixed = [{"target": 1.5}, {"target": "score"}, {}, {"target": True}]
+    table = pd.DataFrame([{"trial": n, **params} for n, params in enumerate(mixed)])
+    assert list(_select(table, top=None, sort="target", states=None)["trial"]) == [1, 3, 0, 2]
 
 
 @pytest.mark.parametrize(

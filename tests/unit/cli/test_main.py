@@ -21,6 +21,7 @@ from kdsearch.config.space_file import load_space, parse_config
 from kdsearch.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[3]
+TEACHER = {"val_auc": 0.9, "best_epoch": 1, "epochs": 2, "seconds": 0.5}
 SMALL = {"simulated": {"patients": 10, "beats": 300}}
 
 
@@ -106,6 +107,18 @@ BAD_FLAGS: dict[str, tuple[list[str], str]] = {
     ),
     "no data": ([*SPACE, "--data", "nowhere.npz"], "nowhere.npz"),
     "empty data": ([*SPACE, "--data", ""], "with --data: data.source: "),
+    "runs in a web page": (
+        [*SPACE, "--runs-dir", "http://x"],
+        "http://...: expected s3://bucket/path or gs://bucket/path",
+    ),
+    "runs at nobody's home": (
+        [*SPACE, "--runs-dir", "~nobody-of-this-name/runs"],
+        "~nobody-of-this-name/runs: no home folder is known for '~'; use a full path",
+    ),
+    "data at nobody's home": (
+        [*SPACE, "--data", "~nobody-of-this-name/x.npz"],
+        "~nobody-of-this-name/x.npz: no home folder is known for '~'; use a full path",
+    ),
     "nothing to resume": (
         [*SPACE, "--resume"],
         "runs/space: nothing to resume; leave out --resume to start",
@@ -225,6 +238,39 @@ def test_a_reader_who_has_seen_enough_is_no_error():
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_terminal_without_unicode_shows_the_rest():
+    folder = existing_run()
+    folder.write_teacher(
+        {}, TEACHER | {"data": {"description": "1 µV ± 2 · ♥", "simulated": 0}}
+    )
+    for encoding, shown in (("ascii", "1 uV +- 2 | ?"), ("latin-1", "1 µV ± 2 · ?")):
+        ended = subprocess.run(
+            [sys.executable, str(ROOT / "analyze.py"), "runs/space"],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        assert (ended.returncode, ended.stderr) == (0, b"")
+        assert ended.stdout.decode(encoding).startswith(f"runs/space: {shown}\n")
+
+
+def test_nothing_in_a_run_folder_steers_the_terminal(capsys: pytest.CaptureFixture[str]):
+    folder = existing_run()
+    hostile = {"description": "\x1b[2J\x1b]0;title\x07\ud800", "simulated": False}
+    folder.write_teacher({}, TEACHER | {"data": hostile})
+    assert analyze_command(["runs/space"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("runs/space:  [2J ]0;title  \n")
+    assert all(character.isprintable() or character == "\n" for character in shown)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_read(capsys: pytest.CaptureFixture[str]):
+    existing_run()
+    Path("runs/space").rename(os.fsdecode(b"runs/caf\xe9"))
+    assert analyze_command([os.fsdecode(b"runs/caf\xe9")]) == 0
+    assert capsys.readouterr().out.startswith("runs/caf\\xe9\n4 trials: 4 to come")
 
 
 # What argparse answers.

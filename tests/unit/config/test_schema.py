@@ -92,6 +92,7 @@ def test_shipped_spaces_name_their_schema_and_keep_it(path: Path):
 
 # What a schema cannot say: settings that depend on each other, and numbers that are none.
 BEYOND = {
+    "a bound of 401 digits",
     "low above high",
     "low equals high",
     "one target twice",

@@ -150,7 +150,7 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
     ),
     "key in student and space": (
         [("student.lr", 0.1)],
-        "'lr' stands in both student and space",
+        "'lr' is set in both 'student' and 'space'",
     ),
     "all fixed": (
         [("space.temperature", 1), ("space.alpha", 1), ("space.w_adv", 1)],
@@ -173,7 +173,40 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
     "endless time": ([("search.time_budget_s", INF)], r"search\.time_budget_s: .*found inf"),
     "reduction of nothing": (
         [("scheduler.reduction_factor", 1)],
-        r"scheduler\.reduction_factor: input should be greater than 1, but found 1",
+        r"scheduler\.reduction_factor: .* greater than or equal to 1\.1, but found 1",
+    ),
+    "reduction factor near 1": (
+        [("scheduler.reduction_factor", 1.0000001)],
+        r"scheduler\.reduction_factor: input should be greater than or equal to 1\.1",
+    ),
+    "a width of a million": ([("student.width", 10**6)], r"student\.width: .*equal to 16384"),
+    "a searched width of a million": (
+        [("student.width", ABSENT), ("space.width", {"choice": [4, 10**6]})],
+        r"space\.width: .*equal to 16384, but found 1000000",
+    ),
+    "a seed of more than 63 bits": (
+        [("teacher.seed", 2**63)],
+        r"teacher\.seed: input should be less than 9223372036854775808, but found 92233720",
+    ),
+    "a data seed of more than 63 bits": ([("data.seed", 2**63)], r"data\.seed: .*less than"),
+    "a billion seeds": ([("confirm.seeds", 10**9)], r"confirm\.seeds: .*equal to 1000"),
+    "a billion to confirm": ([("confirm.top", 10**9)], r"confirm\.top: .*equal to 1000"),
+    "a billion students": (
+        [("resources.students_per_cpu", 10**9)],
+        r"resources\.students_per_cpu: .*equal to 1000, but found 1000000000",
+    ),
+    "a million warped copies": ([("data.n_aug", 10**6)], r"data\.n_aug: .*equal to 100"),
+    "hardly a normal beat": (
+        [("data.simulated", {"abnormal": 0.9999999})],
+        r"data\.simulated\.abnormal: .*equal to 0\.9, but found 0\.9999999",
+    ),
+    "a bound of 401 digits": (
+        [("space.alpha", {"uniform": [0, 10**400]})],
+        r"space\.alpha: a bound must be finite, but found 10000000",
+    ),
+    "a key that is far from all": (
+        [("search.metric", "val_ap")],
+        r"unknown key 'search\.metric' \(known: num_samples, sampler, ",
     ),
     "reduction factor nan": ([("scheduler.reduction_factor", NAN)], "finite .*found nan"),
     "unknown device": ([("resources.device", "tpu")], r"resources\.device: .*found 'tpu'"),
@@ -231,6 +264,14 @@ def test_space_file(changes: list[tuple[str, Any]], message: str | None):
     check(lambda: parse_config(changed(*changes), "my.yaml"), message, "my.yaml")
 
 
+def bomb(form: str) -> str:
+    """A short text that stands for 2**40 values."""
+    lines = ["a0: &a0 {x: 1}"] + [
+        f"a{n}: &a{n} {form.format(f'*a{n - 1}', f'*a{n - 1}')}" for n in range(1, 41)
+    ]
+    return "\n".join(lines)
+
+
 GOOD_TEXT = yaml.safe_dump(space_file(), sort_keys=False)
 
 TEXTS: dict[str, tuple[str, str | None]] = {
@@ -248,14 +289,19 @@ TEXTS: dict[str, tuple[str, str | None]] = {
     "runs code": ("data: !!python/object/apply:os.getcwd []", "broken YAML: .*constructor"),
     "contains itself": (
         GOOD_TEXT.replace("data:\n  source: simulated", "data: &x\n  source: *x"),
-        r"data\.source: input should be a valid string, but found \{'source'",
+        r"broken YAML: \*x contains itself in .*line 2",
     ),
+    "a list that holds itself": ("data: &x [1, *x]", r"broken YAML: \*x contains itself"),
+    "a bomb of aliases": (bomb("[{}, {}]"), "aliases repeat more than 100,000 values"),
+    "a bomb of merges": (bomb("{{<<: [{}, {}]}}"), "aliases repeat more than 100,000 values"),
+    "a large file": ("# " + "x" * 2**20, "a space file has at most 1,048,576 bytes"),
+    "unhashable keys": ("? [a]\n: 1\n? [a]\n: 2\n", "broken YAML: .*found unhashable key"),
     "a bottomless list": ("data: " + "[" * 5000, "broken YAML"),
     "the thirteenth month": ("data: 2026-13-01", "broken YAML: month must be in 1..12"),
-    "duplicate section": (GOOD_TEXT + "data: {leads: 2}\n", "the key 'data' stands twice"),
+    "duplicate section": (GOOD_TEXT + "data: {leads: 2}\n", "the key 'data' is set twice"),
     "duplicate key": (
         GOOD_TEXT.replace("  lr: 0.001\n", "  lr: 0.001\n  lr: 0.1\n"),
-        r"broken YAML: the key 'lr' stands twice .*line \d+",
+        r"broken YAML: the key 'lr' is set twice .*line \d+",
     ),
     "key that is a list": ("? [a]\n: 1\n", "broken YAML: .*unhashable key"),
     "1e-3, which YAML calls text": (GOOD_TEXT.replace("lr: 0.001", "lr: 1e-3"), None),

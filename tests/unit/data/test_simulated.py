@@ -94,7 +94,8 @@ def test_extreme_settings_work(settings):
     [
         ({"patients": 100, "beats": 500}, "at least ten beats per patient, but beats=500"),
         ({"patients": 1}, "greater than or equal to 2"),
-        ({"abnormal": 0.0}, "greater than 0"),
+        ({"abnormal": 0.0}, "greater than or equal to 0.001"),
+        ({"abnormal": 0.9999999}, "less than or equal to 0.9"),
         ({"noise_mv": float("nan")}, "noise_mv"),
         ({"noise": 1}, "Extra inputs are not permitted"),
     ],

@@ -1,14 +1,21 @@
 """The cache: made once, memory-mapped, and made anew when damaged."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kdsearch.errors import DataError
-from kdsearch.files.cache import cache_dir, cached_arrays, sha256_of_arrays, sha256_of_files
+from kdsearch.errors import ConfigError, DataError
+from kdsearch.files.cache import (
+    cache_dir,
+    cached_arrays,
+    sha256_of_arrays,
+    sha256_of_files,
+    why_unwritable,
+)
 
 ARRAYS = {"x": np.arange(600, dtype=np.float32).reshape(10, 60), "names": np.array(["N", "VT"])}
 
@@ -22,10 +29,10 @@ class Maker:
         return ARRAYS
 
 
-def assert_whole(found) -> None:
+def assert_whole(found, kind: type = np.memmap) -> None:
     assert set(found) == set(ARRAYS)
     for name, array in ARRAYS.items():
-        assert isinstance(found[name], np.memmap)
+        assert isinstance(found[name], kind)
         np.testing.assert_array_equal(found[name], array)
 
 
@@ -118,10 +125,35 @@ def test_ten_at_once_make_it_once(tmp_path: Path):
     assert make.calls == 1
 
 
-def test_an_unwritable_cache_says_what_to_do(tmp_path: Path):
+def test_arrays_are_made_in_memory_where_the_cache_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="choose another with KDSEARCH_CACHE"):
-        cached_arrays(tmp_path / "file" / "entry", Maker())
+    make = Maker()
+    assert_whole(cached_arrays(tmp_path / "file" / "entry", make), np.ndarray)
+    assert make.calls == 1
+    assert why_unwritable(tmp_path / "file" / "x").endswith("file/x: Not a directory")
+    assert why_unwritable(tmp_path / "new") == ""
+
+
+def test_another_users_cache_is_read(others_folder: Path, as_another_user):
+    cached_arrays(others_folder / "entry", Maker())
+    with as_another_user(others_folder):
+        make = Maker()
+        assert_whole(cached_arrays(others_folder / "entry", make))
+        assert make.calls == 0
+        assert_whole(cached_arrays(others_folder / "other", make), np.ndarray)
+        assert make.calls == 1
+    assert not (others_folder / "other").exists()
+
+
+def test_no_home_folder_is_an_error_of_the_user(monkeypatch: pytest.MonkeyPatch):
+    for name in ("KDSEARCH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    with pytest.raises(ConfigError, match="no home folder is known for the cache: set KDSEA"):
+        cache_dir()
+    monkeypatch.setenv("KDSEARCH_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(ConfigError, match="no home folder is known for '~'; use a full path"):
+        cache_dir()
 
 
 @pytest.mark.parametrize(

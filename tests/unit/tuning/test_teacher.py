@@ -291,6 +291,19 @@ def students(*targets: str) -> list[StudentSettings]:
     return [StudentSettings(width=2, latent=3, target=target) for target in targets]
 
 
+def test_a_teacher_of_another_user_is_read_though_its_lock_cannot_be_taken(
+    others_folder: Path, as_another_user, monkeypatch: pytest.MonkeyPatch
+):
+    first = get(others_folder)
+    (lock,) = others_folder.rglob("*/.lock")
+    lock.chmod(0o600)
+    with as_another_user(others_folder):
+        assert get(others_folder).found
+        changed = get(others_folder, lr=2e-3)
+    assert not changed.found
+    assert changed.fingerprint != first.fingerprint
+
+
 def test_targets_are_calculated_once_for_each_kind(cache: Path):
     teacher, method, data = get(cache), CountingBeatGan(), tiny_dataset().training
     ask = TeacherCache(cache).targets
