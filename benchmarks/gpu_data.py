@@ -1,4 +1,4 @@
-"""Real beats in one small file, for a GPU machine that has neither the records nor their readers.
+"""Real beats in one small file, for a GPU machine that has neither records nor their readers.
 
     python benchmarks/gpu_data.py --data path/to/mitdb beats.npz
 

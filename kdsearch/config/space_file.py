@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from kdsearch.config.dimensions import Dimension, Fixed, Value, parse_dimension, to_yaml
 from kdsearch.config.shipped import find_space
@@ -21,6 +21,7 @@ from kdsearch.data.settings import DataSettings
 from kdsearch.errors import ConfigError
 from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import Method
+from kdsearch.settings import Count, CountOrZero, Few, Positive, Section
 from kdsearch.texts import did_you_mean, short
 
 QUOTES = "'\""
@@ -34,37 +35,27 @@ BUILT_IN = {
 MOST_BYTES, MOST_VALUES = 2**20, 100_000
 REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
 
-Count = Annotated[int, Field(ge=1)]
-# Bounds that no search needs to exceed: beyond them a typing error is more likely.
-Trials = Annotated[int, Field(ge=1, le=1_000_000)]
-Few = Annotated[int, Field(ge=1, le=1000)]
 M = TypeVar("M", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A part of the space file: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class SearchSettings(Section):
     """How many trials, and who suggests them."""
 
-    num_samples: Trials = 24
+    num_samples: Count = 24
     """Trials in all, also after a resume."""
     sampler: Literal["tpe", "random", "qmc"] = "tpe"
     """Optuna's: multivariate TPE with the constant liar, random, or quasi-Monte Carlo."""
-    startup_trials: Annotated[int, Field(ge=0, le=1_000_000)] = 8
+    startup_trials: CountOrZero = 8
     """Random trials before TPE starts to learn."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the suggestions and of every student."""
-    max_concurrent: Trials | None = None
-    """Trials at a time; as many as the machines hold where nothing is said."""
-    time_budget_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_concurrent: Count | None = None
+    """Maximum number of concurrent trials. Default: as many as fit."""
+    time_budget_s: Positive | None = None
     """Wall time after which no trial goes on; what is left can be resumed."""
     retries: Annotated[int, Field(ge=0, le=1000)] = 2
     """How often a crashed trial goes on from its checkpoint; a diverged one never does."""
-    keep_weights: Trials = 10
+    keep_weights: Count = 10
     """Finished trials whose best weights stay on disk, the best ones."""
 
 

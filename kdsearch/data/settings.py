@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from kdsearch.settings import Count, Section
 
 SplitKind = Literal["fold", "inter_patient", "stratified"]
 
-Count = Annotated[int, Field(ge=1)]
 Millivolts = Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
 
 
-class SimulatedSettings(BaseModel):
+class SimulatedSettings(Section):
     """The beats that are made up where there are no real ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     patients: Annotated[int, Field(ge=2, le=1000)] = 24
     """Patients, each with a heart rate, wave shapes and ectopic foci of its own."""
@@ -36,10 +35,8 @@ class SimulatedSettings(BaseModel):
         return self
 
 
-class DataSettings(BaseModel):
+class DataSettings(Section):
     """The section ``data``: which beats, and which of them train, validate and test."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     source: Annotated[str, Field(min_length=1)] = "simulated"
     """``simulated``, ``mitbih`` (downloaded once), or a path: WFDB records, .npz or .npy."""

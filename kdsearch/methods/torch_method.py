@@ -13,32 +13,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from kdsearch.data.beats import FloatArray, TrainingData
 from kdsearch.errors import TrialDiverged
 from kdsearch.methods.protocol import Compute, EpochReport, Method, Stack, State, Targets
 from kdsearch.metrics.ranking import rank
+from kdsearch.settings import Count, NotNegative, Positive, Section, Seed
 
 FORMAT = 1
 # Beats that are scored at a time.
 BATCH = 512
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-
-class NetworkSettings(BaseModel):
+class NetworkSettings(Section):
     """What every network is trained with; add your own, such as a width."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     epochs: Count = 10
     """Passes over the training beats; for a student the most that a trial may use."""
@@ -51,7 +46,7 @@ class NetworkSettings(BaseModel):
 class TeacherSettings(NetworkSettings):
     """The YAML's section ``teacher``."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of weights and mini-batches."""
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from kdsearch import __version__
-from kdsearch.config.space_file import Config, Section, load_method, read_yaml
+from kdsearch.config.space_file import Config, load_method, read_yaml
 from kdsearch.data.arrays import LARGEST
 from kdsearch.data.beats import (
     LENGTH_MULTIPLE,
@@ -34,6 +34,7 @@ from kdsearch.errors import DataError, RunError
 from kdsearch.files.atomic import DamagedFile, load_state
 from kdsearch.files.bucket import BucketPath, Place, place
 from kdsearch.methods.protocol import Compute, Reconstructing
+from kdsearch.settings import Section
 
 if TYPE_CHECKING:
     from kdsearch.methods.protocol import Method, State

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from kdsearch.settings import Count, NotNegative, Positive, Section, Seed, Units
 
 TAUGHT = ("score", "neighbours", "reconstruction", "attention")
 """Targets with an answer for every training beat, of which several may be distilled at once."""
@@ -38,18 +40,11 @@ Target = Annotated[
 
 Score = Literal["plain", "relative", "mahalanobis"]
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-# Layers with more units than this need more memory than any machine has.
-Units = Annotated[int, Field(ge=1, le=16_384)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class NetworkSettings(BaseModel):
+class NetworkSettings(Section):
     """Settings that a teacher and a student have in common."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     width: Units = 32
     """Channels of the first convolution; the fifth has 16 times as many."""
@@ -74,7 +69,7 @@ class NetworkSettings(BaseModel):
 class TeacherSettings(NetworkSettings):
     """The section ``teacher``: trained once for each set of settings and beats, then kept."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
     """Seed of weights and mini-batches."""
 
 

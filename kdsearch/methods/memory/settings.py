@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from kdsearch.settings import Count, NotNegative, Positive, Section, Seed, Units
 
 View = Literal["range", "deviation", "patient", "both"]
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-# Layers with more units than this need more memory than any machine has.
-Units = Annotated[int, Field(ge=1, le=16_384)]
 
-
-class TeacherSettings(BaseModel):
+class TeacherSettings(Section):
     """The section ``teacher``: how normal beats are remembered and compared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     view: View = "both"
     """How beats are scaled before they are compared: ``range`` as they come, from -1 to 1,
@@ -40,14 +34,12 @@ class TeacherSettings(BaseModel):
     """Weight of the rhythm's lead beside them, where the view is ``patient``."""
     epochs: Annotated[int, Field(ge=1, le=1)] = 1
     """A memory is filled in one pass."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
     """Changes nothing: a memory leaves nothing to chance."""
 
 
-class StudentSettings(BaseModel):
+class StudentSettings(Section):
     """The sections ``student`` (fixed) and ``space`` (fixed or searched)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     width: Units = 256
     """Units of each hidden layer."""
