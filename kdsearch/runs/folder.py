@@ -411,7 +411,7 @@ class TrialFolder:
     def write(
         self, report: EpochReport, history: list[EpochReport], state: State, best: State | None
     ) -> None:
-        """Keep one epoch: its line, the best weights if it is the best, the state to go on.
+        """Write one epoch: its line, the best weights if it is the best, the state to go on.
 
         The state comes last: an epoch counts as kept once the state names it, and whatever
         a kill left of a later one is written again.
@@ -425,12 +425,32 @@ class TrialFolder:
         Raises:
             Superseded: A newer driver owns the run.
         """
-        self._check_generation()
-        lines = [*history, report]
-        write_text(self._metrics_file, "".join(json.dumps(asdict(r)) + "\n" for r in lines))
+        self.write_history([*history, report])
         if best is not None:
-            save_state(self.best_file, best)
-        save_state(self._last_file, {"epoch": report.epoch, "state": state})
+            self.write_best(best)
+        self.write_checkpoint(report.epoch, state)
+
+    def write_history(self, history: list[EpochReport]) -> None:
+        """Write the lines of all epochs.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self._check_generation()
+        write_text(self._metrics_file, "".join(json.dumps(asdict(r)) + "\n" for r in history))
+
+    def write_best(self, weights: State) -> None:
+        """Write the weights of the best epoch so far."""
+        save_state(self.best_file, weights)
+
+    def write_checkpoint(self, epoch: int, state: State) -> None:
+        """Write the state after an epoch whose line, and weights if the best, are written.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self._check_generation()
+        save_state(self._last_file, {"epoch": epoch, "state": state})
 
     def checkpoint(self) -> Checkpoint | None:
         """The newest state that is whole and whose epochs are all known; None to begin anew."""

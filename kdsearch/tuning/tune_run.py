@@ -303,8 +303,8 @@ def run_tune(
 class _PackerActor(Packer):
     """A packer that fetches what all trials share itself: Ray may then start it again."""
 
-    def __init__(self, shared: Sequence[Any], places: int, expected: int) -> None:
-        super().__init__(ray.get(shared[0]), places, expected=expected)
+    def __init__(self, shared: Sequence[Any], slots: int, expected: int) -> None:
+        super().__init__(ray.get(shared[0]), slots, expected=expected)
 
 
 def _shared(inputs: TrialInputs, kind: Processes) -> Any:

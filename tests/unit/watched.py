@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kdsearch.methods.beatgan import BeatGan
@@ -18,6 +19,7 @@ class Watched(BeatGan):
         self.crews: list[int] = []
         self.faults: list[Exception] = []
         self.pause = 0.0
+        self.on_advance: Callable[[], object] = lambda: None
 
     def student_stack(self, *args: Any, **options: Any) -> Any:
         stack = super().student_stack(*args, **options)
@@ -26,6 +28,7 @@ class Watched(BeatGan):
         def watched() -> Any:
             time.sleep(self.pause)
             self.crews.append(len(stack._students))
+            self.on_advance()
             if self.faults:
                 raise self.faults.pop(0)
             return advance()

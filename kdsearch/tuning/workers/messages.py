@@ -1,6 +1,6 @@
-"""What a trial tells Tune, and what a thin trial is told by its packer.
+"""Messages from a trial to Tune, and from a packer to a packed trial.
 
-Without torch: a thin trial's process has no other use for it.
+Without torch: a packed trial's process does not need it.
 """
 
 from __future__ import annotations
@@ -15,43 +15,44 @@ Result = dict[str, Any]
 
 
 def failed(reason: str) -> Result:
-    """The trial is lost, and another try would be too."""
+    """The trial failed, and another try would fail too."""
     return {FAILURE: reason, EPOCH: 0, VAL_AUC: float("nan")}
 
 
 def unstorable(reason: str) -> Result:
-    """The run folder takes no more, which neither another try nor another trial can mend."""
+    """The search has to stop and be resumed later: no other try or trial would do better."""
     return {STORAGE: reason, EPOCH: 0, VAL_AUC: float("nan")}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a trial is told when it comes in.
+    """A slot of a packer, from the trial's side.
 
     Attributes:
-        ticket: Its name from now on.
-        history: A result per epoch that its checkpoint holds.
+        ticket: Names the slot's occupation; never used twice, also not by another packer.
+        history: A result per epoch that the trial's checkpoint holds.
         done: Whether nothing is left to train.
     """
 
-    ticket: int
+    ticket: str
     history: list[Result]
     done: bool
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a student's epoch.
+    """Outcome of a student's epoch, or of an attempt to enter a packer.
 
     Attributes:
-        kind: ``trained``; ``lost``, its result ends the trial; ``crashed``, another try may
-            help and the reason lies in the trial's folder; ``suspected``, something failed
-            while it trained beside others, and it has to come again alone; ``superseded``, a
-            newer driver has taken over.
-        result: For Tune, if ``trained`` or ``lost``.
+        kind: ``trained``; ``final``, its result ends the trial or the search; ``crashed``,
+            another try may help and the reason is in the trial's folder; ``suspected``,
+            something failed while it trained beside others, and it has to repeat the epoch
+            alone; ``again``, it has lost its slot through no fault of its own; ``superseded``,
+            a newer driver has taken over.
+        result: For Tune, if ``trained`` or ``final``.
         done: Whether that was the last epoch.
     """
 
-    kind: Literal["trained", "lost", "crashed", "suspected", "superseded"]
+    kind: Literal["trained", "final", "crashed", "suspected", "again", "superseded"]
     result: Result = field(default_factory=dict)
     done: bool = False

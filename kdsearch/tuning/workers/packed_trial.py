@@ -1,4 +1,4 @@
-"""A trial whose student trains elsewhere: in a packer, beside the students of other trials.
+"""A trial whose student trains in a packer, beside the students of other trials.
 
 Its process asks, waits and reports, and never loads torch.
 """
@@ -12,54 +12,84 @@ from typing import Any
 import ray
 from ray import tune
 
-from kdsearch.tuning.workers.messages import EPOCH, Entry, Outcome
+from kdsearch.tuning.workers.messages import EPOCH, Entry, Outcome, unstorable
 
-# How often a trial that found no place, or whose packer died, asks again.
+# How often a trial asks again for a free slot.
 RETRY_S = 0.1
+# How long a packer may take to read a trial's checkpoint.
+ENTER_S = 60.0
+# After so long without an answer from any packer the search stops, to be resumed when its
+# machines are back.
+SILENCE_S = 600.0
 
 
 class TrialCrashed(Exception):
-    """The student's epoch failed; why is in the trial's folder, if it left a word."""
+    """The student's epoch failed; the reason is in the trial's folder, if one is known."""
 
 
 def train_in_packer(trial: dict[str, Any], packers: Sequence[Any]) -> None:
     """Train the student that ``trial`` names in one of the packers.
 
-    Where a packer dies, its students come again from their checkpoints, under suspicion until
-    an epoch without neighbours has cleared them. Only who trained alone takes the blame.
+    If a packer dies, its students enter again from their checkpoints, under suspicion until
+    an epoch without neighbours has cleared them. Only one that trained alone takes the blame.
 
     Args:
-        trial: As for `trainable.train_student`.
-        packers: Handles of the actors, see `kdsearch.tuning.workers.packer.Packer`.
+        trial: As for `trial.train_student`.
+        packers: Handles of the actors, see `packer.Packer`.
 
     Raises:
         TrialCrashed: Tune's retries may help.
     """
-    visit = _Visit(trial)
+    visit, counter = _Visit(trial), _FreeSlots(packers)
     while not visit.over:
-        packer = _roomiest(packers)
-        if packer is None or not visit.enter(packer):
+        packer = counter.roomiest()
+        if packer is not None:
+            visit.enter(packer)
+        elif counter.silence_s() > SILENCE_S:
+            minutes = SILENCE_S / 60
+            reason = f"no process that trains students has answered for {minutes:.0f} minutes"
+            tune.report(unstorable(reason))
+            return
+        else:
             time.sleep(RETRY_S)
-            continue
-        try:
-            visit.stay(packer)
-        finally:
-            # Also when Tune stops the trial, which comes as an exception out of a report.
-            visit.leave(packer)
 
 
-def _roomiest(packers: Sequence[Any]) -> Any | None:
-    """The packer with the most free places, if any has one."""
-    free = [(_ask(packer.free.remote()) or 0, index) for index, packer in enumerate(packers)]
-    most, index = max(free, key=lambda entry: (entry[0], -entry[1]))
-    return packers[index] if most else None
+class _FreeSlots:
+    """Asks all packers for their free slots; one that does not answer holds up nobody."""
+
+    def __init__(self, packers: Sequence[Any]) -> None:
+        self._packers = packers
+        self._asked: dict[int, Any] = {}
+        self._heard = time.monotonic()
+
+    def silence_s(self) -> float:
+        """How long no packer has answered."""
+        return time.monotonic() - self._heard
+
+    def roomiest(self) -> Any | None:
+        """The packer with the most free slots; None if those that answer have none."""
+        for index, packer in enumerate(self._packers):
+            # One that is not there yet is asked once: calls to it would pile up.
+            if index not in self._asked:
+                self._asked[index] = packer.free.remote()
+        answered, _ = ray.wait(
+            list(self._asked.values()), num_returns=len(self._asked), timeout=RETRY_S
+        )
+        free = {}
+        for index, call in list(self._asked.items()):
+            if call in answered:
+                free[index] = _answer(self._asked.pop(index))
+        if any(slots is not None for slots in free.values()):
+            self._heard = time.monotonic()
+        most = max(free, key=lambda index: free[index] or 0, default=None)
+        return self._packers[most] if most is not None and free[most] else None
 
 
-def _ask(answer: Any) -> Any:
-    """The answer of a packer, or None where it is dead or just starting anew."""
+def _answer(call: Any, timeout: float | None = None) -> Any:
+    """The answer of a packer; None if it is dead, restarts, or does not answer in time."""
     try:
-        return ray.get(answer)
-    except ray.exceptions.RayActorError:
+        return ray.get(call, timeout=timeout)
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
         return None
 
 
@@ -70,53 +100,47 @@ class _Visit:
         self.over = False
         self._trial = trial
         self._suspect = False
-        self._told = 0
-        self._entry: Entry | None = None
+        self._reported = 0
 
-    def enter(self, packer: Any) -> bool:
-        """Whether there was a place."""
-        self._entry = _ask(packer.enter.remote(self._trial, self._suspect))
-        return self._entry is not None
+    def enter(self, packer: Any) -> None:
+        """Train in this packer, if it has a free slot, until the end or until it is lost."""
+        entry = _answer(packer.enter.remote(self._trial, self._suspect), ENTER_S)
+        if isinstance(entry, Outcome):
+            self._handle(entry)
+        elif entry is not None:
+            try:
+                self._stay(packer, entry)
+            finally:
+                # Also when Tune stops the trial, which comes as an exception out of a report.
+                packer.leave.remote(entry.ticket)
 
-    def stay(self, packer: Any) -> None:
-        """Train until the end, or until this packer cannot go on."""
-        entry = self._here()
+    def _stay(self, packer: Any, entry: Entry) -> None:
         for result in entry.history:
-            self._tell(result)
-        self.over = entry.done
-        while not self.over:
-            begun = _ask(packer.begin.remote(entry.ticket))
-            if begun is None:
+            self._report(result)
+        self.over, trained = entry.done, True
+        while trained and not self.over:
+            alone = _answer(packer.begin.remote(entry.ticket))
+            if alone is None:
                 return
-            outcome = _ask(packer.result.remote(entry.ticket))
+            outcome = _answer(packer.result.remote(entry.ticket))
             if outcome is None:
-                outcome = Outcome("crashed" if begun else "suspected")
-            if not self._goes_on(outcome):
-                return
+                outcome = Outcome("crashed" if alone else "suspected")
+            trained = self._handle(outcome)
 
-    def leave(self, packer: Any) -> None:
-        """Give the place free, without waiting for an answer."""
-        packer.leave.remote(self._here().ticket)
-
-    def _here(self) -> Entry:
-        if self._entry is None:
-            raise RuntimeError("not in a packer")
-        return self._entry
-
-    def _goes_on(self, outcome: Outcome) -> bool:
-        """Tell Tune, and say whether to stay in this packer."""
+    def _handle(self, outcome: Outcome) -> bool:
+        """Tell Tune; return whether to stay in this packer."""
         if outcome.kind == "crashed":
             raise TrialCrashed
         self._suspect = outcome.kind == "suspected"
-        self.over = outcome.done or outcome.kind in ("lost", "superseded")
-        if outcome.kind == "lost":
+        self.over = outcome.done or outcome.kind in ("final", "superseded")
+        if outcome.kind == "final":
             tune.report(outcome.result)
         elif outcome.kind == "trained":
-            self._tell(outcome.result)
+            self._report(outcome.result)
         return outcome.kind == "trained"
 
-    def _tell(self, result: dict[str, Any]) -> None:
-        # Coming again, its checkpoint holds epochs that Tune knows.
-        if result[EPOCH] > self._told:
-            self._told = result[EPOCH]
+    def _report(self, result: dict[str, Any]) -> None:
+        # A trial that enters again has a checkpoint with epochs that Tune has seen.
+        if result[EPOCH] > self._reported:
+            self._reported = result[EPOCH]
             tune.report(result)

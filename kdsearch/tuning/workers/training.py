@@ -1,13 +1,14 @@
-"""Students trained epoch by epoch, each epoch kept on disk before the next begins."""
+"""Students trained epoch by epoch, each from and to a folder of its own."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar, cast
+from heapq import nlargest
+from typing import Any, TypeAlias, cast
 
 from pydantic import BaseModel
 
@@ -15,46 +16,55 @@ from kdsearch.methods.protocol import EpochReport, Method, Stack, State
 from kdsearch.runs.folder import TrialFolder
 from kdsearch.tuning.workers.messages import EPOCH, EPOCHS, SECONDS, VAL_AUC, Result
 
-# The run folder takes no more or is out of reach, which is nothing that another try or another
-# trial can mend.
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
-# Checkpoints are written by so many threads: hashing and the disk wait for each other else.
+# Errors of the storage itself (full, read-only, gone, refused): no other try and no other trial
+# would do better.
+STORAGE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+)
+# Threads that write files: with more, hashing and the disk wait for each other.
 WRITERS = 4
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What is written down of one epoch: its report, the state after it, the best weights."""
-
-    report: EpochReport
-    state: State
-    best: State | None
+Write: TypeAlias = Callable[[], None]
 
 
 class Training:
-    """One student, its slot of a stack, and the folder from which it goes on after any kill."""
+    """One student, its slot of a stack, and the folder from which it resumes."""
 
     def __init__(self, settings: BaseModel, *, seed: int, folder: TrialFolder) -> None:
         """Read the folder's checkpoint, if there is one; nothing is trained yet."""
         self.settings = settings
         self.epochs = int(cast("Any", settings).epochs)
         self.folder = folder
+        self.slot = 0
         self._seed = seed
         checkpoint = folder.checkpoint()
         self._state = None if checkpoint is None else checkpoint.state
         self.history: list[EpochReport] = [] if checkpoint is None else checkpoint.history
         self._stack: Stack | None = None
-        self.slot = 0
+        self._checkpointed = len(self.history)
+        self._best_unwritten = False
 
     @property
     def done(self) -> bool:
         """Whether the last epoch is trained."""
         return len(self.history) >= self.epochs
 
+    @property
+    def val_auc(self) -> float:
+        """The best so far."""
+        return max(report.val_auc for report in self.history)
+
     def enter(self, stack: Stack, slot: int) -> None:
-        """Take an empty slot, anew or where the checkpoint or another stack ended."""
+        """Start in an empty slot: new, from the checkpoint, or from another stack."""
         if self._stack is not None:
             self._state = self._stack.save(self.slot)
             self.leave()
@@ -68,32 +78,38 @@ class Training:
             self._stack = None
 
     def abandon(self) -> None:
-        """Forget a stack that failed as a whole; its slot is not used again."""
+        """Drop a stack that failed as a whole, or that has emptied the slot itself."""
         self._stack = None
 
-    def taken(self, outcome: EpochReport | Exception) -> Kept:
-        """Everything to be kept of the epoch that the stack has just trained.
+    def take(self, report: EpochReport) -> None:
+        """Add the epoch that the stack has just trained to the history."""
+        if all(report.val_auc > earlier.val_auc for earlier in self.history):
+            self._best_unwritten = True
+        self.history = [*self.history, report]
 
-        Raises:
-            TrialDiverged: A loss or score became NaN or infinite; the slot is empty then.
+    def report_write(self, *, best: bool) -> Write:
+        """Return what writes the newest epoch's line, and its weights if they are the best.
+
+        Args:
+            best: Whether the weights are needed even if the trial ends with this epoch. If
+                not, they are written with the checkpoint, and those of an earlier epoch are
+                removed: no weights are better than weights that belong to another value.
         """
-        if isinstance(outcome, Exception):
-            self._stack = None
-            raise outcome
-        stack = cast("Stack", self._stack)
-        improved = all(outcome.val_auc > earlier.val_auc for earlier in self.history)
-        best = stack.weights(self.slot) if improved else None
-        return Kept(outcome, stack.save(self.slot), best)
+        outdated, weights = self._best_unwritten and not best, None
+        if self._best_unwritten and best:
+            weights = self._occupied.weights(self.slot)
+            self._best_unwritten = False
+        return partial(self._write_report, self.history, weights, outdated)
 
-    def keep(self, kept: Kept) -> None:
-        """Write an epoch down.
-
-        Raises:
-            OSError: The folder takes no more.
-            Superseded: A newer driver owns the run.
-        """
-        self.folder.write(kept.report, self.history, kept.state, best=kept.best)
-        self.history = [*self.history, kept.report]
+    def checkpoint_write(self) -> Write | None:
+        """Return what writes a checkpoint of the newest epoch; None if there is one."""
+        epoch = len(self.history)
+        if epoch == self._checkpointed:
+            return None
+        stack = self._occupied
+        best = stack.weights(self.slot) if self._best_unwritten else None
+        self._best_unwritten, self._checkpointed = False, epoch
+        return partial(self._write_checkpoint, epoch, stack.save(self.slot), best)
 
     def result(self, epoch: int) -> Result:
         """What Tune is told of an epoch, counted from 1."""
@@ -105,52 +121,126 @@ class Training:
             SECONDS: sum(report.seconds for report in history),
         }
 
+    @property
+    def _occupied(self) -> Stack:
+        if self._stack is None:
+            raise RuntimeError("not in a stack")
+        return self._stack
+
+    def _write_report(
+        self, history: list[EpochReport], weights: State | None, outdated: bool
+    ) -> None:
+        self.folder.write_history(history)
+        if weights is not None:
+            self.folder.write_best(weights)
+        elif outdated:
+            self.folder.best_file.unlink(missing_ok=True)
+
+    def _write_checkpoint(self, epoch: int, state: State, best: State | None) -> None:
+        if best is not None:
+            self.folder.write_best(best)
+        self.folder.write_checkpoint(epoch, state)
+
+
+class Trainer:
+    """Trains stacks for an epoch at a time and writes what is kept of it.
+
+    The line of an epoch is written before it is reported, and so are the best weights if they
+    might be among those kept in the end. So a trial that is stopped needs no checkpoint.
+
+    Args:
+        keep_weights: Number of trials whose best weights are kept in the end.
+        behind: Whether checkpoints are written while the next epoch is trained. That epoch is
+            not reported before, so that a checkpoint is at most one epoch older than the newest
+            report.
+    """
+
+    def __init__(self, keep_weights: int, *, behind: bool) -> None:
+        self._keep_weights = keep_weights
+        self._behind = behind
+        self._best: dict[str, float] = {}
+        self._writers = ThreadPoolExecutor(WRITERS, "writer")
+
+    def advance(self, stack: Stack, trainings: Sequence[Training]) -> dict[Training, Exception]:
+        """Train the whole stack for one epoch.
+
+        Returns:
+            What ended trainings: TrialDiverged, an OSError if the folder cannot be written, or
+            Superseded. The error of one does not touch the others.
+        """
+        errors: dict[Training, Exception] = {}
+        # Only this thread uses the stack; the others write copies of what was in it.
+        checkpoints = self._begin({t: t.checkpoint_write() for t in trainings})
+        try:
+            outcomes = stack.advance()
+        finally:
+            errors |= _errors(checkpoints)
+        for training in trainings:
+            outcome = outcomes[training.slot]
+            if isinstance(outcome, Exception):
+                training.abandon()
+                errors[training] = outcome
+            else:
+                training.take(outcome)
+        for training in errors:
+            self._best.pop(str(training.folder.path), None)
+        left = [training for training in trainings if training not in errors]
+        reports = {t: t.report_write(best=self._among_best(t)) for t in left}
+        errors |= _errors(self._begin(reports))
+        if not self._behind:
+            errors |= self.checkpoint([t for t in left if t not in errors])
+        return errors
+
+    def checkpoint(self, trainings: Sequence[Training]) -> dict[Training, Exception]:
+        """Write checkpoints of the newest epochs now.
+
+        Returns:
+            The errors, as `advance`.
+        """
+        return _errors(self._begin({t: t.checkpoint_write() for t in trainings}))
+
+    def _begin(self, writes: Mapping[Training, Write | None]) -> dict[Training, Future[None]]:
+        return {t: self._writers.submit(write) for t, write in writes.items() if write}
+
+    def _among_best(self, training: Training) -> bool:
+        """Whether this training's weights may be among those kept in the end.
+
+        The best value of a training never falls: one that is not among the best seen so far
+        will not be among the best in the end, unless better ones fail.
+        """
+        self._best[str(training.folder.path)] = training.val_auc
+        best = nlargest(self._keep_weights, self._best.values())
+        bar = best[-1] if len(best) == self._keep_weights else -math.inf
+        self._best = {path: auc for path, auc in self._best.items() if auc >= bar}
+        return training.val_auc >= bar
+
 
 def structure(method: Method, settings: BaseModel) -> str:
     """Whatever students of one stack have in common, as a key."""
     return settings.model_dump_json(exclude=set(method.per_student))
 
 
-def advance(stack: Stack, trainings: Sequence[Training]) -> list[Exception | None]:
-    """Train the whole stack for one epoch and keep it for each student.
-
-    Returns:
-        For each training None, or what ended it: see `Training.taken` and `Training.keep`.
-        One student's trouble is not its neighbours'.
-    """
-    outcomes = stack.advance()
-    # A stack answers one question at a time; files are written side by side.
-    taken = [_attempt(partial(t.taken, outcomes[t.slot])) for t in trainings]
-    with ThreadPoolExecutor(WRITERS) as writers:
-        return list(writers.map(_kept, trainings, taken))
-
-
 def train_to_the_end(stack: Stack, trainings: Sequence[Training]) -> list[Exception | None]:
     """Train students of one structure side by side, each to its last epoch.
 
     Returns:
-        For each training None, or what ended it: see `advance`.
+        For each training None, or what ended it: see `Trainer.advance`.
     """
+    trainer = Trainer(len(trainings), behind=True)
     ended: dict[Training, Exception] = {}
     for slot, training in enumerate(trainings):
         if not training.done:
             training.enter(stack, slot)
     while left := [t for t in trainings if not t.done and t not in ended]:
-        for training, error in zip(left, advance(stack, left), strict=True):
-            if error is not None:
-                ended[training] = error
-            if error is not None or training.done:
+        ended |= trainer.advance(stack, left)
+        ended |= trainer.checkpoint([t for t in left if t.done and t not in ended])
+        for training in left:
+            if training.done or training in ended:
                 training.leave()
     return [ended.get(training) for training in trainings]
 
 
-def _kept(training: Training, taken: Kept | Exception) -> Exception | None:
-    return taken if isinstance(taken, Exception) else _attempt(partial(training.keep, taken))
-
-
-def _attempt(action: Callable[[], T]) -> T | Exception:
-    try:
-        return action()
-    except Exception as error:  # noqa: BLE001
-        # The caller tells whose it is.
-        return error
+def _errors(writing: Mapping[Training, Future[None]]) -> dict[Training, Exception]:
+    """Wait for writes, and return what they raised."""
+    raised = {training: future.exception() for training, future in writing.items()}
+    return {t: error for t, error in raised.items() if isinstance(error, Exception)}

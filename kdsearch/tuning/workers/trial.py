@@ -16,7 +16,7 @@ from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import Compute, Stack, State, Targets
 from kdsearch.runs.folder import RunFolder, Superseded, TrialFolder
 from kdsearch.tuning.workers.messages import failed, unstorable
-from kdsearch.tuning.workers.training import STORAGE_ERRORS, Training, advance
+from kdsearch.tuning.workers.training import STORAGE_ERRORS, Trainer, Training
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def _train(training: Training, inputs: TrialInputs) -> None:
         return
     stack = student_stack(training.settings, 1, inputs)
     training.enter(stack, 0)
+    trainer = Trainer(1, behind=False)
     while not training.done:
-        (error,) = advance(stack, [training])
-        if error is not None:
+        for error in trainer.advance(stack, [training]).values():
             raise error
         tune.report(training.result(len(training.history)))
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from watched import EPOCHS, PARAMS, Watched, trial
 
+from kdsearch.files.atomic import save_state
 from kdsearch.runs.folder import RunFolder
-from kdsearch.tuning.workers.messages import EPOCH, FAILURE, Outcome
+from kdsearch.tuning.workers.messages import EPOCH, FAILURE, VAL_AUC, Entry, Outcome
 from kdsearch.tuning.workers.packer import Packer
 from kdsearch.tuning.workers.trial import TrialInputs
+
+
+def enter(packer: Packer, trial: dict[str, Any], suspect: bool = False) -> Entry:
+    entry = packer.enter(trial, suspect)
+    assert isinstance(entry, Entry), "no slot"
+    return entry
 
 
 class Visitor(threading.Thread):
@@ -22,9 +32,7 @@ class Visitor(threading.Thread):
         self.outcomes: list[Outcome] = []
         self.alone: list[bool | None] = []
         self._packer, self._trial, self._epochs = packer, trial(number), epochs
-        entry = packer.enter(self._trial)
-        assert entry is not None, "no place"
-        self.entry = entry
+        self.entry = enter(packer, self._trial)
         self.start()
 
     def run(self) -> None:
@@ -41,9 +49,14 @@ class Visitor(threading.Thread):
         return [outcome.kind for outcome in self.outcomes]
 
 
+def fast_clock() -> float:
+    """Lease and linger in a twentieth of their time."""
+    return 20 * time.monotonic()
+
+
 @pytest.fixture
 def packer(inputs: TrialInputs) -> Packer:
-    return Packer(inputs, 3, expected=3, linger_s=0.05, lease_s=2.0, die=lambda: None)
+    return Packer(inputs, 3, expected=3, die=lambda: None, clock=fast_clock)
 
 
 def test_all_train_together(packer: Packer, method: Watched) -> None:
@@ -59,7 +72,7 @@ def test_all_train_together(packer: Packer, method: Watched) -> None:
     assert packer.free() == 3
 
 
-def test_a_place_is_filled_at_the_next_epoch(packer: Packer, method: Watched) -> None:
+def test_a_slot_is_filled_at_the_next_epoch(packer: Packer, method: Watched) -> None:
     method.pause = 0.05
     stopped = Visitor(packer, 0, epochs=1)
     others = [Visitor(packer, number) for number in (1, 2)]
@@ -72,20 +85,20 @@ def test_a_place_is_filled_at_the_next_epoch(packer: Packer, method: Watched) ->
 def test_a_trial_goes_on_from_its_checkpoint(packer: Packer) -> None:
     first = [Visitor(packer, number, epochs=2) for number in range(3)]
     assert [visitor.ended() for visitor in first] == [["trained"] * 2] * 3
-    entry = packer.enter(trial(1))
-    assert entry is not None
-    assert [result[EPOCH] for result in entry.history] == [1, 2]
-    assert entry.history == [outcome.result for outcome in first[1].outcomes]
-    assert not entry.done
+    again = Visitor(packer, 1)
+    assert [result[EPOCH] for result in again.entry.history] == [1], "the second was not kept"
+    assert again.entry.history[0] == first[1].outcomes[0].result
+    assert again.ended()[0] == "trained"
+    here, there = again.outcomes[0].result, first[1].outcomes[1].result
+    assert (here[EPOCH], here[VAL_AUC]) == (there[EPOCH], pytest.approx(there[VAL_AUC]))
 
 
 def test_nobody_waits_for_ever_for_a_dead_trial(packer: Packer, method: Watched) -> None:
     visitors = [Visitor(packer, number) for number in range(2)]
-    dead = packer.enter(trial(2))
-    assert dead is not None
+    dead = enter(packer, trial(2))
     assert [visitor.ended() for visitor in visitors] == [["trained"] * EPOCHS] * 2
     assert method.crews == [2, 2, 2]
-    assert packer.begin(dead.ticket) is None, "its place was taken away"
+    assert packer.begin(dead.ticket) is None, "its slot was taken away"
 
 
 def test_who_fails_alone_is_to_blame(packer: Packer, method: Watched) -> None:
@@ -95,8 +108,7 @@ def test_who_fails_alone_is_to_blame(packer: Packer, method: Watched) -> None:
     assert packer.free() == 3
 
     method.faults = [RuntimeError("again")]
-    guilty = packer.enter(trial(0), suspect=True)
-    assert guilty is not None
+    guilty = enter(packer, trial(0), suspect=True)
     assert packer.begin(guilty.ticket) is True
     assert packer.result(guilty.ticket).kind == "crashed"
     folder = RunFolder(packer._inputs.run).trial(0)
@@ -104,12 +116,11 @@ def test_who_fails_alone_is_to_blame(packer: Packer, method: Watched) -> None:
 
 
 def test_a_cleared_suspect_joins_the_others(packer: Packer, method: Watched) -> None:
-    entries = [packer.enter(trial(number), suspect=number < 2) for number in range(3)]
+    entries = [enter(packer, trial(number), suspect=number < 2) for number in range(3)]
     alone: list[bool | None] = [None] * 3
 
     def train(index: int) -> None:
         entry = entries[index]
-        assert entry is not None
         alone[index] = packer.begin(entry.ticket)
         packer.result(entry.ticket)
         packer.begin(entry.ticket)
@@ -136,12 +147,11 @@ def test_a_student_that_diverges_leaves_its_neighbours_alone(
     packer: Packer, inputs: TrialInputs
 ) -> None:
     wild = {**PARAMS, "w_adv": 1e38}
-    entry = packer.enter({"number": 7, "params": wild})
+    entry = enter(packer, {"number": 7, "params": wild})
     visitors = [Visitor(packer, number) for number in range(2)]
-    assert entry is not None
     packer.begin(entry.ticket)
     outcome = packer.result(entry.ticket)
-    assert outcome.kind == "lost"
+    assert outcome.kind == "final"
     assert FAILURE in outcome.result
     assert [visitor.ended() for visitor in visitors] == [["trained"] * EPOCHS] * 2
 
@@ -152,11 +162,78 @@ def test_workers_of_a_dead_driver_end(packer: Packer, inputs: TrialInputs) -> No
     assert [visitor.ended() for visitor in visitors] == [["superseded"]] * 3
 
 
-def test_a_full_disk_is_said_once(packer: Packer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object, **options: object) -> None:
-        raise OSError(28, "No space left on device", "last.pt")
+@pytest.mark.parametrize("file", ["best.pt", "last.pt"])
+def test_a_full_disk_ends_every_trial_with_one_reason(
+    packer: Packer, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """Whether it shows at once, or one epoch later in what is written behind."""
 
-    monkeypatch.setattr("kdsearch.runs.folder.save_state", full)
+    def save(path: Path, state: dict[str, Any]) -> None:
+        if path.name == file:
+            raise OSError(28, "No space left on device", file)
+        save_state(path, state)
+
+    monkeypatch.setattr("kdsearch.runs.folder.save_state", save)
     visitors = [Visitor(packer, number) for number in range(3)]
-    assert [visitor.ended() for visitor in visitors] == [["lost"]] * 3
-    assert visitors[0].outcomes[0].result["storage"] == "last.pt: No space left on device"
+    kinds = {"best.pt": ["final"], "last.pt": ["trained", "final"]}[file]
+    assert [visitor.ended() for visitor in visitors] == [kinds] * 3
+    outcome = visitors[0].outcomes[-1]
+    assert outcome.result["storage"] == f"{file}: No space left on device"
+
+
+def test_a_folder_that_cannot_be_read_stops_the_search(
+    packer: Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does where a trial trains on its own: nothing is taken for a failed trial."""
+
+    def broken(path: Path) -> dict[str, Any]:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("kdsearch.runs.folder.load_state", broken)
+    outcome = packer.enter(trial(0))
+    assert isinstance(outcome, Outcome)
+    assert outcome.kind == "final"
+    assert outcome.result["storage"].endswith("last.pt: Input/output error")
+    assert packer.free() == 3
+
+
+def test_slots_of_dead_trials_come_back(packer: Packer) -> None:
+    """All trials of the packer are killed while they train: none of them comes back."""
+    entries = [enter(packer, trial(number)) for number in range(3)]
+    for entry in entries:
+        threading.Thread(target=train_once, args=(packer, entry), daemon=True).start()
+    while packer.free() < 3:
+        time.sleep(0.01)
+    assert Visitor(packer, 3).ended() == ["trained"] * EPOCHS
+
+
+def train_once(packer: Packer, entry: Entry) -> None:
+    packer.begin(entry.ticket)
+    packer.result(entry.ticket)
+
+
+def test_a_checkpoint_is_at_most_one_epoch_behind(packer: Packer, inputs: TrialInputs) -> None:
+    entry, folder = enter(packer, trial(0)), RunFolder(inputs.run).trial(0)
+    for epoch in range(1, EPOCHS + 1):
+        train_once(packer, entry)
+        assert len(folder.history()) == epoch, "every report has its line"
+        checkpoint = folder.checkpoint()
+        assert (0 if checkpoint is None else len(checkpoint.history)) == epoch - 1
+    assert folder.best_file.exists()
+
+
+def test_checkpoints_are_written_while_the_next_epoch_is_trained(
+    packer: Packer, method: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that waits for the next epoch to begin does not keep it from beginning."""
+    began = threading.Event()
+
+    def save(path: Path, state: dict[str, Any]) -> None:
+        if path.name == "last.pt":
+            assert began.wait(timeout=60)
+        save_state(path, state)
+
+    method.on_advance = lambda: len(method.crews) > 1 and began.set()
+    monkeypatch.setattr("kdsearch.runs.folder.save_state", save)
+    visitors = [Visitor(packer, number) for number in range(3)]
+    assert [visitor.ended() for visitor in visitors] == [["trained"] * EPOCHS] * 3

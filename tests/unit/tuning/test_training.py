@@ -5,7 +5,7 @@ from __future__ import annotations
 from watched import EPOCHS, Watched, trial
 
 from kdsearch.errors import TrialDiverged
-from kdsearch.tuning.workers.training import advance, train_to_the_end
+from kdsearch.tuning.workers.training import Trainer, train_to_the_end
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack, training_of
 
 
@@ -16,7 +16,7 @@ def test_all_are_trained_though_they_begin_at_different_epochs(
     ahead = training_of(trial(0), inputs)
     stack = student_stack(ahead.settings, 1, inputs)
     ahead.enter(stack, 0)
-    assert advance(stack, [ahead]) == [None]
+    assert Trainer(1, behind=False).advance(stack, [ahead]) == {}
 
     trainings = [training_of(trial(number), inputs) for number in range(3)]
     assert [len(training.history) for training in trainings] == [1, 0, 0]
