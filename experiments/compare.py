@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.memory import (
+    FEW,
     MEMORIES,
     METHOD,
     RECIPES,
@@ -33,9 +34,8 @@ from kdsearch.methods.beatgan.settings import StudentSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
 from kdsearch.methods.protocol import Compute, Exporting, State
 from kdsearch.metrics.ranking import rank
-from kdsearch.metrics.statistics import Interval, bootstrap_difference, delong
+from kdsearch.metrics.statistics import compare
 
-SEED = 1
 MISSED, FOUND = 4, 4
 
 
@@ -98,11 +98,15 @@ class Scores:
         """Name them; nothing is read yet."""
         self._folder, self._split = folder, split
 
-    def of(self, name: str) -> FloatArray:
-        """Of a memory, or of the first student of a recipe."""
-        seed = f"-{SEED}" if name in RECIPES else ""
-        found: FloatArray = np.load(self._folder / f"{self._split}-{file_name(name)}{seed}.npy")
+    def of(self, name: str, seed: int = 1) -> FloatArray:
+        """Of a memory, or of a student of a recipe; shape (n,)."""
+        end = f"-{seed}" if name in RECIPES else ""
+        found: FloatArray = np.load(self._folder / f"{self._split}-{file_name(name)}{end}.npy")
         return found
+
+    def of_seeds(self, name: str) -> FloatArray:
+        """Of the students of a recipe, or of a memory for each of them; shape (seeds, n)."""
+        return np.stack([self.of(name, seed) for seed in FEW])
 
 
 def _comparisons(
@@ -110,29 +114,23 @@ def _comparisons(
 ) -> None:
     table = Table("comparisons.csv", ("split", "first", "second"))
     control = list(RECIPES)[1]
+    first = scores.of_seeds(student)
     for second in ("chance", next(iter(memories(split))), memory, control):
         if table.has(split, student, second) or second == student:
             continue
-        first = scores.of(student)
-        other = np.zeros_like(first) if second == "chance" else scores.of(second)
-        beats = delong(first, other, dataset.test.abnormal)
-        patients = bootstrap_difference(
-            first, other, dataset.test.abnormal, dataset.test.record
-        )
+        other = np.zeros_like(first) if second == "chance" else scores.of_seeds(second)
+        found = compare(first, other, dataset.test.abnormal, dataset.test.record)
         table.add(
             {
                 "split": split,
                 "first": student,
                 "second": second,
-                "difference": beats.difference.estimate,
-                **_ends("beats", beats.difference),
-                **_ends("patients", patients),
+                "difference": found.difference.estimate,
+                "low": found.difference.low,
+                "high": found.difference.high,
+                "p_value": found.p_value,
             }
         )
-
-
-def _ends(name: str, interval: Interval) -> dict[str, object]:
-    return {f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _records(split: str, dataset: Dataset, scores: FloatArray) -> None:

@@ -16,23 +16,19 @@ from numpy.typing import NDArray
 from kdsearch.data.beats import Dataset, LabelledBeats
 from kdsearch.evaluation.baselines import BaselineScores
 from kdsearch.metrics.ranking import rank
-from kdsearch.metrics.statistics import (
-    Interval,
-    bootstrap_difference,
-    delong,
-    judge,
-    paired_by_seed,
-    sentence,
-)
+from kdsearch.metrics.statistics import NOT_DISTINGUISHABLE, compare, judge, sentence
 from kdsearch.runs.folder import RunFolder
 
 Scores = NDArray[np.float32]
-RESAMPLES = 300
 
 
 @dataclass
 class Confirmed:
-    """One configuration, trained again: a figure per seed that did not diverge."""
+    """One configuration, trained again: a figure per seed whose training did not fail.
+
+    Attributes:
+        reason: Why a seed failed, or why it was not trained at all; empty if all are there.
+    """
 
     name: str
     role: str
@@ -58,6 +54,7 @@ def conclude(
     seeds: Sequence[int],
     dataset: Dataset,
     baselines: Mapping[str, BaselineScores],
+    left_out: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Judge what a confirmation left in the run folder.
 
@@ -66,12 +63,16 @@ def conclude(
         seeds: The seeds that each was trained with.
         dataset: The beats that the scores belong to.
         baselines: Scores of what anyone would try first, by name.
+        left_out: Why some of the roles were not trained, by name.
 
     Returns:
         The content of ``verdict.json``.
     """
     confirmed = {
-        name: _read(folder, name, role, seeds, dataset) for name, role in roles.items()
+        name: Confirmed(name, role, reason=f"left out, because {left_out[name]}")
+        if left_out and name in left_out
+        else _read(folder, name, role, seeds, dataset)
+        for name, role in roles.items()
     }
     chosen = choose(list(confirmed.values()))
     plain = [_baseline(name, scores, dataset) for name, scores in baselines.items()]
@@ -164,44 +165,50 @@ def _pairs(confirmed: Mapping[str, Confirmed]) -> list[tuple[str, str]]:
 
 
 def _difference(of: Confirmed, against: Confirmed, test: LabelledBeats) -> dict[str, Any]:
+    """Interval and p-value over the seeds that both have; all None where there are none."""
+    entry: dict[str, Any] = {"of": of.name, "against": against.name, "metric": "test_auc"}
     seeds = [seed for seed in of.seeds if seed in against.seeds]
-    a = [of.test_auc[of.seeds.index(seed)] for seed in seeds]
-    b = [against.test_auc[against.seeds.index(seed)] for seed in seeds]
-    interval = _bounded(
-        paired_by_seed(a, b) if seeds else Interval(np.nan, np.nan, np.nan, 0.95)
-    )
-    return {
-        "of": of.name,
-        "against": against.name,
-        "metric": "test_auc",
-        **_plain(interval),
-        "judgement": judge(interval),
-        "sentence": _sentence(of, against, interval, len(seeds), test),
-        "per_seed": [_per_seed(of, against, seed, test) for seed in seeds],
-    }
-
-
-def _bounded(interval: Interval) -> Interval:
-    """Two AUCs cannot differ by more than 1, which Student's t does not know."""
-    low, high = (float(np.clip(end, -1, 1)) for end in (interval.low, interval.high))
-    return Interval(interval.estimate, low, high, interval.confidence)
-
-
-def _sentence(
-    of: Confirmed, against: Confirmed, interval: Interval, seeds: int, test: LabelledBeats
-) -> str:
-    if seeds == 0:
-        return f"{of.name} and {against.name} have no seed in common: {against.reason}"
+    if not seeds:
+        reason = (of if not of.seeds else against).reason
+        cannot = f"{_words(of)} cannot be compared with {_words(against)}: {reason}."
+        return entry | {
+            **dict.fromkeys(("estimate", "low", "high", "p_value")),
+            "covers": [],
+            "judgement": NOT_DISTINGUISHABLE,
+            "sentence": f"{cannot[0].upper()}{cannot[1:]}",
+            "per_seed": [],
+        }
+    a, b = (np.stack([c.test_scores[seed] for seed in seeds]) for c in (of, against))
+    comparison = compare(a, b, test.abnormal, test.record)
+    interval = comparison.difference
     patients = None if test.record is None else len(np.unique(test.record))
-    return sentence(
-        _words(of),
-        _words(against),
-        interval,
-        "AUC",
-        seeds=seeds,
-        beats=len(test.x),
-        patients=patients,
-    )
+    return entry | {
+        "estimate": interval.estimate,
+        "low": _number(interval.low),
+        "high": _number(interval.high),
+        "p_value": _number(comparison.p_value),
+        "covers": ["seeds", "beats" if patients is None else "patients"]
+        if interval.known
+        else [],
+        "judgement": judge(interval),
+        "sentence": sentence(
+            _words(of),
+            _words(against),
+            interval,
+            "AUC",
+            seeds=len(seeds),
+            beats=len(test.x),
+            patients=patients,
+        ),
+        "per_seed": [
+            {
+                "seed": seed,
+                "estimate": of.test_auc[of.seeds.index(seed)]
+                - against.test_auc[against.seeds.index(seed)],
+            }
+            for seed in seeds
+        ],
+    }
 
 
 def _words(found: Confirmed) -> str:
@@ -212,28 +219,6 @@ def _words(found: Confirmed) -> str:
     if found.role == "teacher":
         return "a network trained by the teacher's recipe"
     return found.name
-
-
-def _per_seed(
-    of: Confirmed, against: Confirmed, seed: int, test: LabelledBeats
-) -> dict[str, Any]:
-    """How sure one pair of networks is, over other beats: by patient where they are known."""
-    a, b = of.test_scores[seed], against.test_scores[seed]
-    comparison = delong(a, b, test.abnormal)
-    interval = comparison.difference
-    if test.record is not None and len(np.unique(test.record)) > 1:
-        interval = bootstrap_difference(
-            a, b, test.abnormal, test.record, resamples=RESAMPLES, seed=seed % 2**31
-        )
-    return {"seed": seed, **_plain(interval), "p_value": _number(comparison.p_value)}
-
-
-def _plain(interval: Interval) -> dict[str, float | None]:
-    return {
-        "estimate": _number(interval.estimate),
-        "low": _number(interval.low),
-        "high": _number(interval.high),
-    }
 
 
 def _number(value: float) -> float | None:

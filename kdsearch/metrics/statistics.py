@@ -1,9 +1,8 @@
-"""Is one score really better than another: intervals, tests and a sentence that says it.
+"""Is one score really better than another: an interval, a p-value and a sentence that says it.
 
-A difference is always the first minus the second, so that above 0 the first is better. Two
-things can be asked. Of two trained networks on the same beats, `delong` and
-`bootstrap_difference` say what other beats, or other patients, might change. Of two ways of
-training, repeated with the same seeds, `paired_by_seed` says what other seeds might change.
+A difference is always the first minus the second, so that above 0 the first is better.
+`compare` asks whether it would be there with other seeds and other patients. `paired_by_seed`
+asks about other seeds alone, on the same beats.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from kdsearch.data.beats import BoolArray, IndexArray, TextArray
-from kdsearch.metrics.ranking import DoubleArray, Ranking, rank
+from kdsearch.metrics.ranking import DoubleArray, rank
 
 Judgement = Literal["better", "worse", "not distinguishable"]
 BETTER: Judgement = "better"
 WORSE: Judgement = "worse"
 NOT_DISTINGUISHABLE: Judgement = "not distinguishable"
-
-MetricName = Literal["auc", "ap"]
 
 
 @dataclass(frozen=True)
@@ -58,203 +55,137 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two scores of the same beats.
+    """A difference with its interval and the p-value that belongs to it.
 
     Attributes:
-        auc_a: Area under the ROC curve of the first.
-        auc_b: Of the second.
-        difference: The first minus the second.
-        p_value: Two-sided, of the hypothesis that both areas are equal; NaN where the
-            interval is not known.
+        difference: Of the areas under the ROC curve, the first minus the second.
+        p_value: Two-sided, of the hypothesis that there is no difference, from the same
+            distribution as the interval: below 1 minus its confidence exactly where the
+            interval excludes 0. NaN where the interval is not known.
     """
 
-    auc_a: float
-    auc_b: float
     difference: Interval
     p_value: float
 
 
-def delong(
+def compare(
     scores_a: ArrayLike,
     scores_b: ArrayLike,
     abnormal: BoolArray,
+    patients: TextArray | None = None,
+    *,
     confidence: float = 0.95,
 ) -> Comparison:
-    """Difference of two correlated areas under the ROC curve, beats being independent.
+    """Difference of two areas under the ROC curve, for other seeds and other patients.
 
-    DeLong, DeLong and Clarke-Pearson (Biometrics 44(3), 1988), in O(n log n) as shown by Sun
-    and Xu (IEEE Signal Processing Letters 21(11), 2014). Beats of one patient are alike, which
-    it does not know: where records are known, `bootstrap_difference` over them is the honest
-    one. It is an approximation for many beats: scores that separate perfectly have no
-    variance, and their interval has no width.
+    Seeds and patients are crossed: each seed's network scores all patients. The variance of the
+    mean difference is the sum of two components, both of jackknife pseudovalues of the area
+    with whole patients left out: that of the seeds' means, and that of the patients' means
+    (Dorfman, Berbaum and Metz, Investigative Radiology 27(9), 1992, with seeds in the place of
+    readers and patients in the place of cases; patients as clusters of beats as in Obuchowski,
+    Biometrics 53(2), 1997). The interval is Student's t with Satterthwaite's degrees of freedom
+    (Biometrics Bulletin 2(6), 1946). What a seed does to single patients is counted in both
+    components, which makes the interval a little too wide where that is large.
+    ``benchmarks/coverage.py`` simulates how often it contains the truth.
 
     Args:
-        scores_a: Anomaly scores, shape (n,), higher is more abnormal; may have ties.
-        scores_b: Another method's scores of the same beats, shape (n,).
+        scores_a: Anomaly scores, shape (seeds, n), higher is more abnormal; may have ties.
+        scores_b: Another method's scores of the same beats, of the same shape: with the same
+            seeds in the same order, or repeated for each seed if it has none.
         abnormal: The truth, shape (n,).
+        patients: Patient of each beat, shape (n,); None takes every beat for a patient of its
+            own, and the interval then speaks of other beats alone.
         confidence: Of the interval.
 
     Returns:
-        Both areas and their difference; its interval is NaN where there are fewer than two
-        normal or two abnormal beats.
+        The interval is NaN for a single seed, for a single patient, and where one patient has
+        all the normal or all the abnormal beats.
 
     Raises:
         ValueError: Shapes differ, a score is not finite, all beats are of one kind, or the
             confidence is not between 0 and 1.
     """
-    first, second = _checked(scores_a, scores_b, abnormal)
     _check_confidence(confidence)
-    found_a, spared_a = _placements(first, abnormal)
-    found_b, spared_b = _placements(second, abnormal)
-    # Variances of the differences, so that equal scores give exactly 0.
-    variance = _variance_of_mean(found_a - found_b) + _variance_of_mean(spared_a - spared_b)
-    auc_a, auc_b = float(found_a.mean()), float(found_b.mean())
-    difference, error = auc_a - auc_b, math.sqrt(variance)
-    reach = float(ndtri((1 + confidence) / 2)) * error
-    return Comparison(
-        auc_a=auc_a,
-        auc_b=auc_b,
-        difference=Interval(difference, difference - reach, difference + reach, confidence),
-        p_value=_two_sided(difference, error),
+    clusters = _clusters(patients, len(abnormal))
+    first, second = np.asarray(scores_a), np.asarray(scores_b)
+    if first.ndim != 2 or first.shape != second.shape:
+        raise ValueError(
+            f"scores of shapes {first.shape} and {second.shape}: expected (seeds, beats), both "
+            "with the same seeds"
+        )
+    areas_a, areas_b = (
+        [_area(row, abnormal, clusters) for row in scores] for scores in (first, second)
     )
+    estimate = float(np.mean([a - b for (a, _), (b, _) in zip(areas_a, areas_b, strict=True)]))
+    pseudovalues = np.array([a - b for (_, a), (_, b) in zip(areas_a, areas_b, strict=True)])
+    seeds, count = pseudovalues.shape
+    if seeds < 2 or count < 2 or not np.isfinite(pseudovalues).all():
+        return Comparison(Interval(estimate, math.nan, math.nan, confidence), math.nan)
+    of_seeds = _variance_of_mean(pseudovalues.mean(axis=1))
+    of_patients = _variance_of_mean(pseudovalues.mean(axis=0))
+    variance = of_seeds + of_patients
+    if variance == 0:
+        p_value = 1.0 if estimate == 0 else 0.0
+        return Comparison(Interval(estimate, estimate, estimate, confidence), p_value)
+    freedom = variance**2 / (of_seeds**2 / (seeds - 1) + of_patients**2 / (count - 1))
+    error = math.sqrt(variance)
+    reach = float(stdtrit(freedom, (1 + confidence) / 2)) * error
+    # Two areas cannot differ by more than 1, which Student's t does not know.
+    low, high = max(estimate - reach, -1.0), min(estimate + reach, 1.0)
+    p_value = float(2 * stdtr(freedom, -abs(estimate) / error))
+    return Comparison(Interval(estimate, low, high, confidence), p_value)
 
 
-def _placements(scores: DoubleArray, abnormal: BoolArray) -> tuple[DoubleArray, DoubleArray]:
-    """For each abnormal beat the part of the normals below it, and the reverse for normals.
+def _clusters(patients: TextArray | None, n: int) -> IndexArray:
+    """Number of each beat's patient, from 0; shape (n,)."""
+    if patients is None:
+        return np.arange(n)
+    if patients.shape != (n,):
+        raise ValueError(f"patients of shape {patients.shape} for {n} beats")
+    return np.asarray(np.unique(patients, return_inverse=True)[1], dtype=np.int64)
 
-    Binary searches give the values that Sun and Xu take from midranks, ties counted half.
+
+def _area(
+    scores: ArrayLike, abnormal: BoolArray, clusters: IndexArray
+) -> tuple[float, DoubleArray]:
+    """Area under the ROC curve, and its jackknife pseudovalue of each patient.
+
+    All pairs of an abnormal and a normal beat are counted once; leaving out a patient then is
+    to take away the pairs that his beats are part of.
     """
-    positives, negatives = scores[abnormal], scores[~abnormal]
-    return _part_below(positives, negatives), 1 - _part_below(negatives, positives)
+    rank(scores, abnormal)  # Refuses what cannot be compared.
+    values = np.asarray(scores, dtype=np.float64)
+    count = int(clusters.max()) + 1
+    positives, negatives = values[abnormal], values[~abnormal]
+    of_positive, of_negative = clusters[abnormal], clusters[~abnormal]
+    below = _number_below(positives, negatives)
+    above = len(positives) - _number_below(negatives, positives)
+    own = np.zeros(count)
+    n_positive = np.bincount(of_positive, minlength=count)
+    n_negative = np.bincount(of_negative, minlength=count)
+    for patient in np.flatnonzero((n_positive > 0) & (n_negative > 0)):
+        mine = positives[of_positive == patient], negatives[of_negative == patient]
+        own[patient] = _number_below(*mine).sum()
+    pairs = (len(positives) - n_positive) * (len(negatives) - n_negative)
+    left = below.sum() - np.bincount(of_positive, below, count)
+    left += own - np.bincount(of_negative, above, count)
+    area = float(below.mean()) / len(negatives)
+    # Without this patient there may be no pair: the pseudovalue is NaN then.
+    without = np.divide(left, pairs, out=np.full(count, math.nan), where=pairs > 0)
+    return area, count * area - (count - 1) * without
 
 
-def _part_below(values: DoubleArray, among: DoubleArray) -> DoubleArray:
+def _number_below(values: DoubleArray, among: DoubleArray) -> DoubleArray:
+    """How many of ``among`` are below each value, ties counted half."""
     in_order = np.sort(among)
     below = np.searchsorted(in_order, values, side="left")
     not_above = np.searchsorted(in_order, values, side="right")
-    parts: DoubleArray = (below + not_above) / (2 * len(among))
-    return parts
+    numbers: DoubleArray = (below + not_above) / 2
+    return numbers
 
 
 def _variance_of_mean(values: DoubleArray) -> float:
-    return float(values.var(ddof=1)) / len(values) if len(values) > 1 else math.nan
-
-
-def _two_sided(difference: float, error: float) -> float:
-    if error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * ndtr(-abs(difference) / error))
-
-
-def bootstrap_difference(
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    abnormal: BoolArray,
-    records: TextArray | None = None,
-    *,
-    metric: MetricName = "auc",
-    resamples: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """Difference of a ranking metric, with an interval from drawing the beats again.
-
-    The paired percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap,
-    1993, chapter 13): both scores are measured on the same draws. With records, whole patients
-    are drawn, because beats of one patient are alike; with few patients the interval is a
-    little too narrow. Draws without normal or without abnormal beats are repeated.
-
-    Args:
-        scores_a: Anomaly scores, shape (n,), higher is more abnormal.
-        scores_b: Another method's scores of the same beats, shape (n,).
-        abnormal: The truth, shape (n,).
-        records: Patient of each beat, shape (n,); None draws single beats.
-        metric: ``auc``, area under the ROC curve, or ``ap``, average precision.
-        resamples: How many draws.
-        seed: The same seed draws the same beats.
-        confidence: Of the interval.
-
-    Returns:
-        The first minus the second; the ends are NaN if all beats are of one patient.
-
-    Raises:
-        ValueError: Shapes differ, a score is not finite, all beats are of one kind, the metric
-            is not known, there are no resamples, or the confidence is not between 0 and 1.
-    """
-    first, second = _checked(scores_a, scores_b, abnormal)
-    _check_confidence(confidence)
-    _check_resampling(metric, resamples)
-    drawn_as = _clusters(records, len(abnormal))
-    both = _Order.of(first, abnormal), _Order.of(second, abnormal)
-    estimate = _difference(both, np.ones(len(abnormal)), metric)
-    if drawn_as.max() == 0:  # a single patient says nothing of others
-        return Interval(estimate, math.nan, math.nan, confidence)
-    rng = np.random.default_rng(seed)
-    found = [
-        _difference(both, _draw(drawn_as, abnormal, rng), metric) for _ in range(resamples)
-    ]
-    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(estimate, float(low), float(high), confidence)
-
-
-def _clusters(records: TextArray | None, n: int) -> IndexArray:
-    """Number of what each beat is drawn with, from 0; shape (n,)."""
-    if records is None:
-        return np.arange(n)
-    if records.shape != (n,):
-        raise ValueError(f"records of shape {records.shape} for {n} beats")
-    return np.asarray(np.unique(records, return_inverse=True)[1], dtype=np.int64)
-
-
-def _draw(clusters: IndexArray, abnormal: BoolArray, rng: np.random.Generator) -> DoubleArray:
-    """How often each beat is drawn, shape (n,); normal and abnormal ones are among them."""
-    count = int(clusters.max()) + 1
-    while True:
-        times = np.bincount(rng.integers(0, count, count), minlength=count)
-        weights: DoubleArray = times[clusters].astype(np.float64)
-        if 0 < weights @ abnormal < weights.sum():
-            return weights
-
-
-@dataclass(frozen=True)
-class _Order:
-    """Scores sorted once, so that a draw is only another weight for each beat.
-
-    Attributes:
-        order: Beats from the highest score, shape (n,).
-        ends: Where runs of equal scores end, shape (t,).
-        thresholds: The score of each run, shape (t,).
-        abnormal: The truth in this order, shape (n,).
-    """
-
-    order: IndexArray
-    ends: IndexArray
-    thresholds: DoubleArray
-    abnormal: BoolArray
-
-    @classmethod
-    def of(cls, scores: DoubleArray, abnormal: BoolArray) -> _Order:
-        order = np.argsort(-scores, kind="stable")
-        ranked = scores[order]
-        ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-        return cls(order, ends, ranked[ends], abnormal[order])
-
-    def ranking(self, weights: DoubleArray) -> Ranking:
-        """As if each beat were there as often as its weight says."""
-        ranked = weights[self.order]
-        called = np.cumsum(ranked)[self.ends]
-        found = np.cumsum(ranked * self.abnormal)[self.ends]
-        # Thresholds above every beat that was drawn call none, which has no precision.
-        first = int(np.searchsorted(called, 0, side="right"))
-        called, found = called[first:], found[first:]
-        return Ranking(self.thresholds[first:], found, called - found)
-
-
-def _difference(both: tuple[_Order, _Order], weights: DoubleArray, metric: MetricName) -> float:
-    first, second = (order.ranking(weights) for order in both)
-    if metric == "auc":
-        return first.roc_auc() - second.roc_auc()
-    return first.average_precision() - second.average_precision()
+    return float(values.var(ddof=1)) / len(values)
 
 
 def paired_by_seed(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -321,7 +252,7 @@ def sentence(
     metric_name: str,
     *,
     seeds: int,
-    beats: int | None = None,
+    beats: int,
     patients: int | None = None,
 ) -> str:
     """One sentence for a reader who knows no statistics.
@@ -329,29 +260,29 @@ def sentence(
     Args:
         name: What was compared, as it is called within a sentence: ``the student``.
         other: What it was compared with.
-        interval: Of the first minus the second.
+        interval: Of the first minus the second, from `compare`.
         metric_name: What was measured; more must be better.
         seeds: How often both were trained.
-        beats: How many beats they were measured on, where it should be said.
-        patients: Of how many patients, where it is known.
-
-    Raises:
-        ValueError: There is no repetition.
+        beats: How many beats they were measured on.
+        patients: Of how many patients; None where that is not known.
     """
-    if seeds < 1:
-        raise ValueError(f"a comparison needs at least one repetition, but seeds={seeds}")
-    evidence = _evidence(seeds, beats, patients)
-    if not interval.known:
-        text = _unknown(name, other, interval, metric_name, evidence, few_seeds=seeds < 2)
+    evidence = f"{_count(seeds, 'seed')} and {_count(beats, 'beat')}"
+    if patients is not None:
+        evidence = f"{_count(seeds, 'seed')} and {_count(patients, 'patient')}"
+        evidence += f" with {_count(beats, 'beat')}"
+    if interval.known:
+        covers = "other seeds and other patients"
+        if patients is None:
+            covers = "other seeds and other beats; the patients are not known"
+        text = _known(name, other, interval, metric_name, covers, evidence)
     else:
-        text = _known(name, other, interval, metric_name, evidence)
-        if seeds == 1:
-            # The interval is about other beats: it cannot speak for another training.
-            text += "; trained once each, which is too few to say whether it would happen again"
+        text = _unknown(name, other, interval, metric_name, evidence, few_seeds=seeds < 2)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _known(name: str, other: str, interval: Interval, metric: str, evidence: str) -> str:
+def _known(
+    name: str, other: str, interval: Interval, metric: str, covers: str, evidence: str
+) -> str:
     verdict, digits = judge(interval), _decimals(interval)
     if verdict == NOT_DISTINGUISHABLE:
         start = f"{name} and {other} are not distinguishable"
@@ -361,34 +292,25 @@ def _known(name: str, other: str, interval: Interval, metric: str, evidence: str
             f"{start}: the {metric} of {name} was measured "
             f"{_signed(interval.estimate, digits)}, but may really be anything from "
             f"{_signed(interval.low, digits)} to {_signed(interval.high, digits)} "
-            f"({_percent(interval)} confidence interval; {evidence})"
+            f"({_percent(interval)} confidence interval for {covers}; from {evidence})"
         )
     near, far = sorted((abs(interval.low), abs(interval.high)))
     return (
         f"{name} is {verdict} than {other}: its {metric} is "
         f"{_signed(interval.estimate, digits)} ({_percent(interval)} confidence interval "
-        f"{near:.{digits}f} to {far:.{digits}f}; {evidence})"
+        f"{near:.{digits}f} to {far:.{digits}f} for {covers}; from {evidence})"
     )
 
 
 def _unknown(
     name: str, other: str, interval: Interval, metric: str, evidence: str, *, few_seeds: bool
 ) -> str:
-    missing = "trainings with other seeds" if few_seeds else "repetitions, beats or patients"
+    missing = "trainings with other seeds" if few_seeds else "patients with beats of both kinds"
     return (
         f"{name} and {other} are not distinguishable: the {metric} of {name} is "
         f"{_signed(interval.estimate, _decimals(interval))}, but there are too few {missing} "
         f"to tell this from chance ({evidence})"
     )
-
-
-def _evidence(seeds: int, beats: int | None, patients: int | None) -> str:
-    """``5 repetitions, 27,111 beats of 22 patients``."""
-    parts = [_count(seeds, "repetition")]
-    if beats is not None:
-        parts.append(_count(beats, "beat"))
-    of = ", ".join(parts)
-    return of if patients is None else f"{of} of {_count(patients, 'patient')}"
 
 
 def _count(n: int, noun: str) -> str:
@@ -414,27 +336,9 @@ def _decimals(interval: Interval) -> int:
     return min(max([3, *needed]), 6)
 
 
-def _checked(
-    scores_a: ArrayLike, scores_b: ArrayLike, abnormal: BoolArray
-) -> tuple[DoubleArray, DoubleArray]:
-    if abnormal.dtype != np.bool_:
-        raise ValueError(f"abnormal has to be of type bool, but is {abnormal.dtype}")
-    # Ranking refuses what cannot be compared: shapes, NaN, beats of one kind only.
-    for scores in (scores_a, scores_b):
-        rank(scores, abnormal)
-    return np.asarray(scores_a, dtype=np.float64), np.asarray(scores_b, dtype=np.float64)
-
-
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, but is {confidence}")
-
-
-def _check_resampling(metric: str, resamples: int) -> None:
-    if metric not in ("auc", "ap"):
-        raise ValueError(f"metric must be 'auc' or 'ap', but is {metric!r}")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, but is {resamples}")
 
 
 def _figures(values: ArrayLike) -> DoubleArray:

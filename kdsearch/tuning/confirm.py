@@ -14,14 +14,14 @@ from typing import Any, cast
 import numpy as np
 import ray
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from kdsearch.analysis.leaderboard import leaderboard
 from kdsearch.config.space_file import Config
 from kdsearch.data.beats import LabelledBeats
-from kdsearch.errors import StorageFailed, TrialDiverged
+from kdsearch.errors import RunError, StorageFailed, TrialDiverged
 from kdsearch.methods.protocol import Stack
-from kdsearch.runs.folder import Confirmation, RunFolder
+from kdsearch.runs.folder import Confirmation, RunFolder, Superseded
 from kdsearch.runs.study import TrialRecord
 from kdsearch.tuning.placement import Placement
 from kdsearch.tuning.tune_run import Signals
@@ -39,6 +39,14 @@ FIRST_SEED = 500_000_000
 
 # How often a signal that was lost inside Ray is looked for.
 WAIT_S = 0.5
+# One crew's own failure; anything else from Ray means that the cluster is lost.
+CREW_FAILED = (
+    ray.exceptions.RayTaskError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+)
+DIED = "the worker process exited without an error message"
 
 
 @dataclass(frozen=True)
@@ -49,17 +57,20 @@ class Candidate:
         name: Its folder's name: ``trial-7``, ``control-of-trial-7`` or ``teacher``.
         role: ``candidate``, ``control`` (the same with alpha = 0) or ``teacher``.
         settings: Everything it is trained with.
+        left_out: Why it cannot be trained, in words; empty if it can.
     """
 
     name: str
     role: str
     settings: BaseModel
+    left_out: str = ""
 
 
 def candidates(config: Config, records: Sequence[TrialRecord]) -> list[Candidate]:
     """The best trials of a search, each with its control, and the teacher's recipe.
 
-    A student without distillation is its own control.
+    A student without distillation is its own control. A control that could learn nothing is
+    left out: it would score every beat alike, and any student would be better.
     """
     table = leaderboard(records, [])
     ranked = table[table["rank"].notna()].head(config.confirm.top)["trial"]
@@ -70,15 +81,32 @@ def candidates(config: Config, records: Sequence[TrialRecord]) -> list[Candidate
         name = f"trial-{record.number}"
         found.append(Candidate(name, "candidate", settings))
         if getattr(settings, "alpha", 0) > 0:
-            control = settings.model_copy(update={"alpha": 0.0})
-            found.append(Candidate(f"control-of-{name}", "control", control))
+            found.append(_control(config, record, name))
     return found
+
+
+def _control(config: Config, record: TrialRecord, of: str) -> Candidate:
+    name = f"control-of-{of}"
+    try:
+        settings = config.student_settings({**record.params, "alpha": 0.0})
+        config.method.check(config.teacher, settings)
+    except ValidationError as error:
+        reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+    except ValueError as error:
+        reason = str(error)
+    else:
+        return Candidate(name, "control", settings)
+    return Candidate(name, "control", config.student_settings(record.params), left_out=reason)
 
 
 def seeds(config: Config) -> list[int]:
     """The seeds of a confirmation, the same for every configuration: figures pair by seed."""
     first = FIRST_SEED + config.search.seed * 1_000
     return list(range(first, first + config.confirm.seeds))
+
+
+# Networks that one process trains side by side, each with its seed.
+Crew = list[tuple[Candidate, int]]
 
 
 @dataclass(frozen=True)
@@ -94,16 +122,18 @@ class ConfirmationInputs:
     test: LabelledBeats
 
 
-def left_to_confirm(
-    folder: RunFolder, chosen: Sequence[Candidate], config: Config
-) -> list[tuple[Candidate, int]]:
+def left_to_confirm(folder: RunFolder, chosen: Sequence[Candidate], config: Config) -> Crew:
     """Pairs of a configuration and a seed that no earlier driver finished."""
     return [
         (candidate, seed)
         for seed in seeds(config)
         for candidate in chosen
-        if folder.confirmation(candidate.name, seed).result() is None
+        if not candidate.left_out and _left(folder, candidate, seed)
     ]
+
+
+def _left(folder: RunFolder, candidate: Candidate, seed: int) -> bool:
+    return folder.confirmation(candidate.name, seed).result() is None
 
 
 def confirm(
@@ -117,39 +147,51 @@ def confirm(
 ) -> None:
     """Train every configuration with every seed, as Ray tasks, in stacks as the trials were.
 
-    What an earlier call finished is not trained again; what it left unfinished goes on.
+    What an earlier call finished is not trained again; what it left unfinished goes on. A crew
+    that fails is split, so that one network's failure is not its neighbours'; a network that
+    fails alone is kept as failed, with its reason.
 
     Args:
         placement: How many networks a process trains, and how many processes there are.
         on_done: Called with what came of some trainings, how many are done, and of how many.
+
+    Raises:
+        StorageFailed: The run folder takes no more.
+        RunError: A newer search has taken over this run.
     """
-    left = left_to_confirm(folder, chosen, inputs.trial.config)
-    total = len(chosen) * inputs.trial.config.confirm.seeds
-    crews = _crews(left, inputs.trial.config, placement.main.students)
+    config = inputs.trial.config
+    crews = _crews(left_to_confirm(folder, chosen, config), config, placement.main.students)
+    total = sum(not candidate.left_out for candidate in chosen) * config.confirm.seeds
     shared, remote = ray.put(inputs), cast("Any", ray.remote(_confirm_crew))
     task = remote.options(
-        max_retries=inputs.trial.config.search.retries,
+        max_retries=config.search.retries,
         num_cpus=placement.main.cpus,
         num_gpus=placement.main.gpus,
     )
-    done, running = total - len(left), dict[Any, int]()
+    running: dict[Any, Crew] = {}
     while crews or running:
         while crews and len(running) < placement.main.count:
             crew = crews.pop(0)
-            running[task.remote(shared, crew)] = len(crew)
+            running[task.remote(shared, crew)] = crew
         ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_S)
         signals.check()
         for finished in ready:
-            said = _outcome(finished)
-            done += running.pop(finished)
-            on_done(said, done, total)
+            crew = running.pop(finished)
+            try:
+                said = ray.get(finished)
+            except CREW_FAILED as error:
+                reason = _reason(error)
+                if len(crew) > 1:
+                    crews += [[(c, seed)] for c, seed in crew if _left(folder, c, seed)]
+                    continue
+                said = _keep_failure(folder, crew[0], reason, inputs.trial.generation)
+            left = sum(map(len, [*crews, *running.values()]))
+            on_done(said, total - left, total)
 
 
-def _crews(
-    left: Sequence[tuple[Candidate, int]], config: Config, students: int
-) -> list[list[tuple[Candidate, int]]]:
+def _crews(left: Crew, config: Config, students: int) -> list[Crew]:
     """Who trains together: up to ``students`` of one structure; teachers alone."""
-    stacks: dict[str, list[tuple[Candidate, int]]] = {}
+    stacks: dict[str, Crew] = {}
     for candidate, seed in left:
         key = structure(config.method, candidate.settings)
         if candidate.role == "teacher":
@@ -162,18 +204,33 @@ def _crews(
     ]
 
 
-def _outcome(task: Any) -> str:
-    """What a task said; one that could not write its files ends the confirmation."""
-    try:
-        said: str = ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, OSError) and error.cause.errno in STORAGE_ERRORS:
-            raise StorageFailed(f"{error.cause.filename}: {error.cause.strerror}") from None
-        raise
-    return said
+def _reason(error: Exception) -> str:
+    """Why a crew failed, in one line; raises where that is no failure of its networks."""
+    cause = getattr(error, "cause", None)
+    if cause is None:
+        return DIED
+    if isinstance(cause, OSError) and cause.errno in STORAGE_ERRORS:
+        raise StorageFailed(f"{cause.filename}: {cause.strerror}") from None
+    if isinstance(cause, Superseded):
+        raise RunError(str(cause)) from None
+    return _words(cause)
 
 
-def _confirm_crew(inputs: ConfirmationInputs, crew: Sequence[tuple[Candidate, int]]) -> str:
+def _words(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def _keep_failure(
+    folder: RunFolder, member: tuple[Candidate, int], reason: str, generation: int
+) -> str:
+    candidate, seed = member
+    kept = folder.confirmation(candidate.name, seed, generation)
+    kept.write_result(_result(candidate, seed, reason=reason))
+    return f"{candidate.name} failed: {reason}"
+
+
+def _confirm_crew(inputs: ConfirmationInputs, crew: Crew) -> str:
     """Train and measure some networks side by side; what came of each stands in its folder."""
     run = RunFolder(inputs.trial.run)
     places = [run.confirmation(c.name, seed, inputs.trial.generation) for c, seed in crew]
@@ -197,11 +254,13 @@ def _conclude(
 ) -> str:
     """Measure a network and keep what came of it; say it in a few words."""
     candidate, seed = member
-    if isinstance(error, TrialDiverged):
-        place.write_result(_result(candidate, seed, reason=str(error)))
-        return f"{candidate.name} failed: {error}"
-    if error is not None:
+    if isinstance(error, OSError | Superseded):
         raise error
+    if error is not None:
+        reason = str(error) if isinstance(error, TrialDiverged) else _words(error)
+        return _keep_failure(
+            RunFolder(inputs.trial.run), member, reason, inputs.trial.generation
+        )
     best = max(training.history, key=lambda report: report.val_auc)
     place.write_scores(_scores(inputs, place))
     place.write_result(

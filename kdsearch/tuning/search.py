@@ -292,6 +292,7 @@ class _Search:
             seeds(self._config),
             dataset,
             baseline_scores(dataset, cache_dir()),
+            {candidate.name: candidate.left_out for candidate in chosen if candidate.left_out},
         )
         self._folder.write_verdict(verdict)
         if verdict["chosen"] is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from workplace import Workplace, kill_all
@@ -70,3 +71,27 @@ def test_confirm_later_and_side_by_side(place: Workplace) -> None:
     assert "verdict" in done.stdout
     lines = (place.path / "epochs.log").read_text().splitlines()
     assert max(int(line.split()[2]) for line in lines) == 4
+
+
+@pytest.mark.parametrize("kind", ["raise", "exit"])
+def test_a_network_that_fails_is_a_row_and_not_the_end(place: Workplace, kind: str) -> None:
+    """One seed of the student fails always; its neighbours in the stack are trained."""
+    text = place.space.read_text().replace("{top: 0}", "{top: 1, seeds: 2}")
+    text = text.replace("precision: fp32", "students_per_cpu: 2")
+    place.space.write_text(text.replace("retries: 2", "retries: 1"))
+    trial_id = 500_000_000 % 1_000_003
+    place.environment["FAULTY_PLAN"] = json.dumps({str(trial_id): [kind, 1, 99]})
+    done = place.search("--num-samples", "2")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    verdict = json.loads((place.run / "verdict.json").read_text())
+    found: dict[str, Any] = {c["role"]: c for c in verdict["configurations"]}
+    reason = {
+        "raise": "RuntimeError: the sensor caught fire",
+        "exit": "the worker process exited without an error message",
+    }[kind]
+    for role in ("candidate", "control"):
+        assert found[role]["seeds"] == [500_000_001]
+        assert found[role]["reason"] == reason
+    assert len(found["teacher"]["seeds"]) == 2
+    assert "nothing to do" in place.search("--resume").stderr

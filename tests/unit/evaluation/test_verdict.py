@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,38 @@ def test_differences_pair_the_seeds(folder: RunFolder, dataset: Dataset) -> None
     assert hidden["judgement"] == "worse", "a baseline that is better is said to be"
     assert hidden["sentence"] in verdict["sentences"]
     assert [p["seed"] for p in hidden["per_seed"]] == SEEDS
+    for difference in verdict["differences"]:
+        told_apart = difference["judgement"] != "not distinguishable"
+        assert told_apart == (difference["p_value"] < 0.05), "one coherent pair"
+        assert difference["covers"] == ["seeds", "beats"]
+
+
+def test_the_interval_covers_patients_where_they_are_known(
+    folder: RunFolder, dataset: Dataset
+) -> None:
+    train_all(folder, dataset)
+    record = np.array([f"p{number // 30}" for number in range(600)])
+    known = replace(dataset, test=replace(dataset.test, record=record))
+    verdict = conclude(folder, ROLES, SEEDS, known, baselines(dataset))
+    assert all(d["covers"] == ["seeds", "patients"] for d in verdict["differences"])
+    assert (
+        "for other seeds and other patients; from 3 seeds and 20 patients"
+        in (verdict["sentences"][-1])
+    )
+
+
+def test_a_control_that_is_left_out_says_why(folder: RunFolder, dataset: Dataset) -> None:
+    train_all(folder, dataset)
+    why = {"control-of-trial-9": "alpha and w_contrast are both 0, so nothing is learned"}
+    verdict = conclude(folder, ROLES, SEEDS, dataset, {}, why)
+    assert verdict["sentences"][0] == (
+        "The student of trial 9 cannot be compared with the same student without distillation: "
+        "left out, because alpha and w_contrast are both 0, so nothing is learned."
+    )
+    (control,) = [c for c in verdict["configurations"] if c["name"] in why]
+    assert control["seeds"] == []
+    assert control["reason"].startswith("left out, because alpha")
+    assert verdict["differences"][2]["judgement"] == "not distinguishable"
 
 
 def test_a_diverged_seed_is_left_out_and_named(folder: RunFolder, dataset: Dataset) -> None:

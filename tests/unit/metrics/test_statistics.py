@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import t as student_t
 
 from kdsearch.metrics.ranking import rank
 from kdsearch.metrics.statistics import (
     Interval,
-    bootstrap_difference,
-    delong,
+    compare,
     judge,
     mean_and_sd,
     paired_by_seed,
     sentence,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks import coverage
 
 # By hand: two abnormal beats and three normal ones, with a tie in the second score.
 ABNORMAL = np.array([True, True, False, False, False])
@@ -25,221 +30,156 @@ FIRST = np.array([3.0, 5, 1, 2, 4])
 SECOND = np.array([4.0, 2, 1, 2, 3])
 
 
-def binormal(
-    rng: np.random.Generator, kinds: int, means: tuple[float, float] = (1.2, 0.8)
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two correlated normal scores, abnormal beats shifted by the means."""
-    abnormal = np.arange(2 * kinds) < kinds
-    common = rng.normal(size=2 * kinds)
-    first, second = (
-        (common + rng.normal(size=2 * kinds)) / math.sqrt(2) + mean * abnormal for mean in means
-    )
-    return first, second, abnormal
-
-
-def true_auc(mean: float) -> float:
-    return NormalDist().cdf(mean / math.sqrt(2))
-
-
-def in_patients(
-    rng: np.random.Generator, patients: int, beats_each: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of equal quality whose errors are a patient's rather than a beat's."""
-    patient = np.repeat(np.arange(patients), beats_each)
-    abnormal = np.tile(np.arange(beats_each) < beats_each // 2, patients)
-    shape = (2, patients, 2)
-    shift = 1.5 * rng.normal(size=shape)[:, patient, abnormal.astype(int)]
-    first, second = shift + 0.3 * rng.normal(size=shift.shape) + abnormal
-    return first, second, abnormal, np.array([f"p{number}" for number in patient])
-
-
-def by_all_pairs(
-    first: np.ndarray, second: np.ndarray, abnormal: np.ndarray
-) -> tuple[float, float]:
-    """DeLong's difference and its variance as written in 1988: every pair, full covariances."""
-    wins = []
-    for scores in (first, second):
-        positives, negatives = scores[abnormal][:, None], scores[~abnormal][None]
-        wins.append((positives > negatives) + 0.5 * (positives == negatives))
-    v10 = np.array([win.mean(axis=1) for win in wins])
-    v01 = np.array([win.mean(axis=0) for win in wins])
-    s = np.cov(v10) / v10.shape[1] + np.cov(v01) / v01.shape[1]
-    contrast = np.array([1, -1])
-    return float(contrast @ v10.mean(axis=1)), float(contrast @ s @ contrast)
-
-
 def holds(interval: Interval, truth: float) -> bool:
     return interval.low <= truth <= interval.high
 
 
-# --- DeLong ---------------------------------------------------------------------------------
+def auc(scores: np.ndarray, abnormal: np.ndarray) -> float:
+    return rank(scores, abnormal).roc_auc()
 
 
-def test_delong_by_hand():
-    # Parts of normals below 3 and 5 are 2/3 and 1, below 4 and 2 they are 1 and 1/2: the
-    # differences -1/3 and 1/2 have variance 25/72. Parts of abnormal beats above the normals
-    # differ by 0, 1/4 and 0: variance 1/48. 25/72/2 + 1/48/3 = 26/144.
-    found = delong(FIRST, SECOND, ABNORMAL)
-    assert (found.auc_a, found.auc_b) == pytest.approx((5 / 6, 3 / 4))
-    assert found.difference.estimate == pytest.approx(1 / 12)
-    reach = 1.959964 * math.sqrt(26) / 12
-    assert found.difference.low == pytest.approx(1 / 12 - reach, abs=1e-6)
-    assert found.difference.high == pytest.approx(1 / 12 + reach, abs=1e-6)
-    assert found.p_value == pytest.approx(2 * NormalDist().cdf(-1 / math.sqrt(26)))
+# --- Seeds and patients ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("digits", [3, 0], ids=["few ties", "many ties"])
-@pytest.mark.parametrize("seed", range(3))
-def test_delong_agrees_with_all_pairs(seed: int, digits: int):
-    first, second, abnormal = binormal(np.random.default_rng(seed), 60)
-    mixed = np.random.default_rng(seed).permutation(120)
-    first, second = np.round(first, digits)[mixed], np.round(second, digits)[mixed]
-    found = delong(first, second, abnormal[mixed], confidence=0.9)
-    difference, variance = by_all_pairs(first, second, abnormal[mixed])
-    assert found.auc_a == pytest.approx(rank(first, abnormal[mixed]).roc_auc())
-    assert found.auc_b == pytest.approx(rank(second, abnormal[mixed]).roc_auc())
-    assert found.difference.estimate == pytest.approx(difference)
-    reach = NormalDist().inv_cdf(0.95) * math.sqrt(variance)
-    assert found.difference.high - difference == pytest.approx(reach)
-    assert found.p_value == pytest.approx(
-        2 * NormalDist().cdf(-abs(difference) / math.sqrt(variance))
+def by_leaving_out(
+    drawn: coverage.Draw, confidence: float
+) -> tuple[float, float, float, float]:
+    """Estimate, ends and p-value from areas that are measured again without each patient."""
+    every = np.ones(len(drawn.abnormal), dtype=bool)
+    kept = [every, *(drawn.patients != patient for patient in np.unique(drawn.patients))]
+    areas = np.array(
+        [
+            [
+                auc(a[rows], drawn.abnormal[rows]) - auc(b[rows], drawn.abnormal[rows])
+                for rows in kept
+            ]
+            for a, b in zip(drawn.first, drawn.second, strict=True)
+        ]
     )
+    seeds, patients = len(areas), areas.shape[1] - 1
+    pseudo = patients * areas[:, :1] - (patients - 1) * areas[:, 1:]
+    parts = [
+        (pseudo.mean(axis=1).var(ddof=1) / seeds, seeds - 1),
+        (pseudo.mean(axis=0).var(ddof=1) / patients, patients - 1),
+    ]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / free for part, free in parts)
+    estimate, error = areas[:, 0].mean(), math.sqrt(variance)
+    reach = student_t.ppf((1 + confidence) / 2, freedom) * error
+    p_value = 2 * student_t.sf(abs(estimate) / error, freedom)
+    return estimate, estimate - reach, estimate + reach, p_value
 
 
-def test_delong_covers_at_its_nominal_rate():
+@pytest.mark.parametrize("digits", [6, 0], ids=["few ties", "many ties"])
+def test_the_interval_is_that_of_measuring_again_without_each_patient(digits: int):
+    drawn = coverage.draw(coverage.SCENARIOS[0], 3, np.random.default_rng(0))
+    drawn = coverage.Draw(
+        drawn.first.round(digits), drawn.second.round(digits), drawn.abnormal, drawn.patients
+    )
+    found = compare(drawn.first, drawn.second, drawn.abnormal, drawn.patients, confidence=0.9)
+    expected = by_leaving_out(drawn, 0.9)
+    ends = found.difference.estimate, found.difference.low, found.difference.high
+    assert (*ends, found.p_value) == pytest.approx(expected)
+
+
+def test_without_patients_every_beat_is_left_out_by_itself():
     rng = np.random.default_rng(1)
-    truth = true_auc(1.2) - true_auc(0.8)
-    covered = [holds(delong(*binormal(rng, 60)).difference, truth) for _ in range(500)]
-    assert 0.925 <= np.mean(covered) <= 0.975
+    abnormal = np.arange(40) < 15
+    first, second = rng.normal(size=(2, 3, 40)) + abnormal
+    alone = compare(first, second, abnormal)
+    numbered = compare(first, second, abnormal, np.arange(40).astype(str))
+    assert alone.p_value == pytest.approx(numbered.p_value)
+    assert alone.difference.known
 
 
-def test_delong_calls_equal_models_indistinguishable_95_times_in_100():
+# True differences of the first three scenarios, from 4,000 draws.
+TRUTHS = (0.048, 0.052, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "truth"),
+    list(zip(coverage.SCENARIOS, TRUTHS, strict=False)),
+    ids=[scenario.name for scenario in coverage.SCENARIOS[: len(TRUTHS)]],
+)
+def test_the_interval_contains_the_truth_19_times_in_20(
+    scenario: coverage.Scenario, truth: float
+):
+    """The small form of ``benchmarks/coverage.py``, which found 93 to 98 in 100."""
     rng = np.random.default_rng(2)
-    found = [delong(*binormal(rng, 60, (1, 1))) for _ in range(500)]
-    equal = [judge(one.difference) == "not distinguishable" for one in found]
-    assert 0.925 <= np.mean(equal) <= 0.975
-    # The p-value and the interval never disagree, and p-values are spread evenly.
-    assert equal == [one.p_value >= 0.05 for one in found]
-    assert np.mean([one.p_value for one in found]) == pytest.approx(0.5, abs=0.05)
+    drawn = [coverage.draw(scenario, 3, rng) for _ in range(40)]
+    covered = [
+        holds(compare(d.first, d.second, d.abnormal, d.patients).difference, truth)
+        for d in drawn
+    ]
+    assert np.mean(covered) >= 0.88
+
+
+def test_seeds_alone_and_beats_alone_promise_too_much_where_patients_differ():
+    scenario = coverage.SCENARIOS[1]
+    rng = np.random.default_rng(3)
+    with_patients, beats, seeds = coverage.coverage(scenario, 3, TRUTHS[1], rng, 20)
+    assert with_patients > 0.85
+    assert beats < 0.6
+    assert seeds < 0.6
+
+
+def test_a_baseline_has_the_variance_of_the_patients():
+    """The same scores for every seed: the seeds of the other method are not all there is."""
+    drawn = coverage.draw(coverage.SCENARIOS[0], 3, np.random.default_rng(4))
+    baseline = np.broadcast_to(drawn.second[0], drawn.first.shape)
+    found = compare(drawn.first, baseline, drawn.abnormal, drawn.patients).difference
+    areas = [auc(row, drawn.abnormal) for row in drawn.first]
+    seeds_alone = paired_by_seed(areas, [auc(drawn.second[0], drawn.abnormal)] * 3)
+    assert found.estimate == pytest.approx(seeds_alone.estimate)
+    assert found.high - found.low > 0.02
+
+
+def test_the_p_value_is_that_of_the_interval():
+    rng = np.random.default_rng(5)
+    drawn = [coverage.draw(coverage.SCENARIOS[2], 4, rng) for _ in range(20)]
+    found = [compare(d.first, d.second, d.abnormal, d.patients) for d in drawn]
+    distinguished = [judge(one.difference) != "not distinguishable" for one in found]
+    assert distinguished == [one.p_value < 0.05 for one in found]
+    wide = [compare(d.first, d.second, d.abnormal, d.patients, confidence=0.5) for d in drawn]
+    assert 0 < sum(judge(one.difference) != "not distinguishable" for one in wide) < 20
+    assert [judge(one.difference) != "not distinguishable" for one in wide] == [
+        one.p_value < 0.5 for one in found
+    ]
 
 
 @pytest.mark.parametrize("second", [FIRST, np.exp(FIRST)], ids=["same", "same order"])
-def test_delong_of_equal_orders_is_exactly_no_difference(second: np.ndarray):
-    found = delong(FIRST, second, ABNORMAL)
+def test_equal_orders_are_exactly_no_difference(second: np.ndarray):
+    found = compare([FIRST] * 3, [second] * 3, ABNORMAL)
     assert found.difference == Interval(0.0, 0.0, 0.0, 0.95)
     assert found.p_value == 1
 
 
-def test_delong_of_all_ties_and_of_perfect_separation():
-    found = delong(ABNORMAL.astype(float), np.zeros(5), ABNORMAL)
-    assert (found.auc_a, found.auc_b) == (1, 0.5)
+def test_all_ties_against_perfect_separation():
+    abnormal = np.arange(8) < 4
+    found = compare([abnormal.astype(float)] * 2, [np.zeros(8)] * 2, abnormal)
     assert found.difference == Interval(0.5, 0.5, 0.5, 0.95)
     assert found.p_value == 0
 
 
-def test_delong_with_a_single_abnormal_beat_has_no_interval():
-    found = delong(FIRST, SECOND, np.arange(5) == 1)
-    assert found.difference.estimate == pytest.approx(1 - 1.5 / 4)
+def test_areas_never_differ_by_more_than_one():
+    abnormal = np.arange(8) < 4
+    first = np.array([abnormal + 0.0, np.linspace(0, 1, 8)])
+    found = compare(first, -first, abnormal).difference
+    assert (found.low, found.high) == (-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "patients"),
+    [(1, None), (3, ["a"] * 5), (3, ["a", "a", "b", "b", "c"])],
+    ids=["one seed", "one patient", "a patient with all abnormal beats"],
+)
+def test_too_little_for_an_interval(seeds: int, patients: list[str] | None):
+    records = None if patients is None else np.array(patients)
+    found = compare([FIRST] * seeds, [SECOND] * seeds, ABNORMAL, records)
+    assert found.difference.estimate == pytest.approx(1 / 12)
     assert not found.difference.known
     assert math.isnan(found.p_value)
     assert judge(found.difference) == "not distinguishable"
-
-
-# --- Bootstrap ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("metric", ["auc", "ap"])
-def test_weights_do_what_drawing_the_beats_again_does(metric):
-    first, second, abnormal = binormal(np.random.default_rng(3), 20)
-    first = np.round(first)
-    rng = np.random.default_rng(5)
-    name = {"auc": "roc_auc", "ap": "average_precision"}[metric]
-
-    def difference(rows):
-        a, b = (rank(scores[rows], abnormal[rows]) for scores in (first, second))
-        return getattr(a, name)() - getattr(b, name)()
-
-    drawn = [difference(rng.integers(0, 40, 40)) for _ in range(50)]
-    found = bootstrap_difference(
-        first, second, abnormal, metric=metric, resamples=50, seed=5, confidence=0.8
-    )
-    assert found.estimate == pytest.approx(difference(np.arange(40)))
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.1, 0.9])))
-
-
-def test_bootstrap_agrees_with_delong_where_beats_are_independent():
-    first, second, abnormal = binormal(np.random.default_rng(4), 500)
-    one = delong(first, second, abnormal).difference
-    other = bootstrap_difference(first, second, abnormal)
-    assert other.estimate == pytest.approx(one.estimate)
-    assert (other.low, other.high) == pytest.approx((one.low, one.high), abs=0.003)
-
-
-def test_bootstrap_covers_at_its_nominal_rate():
-    rng = np.random.default_rng(6)
-    truth = true_auc(1.2) - true_auc(0.8)
-    covered = [
-        holds(bootstrap_difference(*binormal(rng, 40), resamples=100, seed=seed), truth)
-        for seed in range(120)
-    ]
-    assert 0.89 <= np.mean(covered) <= 0.99
-
-
-def test_drawing_patients_is_honest_where_drawing_beats_is_not():
-    rng = np.random.default_rng(7)
-    equal = {"patients": [], "beats": []}
-    for seed in range(60):
-        *scores, abnormal, records = in_patients(rng, 20, 10)
-        for way, drawn in (("patients", records), ("beats", None)):
-            found = bootstrap_difference(*scores, abnormal, drawn, resamples=80, seed=seed)
-            equal[way].append(judge(found) == "not distinguishable")
-    assert np.mean(equal["patients"]) >= 0.85
-    assert np.mean(equal["beats"]) <= 0.7
-
-
-def test_the_interval_by_patient_is_wider_where_a_patients_beats_are_alike():
-    first, second, abnormal, records = in_patients(np.random.default_rng(8), 20, 50)
-    by_beat = bootstrap_difference(first, second, abnormal, resamples=200)
-    by_patient = bootstrap_difference(first, second, abnormal, records, resamples=200)
-    assert by_patient.estimate == by_beat.estimate
-    assert by_patient.high - by_patient.low > 3 * (by_beat.high - by_beat.low)
-
-
-def test_bootstrap_of_equal_scores_is_exactly_no_difference():
-    found = bootstrap_difference(FIRST, FIRST, ABNORMAL, resamples=20)
-    assert found == Interval(0.0, 0.0, 0.0, 0.95)
-
-
-def test_draws_without_both_kinds_are_repeated():
-    # One abnormal beat in ten patients: a third of the draws would lack it.
-    scores = np.arange(10.0)
-    found = bootstrap_difference(
-        scores, -scores, scores == 9, scores.astype(str), resamples=50, metric="ap"
-    )
-    assert found.known
-    assert judge(found) == "better"
-
-
-def test_bootstrap_of_one_patient_has_no_interval():
-    found = bootstrap_difference(FIRST, SECOND, ABNORMAL, np.full(5, "100"))
-    assert found.estimate == pytest.approx(1 / 12)
-    assert not found.known
-
-
-def test_the_same_seed_draws_the_same():
-    case = binormal(np.random.default_rng(9), 30)
-    once, again, other = (bootstrap_difference(*case, resamples=30, seed=s) for s in (1, 1, 2))
-    assert once == again
-    assert once != other
-
-
-def test_bootstrap_of_a_whole_test_set_is_affordable(monkeypatch: pytest.MonkeyPatch):
-    sorts = []
-    real = np.argsort
-    monkeypatch.setattr(np, "argsort", lambda *a, **k: sorts.append(1) or real(*a, **k))
-    case = binormal(np.random.default_rng(10), 13_500)
-    bootstrap_difference(*case, resamples=10)
-    assert len(sorts) <= 4, "each score is checked and sorted once, not once per draw"
 
 
 # --- Seeds ----------------------------------------------------------------------------------
@@ -313,46 +253,44 @@ SENTENCES = {
     "better": (
         (interval(0.0123, 0.0041, 0.0205), {"seeds": 5, "beats": 27111, "patients": 22}),
         "The student is better than the teacher: its AUC is 0.012 higher (95 % confidence "
-        "interval 0.004 to 0.021; 5 repetitions, 27,111 beats of 22 patients).",
+        "interval 0.004 to 0.021 for other seeds and other patients; from 5 seeds and 22 "
+        "patients with 27,111 beats).",
     ),
-    "worse": (
-        (interval(-0.012, -0.02, -0.004), {"seeds": 3}),
+    "worse, patients not known": (
+        (interval(-0.012, -0.02, -0.004), {"seeds": 3, "beats": 900}),
         "The student is worse than the teacher: its AUC is 0.012 lower (95 % confidence "
-        "interval 0.004 to 0.020; 3 repetitions).",
+        "interval 0.004 to 0.020 for other seeds and other beats; the patients are not known; "
+        "from 3 seeds and 900 beats).",
     ),
     "not distinguishable": (
-        (interval(0.004, -0.003, 0.011), {"seeds": 2, "patients": 1}),
+        (interval(0.004, -0.003, 0.011), {"seeds": 2, "beats": 1, "patients": 3}),
         "The student and the teacher are not distinguishable: the AUC of the student was "
         "measured 0.004 higher, but may really be anything from 0.003 lower to 0.011 higher "
-        "(95 % confidence interval; 2 repetitions of 1 patient).",
+        "(95 % confidence interval for other seeds and other patients; from 2 seeds and 3 "
+        "patients with 1 beat).",
     ),
     "the same": (
-        (interval(0, 0, 0), {"seeds": 2}),
+        (interval(0, 0, 0), {"seeds": 2, "beats": 5}),
         "The student and the teacher are not distinguishable: their AUC is the same "
-        "(2 repetitions).",
+        "(2 seeds and 5 beats).",
     ),
     "digits where the interval is narrow or ends near 0": (
-        (interval(0.00500, 0.00004, 0.00996), {"seeds": 9}),
+        (interval(0.00500, 0.00004, 0.00996), {"seeds": 9, "beats": 7, "patients": 2}),
         "The student is better than the teacher: its AUC is 0.00500 higher (95 % confidence "
-        "interval 0.00004 to 0.00996; 9 repetitions).",
-    ),
-    "one training each": (
-        (interval(0.012, 0.004, 0.02), {"seeds": 1, "beats": 1}),
-        "The student is better than the teacher: its AUC is 0.012 higher (95 % confidence "
-        "interval 0.004 to 0.020; 1 repetition, 1 beat); trained once each, which is too few "
-        "to say whether it would happen again.",
+        "interval 0.00004 to 0.00996 for other seeds and other patients; from 9 seeds and 2 "
+        "patients with 7 beats).",
     ),
     "too few seeds": (
-        (paired_by_seed([0.92], [0.90]), {"seeds": 1}),
+        (paired_by_seed([0.92], [0.90]), {"seeds": 1, "beats": 8}),
         "The student and the teacher are not distinguishable: the AUC of the student is 0.020 "
         "higher, but there are too few trainings with other seeds to tell this from chance "
-        "(1 repetition).",
+        "(1 seed and 8 beats).",
     ),
-    "too few beats": (
-        (interval(-0.1, math.nan, math.nan), {"seeds": 3, "beats": 5}),
+    "too few patients": (
+        (interval(-0.1, math.nan, math.nan), {"seeds": 3, "beats": 5, "patients": 1}),
         "The student and the teacher are not distinguishable: the AUC of the student is 0.100 "
-        "lower, but there are too few repetitions, beats or patients to tell this from chance "
-        "(3 repetitions, 5 beats).",
+        "lower, but there are too few patients with beats of both kinds to tell this from "
+        "chance (3 seeds and 1 patient with 5 beats).",
     ),
 }
 
@@ -375,34 +313,33 @@ def with_nan(scores: np.ndarray) -> np.ndarray:
     return np.where(scores == 3, np.nan, scores)
 
 
-@pytest.mark.parametrize("compare", [delong, bootstrap_difference])
 @pytest.mark.parametrize(
-    ("first", "second", "abnormal", "message"),
+    ("first", "second", "abnormal", "options", "message"),
     [
-        (FIRST[:4], SECOND, ABNORMAL, r"scores of shape \(4,\) for \(5,\) labels"),
-        (FIRST, SECOND[:, None], ABNORMAL, r"scores of shape \(5, 1\) for \(5,\) labels"),
-        (FIRST, with_nan(SECOND), ABNORMAL, "1 of 5 scores are not finite"),
-        (FIRST, SECOND, np.zeros(5, dtype=bool), "5 normal and 0 abnormal"),
-        (FIRST, SECOND, ABNORMAL.astype(int), "of type bool, but is int64"),
+        ([FIRST], [SECOND] * 2, ABNORMAL, {}, r"of shapes \(1, 5\) and \(2, 5\): expected \(s"),
+        (
+            FIRST,
+            SECOND,
+            ABNORMAL,
+            {},
+            r"of shapes \(5,\) and \(5,\): expected \(seeds, beats\)",
+        ),
+        ([FIRST], [SECOND], ABNORMAL[:4], {}, r"scores of shape \(5,\) for \(4,\) labels"),
+        ([FIRST], [with_nan(SECOND)], ABNORMAL, {}, "1 of 5 scores are not finite"),
+        ([FIRST], [SECOND], ABNORMAL & False, {}, "5 normal and 0 abnormal"),
+        (
+            [FIRST],
+            [SECOND],
+            ABNORMAL,
+            {"patients": np.array(["a", "b"])},
+            r"patients of shape \(2,\) for 5 beats",
+        ),
+        ([FIRST], [SECOND], ABNORMAL, {"confidence": 95}, "between 0 and 1, but is 95"),
     ],
 )
-def test_scores_that_cannot_be_compared(compare, first, second, abnormal, message: str):
+def test_scores_that_cannot_be_compared(first, second, abnormal, options, message: str):
     with pytest.raises(ValueError, match=message):
-        compare(first, second, abnormal)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"records": np.array(["a", "b"])}, r"records of shape \(2,\) for 5 beats"),
-        ({"metric": "f1"}, "metric must be 'auc' or 'ap', but is 'f1'"),
-        ({"resamples": 0}, "resamples must be at least 1, but is 0"),
-        ({"confidence": 95}, "confidence must be between 0 and 1, but is 95"),
-    ],
-)
-def test_draws_that_cannot_be_made(change, message: str):
-    with pytest.raises(ValueError, match=message):
-        bootstrap_difference(FIRST, SECOND, ABNORMAL, **change)
+        compare(first, second, abnormal, **options)
 
 
 @pytest.mark.parametrize(
@@ -420,11 +357,7 @@ def test_seeds_that_cannot_be_paired(a, b, message: str):
 
 
 def test_other_refusals():
-    with pytest.raises(ValueError, match="between 0 and 1, but is 0"):
-        delong(FIRST, SECOND, ABNORMAL, confidence=0)
     with pytest.raises(ValueError, match="between 0 and 1, but is 1"):
         paired_by_seed([1, 2], [1, 2], confidence=1)
     with pytest.raises(ValueError, match="one figure per seed"):
         mean_and_sd([])
-    with pytest.raises(ValueError, match="at least one repetition, but seeds=0"):
-        sentence("a", "b", interval(0, 0, 0), "AUC", seeds=0)
