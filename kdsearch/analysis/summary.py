@@ -36,6 +36,20 @@ FIGURES = {
     "test AUC": "test_auc",
     "test AP": "test_ap",
 }
+# What a user gets: at the threshold that ships with the student.
+TEST_FIGURES = {
+    "AUC": "roc_auc",
+    "AP": "average_precision",
+    "sensitivity": "confusion.sensitivity",
+    "specificity": "confusion.specificity",
+    "PPV": "confusion.ppv",
+    "F1": "confusion.f1",
+}
+CHANCE = 0.5
+AT_THRESHOLD = (
+    "Sensitivity, specificity, PPV and F1 at the threshold with the best F1 on the validation "
+    "beats."
+)
 WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed"}
 
 
@@ -60,6 +74,7 @@ def summarise(
         UserError: A path is no run folder, or there is no such column or state.
     """
     runs = [open_run(path) for path in paths]
+    _refuse_other_data(runs)
     for run in runs:
         _keep_leaderboard(run)
     table = _select(_table(runs), top=top, sort=sort, states=states)
@@ -73,6 +88,22 @@ def summarise(
     if len(runs) > 1:
         tails = [*_compared(runs, form), *tails]
     return "\n\n".join([*heads, render(table, form), *filter(None, tails)])
+
+
+def _refuse_other_data(runs: Sequence[Run]) -> None:
+    """Figures on different beats have no common ranking."""
+    known = {
+        str(run.folder.path): str(run.teacher["data"]["fingerprint"])
+        for run in runs
+        if run.teacher
+    }
+    for path, fingerprint in known.items():
+        first, of_first = next(iter(known.items()))
+        if fingerprint != of_first:
+            raise ConfigError(
+                f"{first} and {path}: searches over different data cannot be ranked together "
+                f"(fingerprints {of_first[:12]} and {fingerprint[:12]}): analyze each alone"
+            )
 
 
 def _compared(runs: Sequence[Run], form: Format) -> list[str]:
@@ -168,6 +199,7 @@ def _headline(run: Run) -> str:
         lines[0] += f": {run.teacher['data']['description']}"
         if run.teacher["data"]["simulated"]:
             lines.append("The beats are simulated: nothing here says anything about patients.")
+    lines += _hints(run)
     counts: Counter[str] = Counter(record.state for record in run.records)
     planned = run.config["search"]["num_samples"]
     parts = [f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state]]
@@ -177,6 +209,26 @@ def _headline(run: Run) -> str:
         parts.append(f"{planned - len(run.records)} to come")
     lines.append(f"{planned} trials: {', '.join(parts) or 'none yet'}")
     return "\n".join(lines)
+
+
+def _hints(run: Run) -> list[str]:
+    """What a best AUC of 1, or one below chance, means for the ranking."""
+    best = best_record(run.records)
+    if best is None:
+        return []
+    limit = run.config.get("data", {}).get("validation_limit")
+    if best.val_auc == 1:
+        few = f" (data.validation_limit is {limit})" if limit else ""
+        return [
+            "Hint: the best validation AUC is 1, so that the validation beats cannot rank the "
+            f"trials{few}: validate with more beats."
+        ]
+    if best.val_auc < CHANCE:
+        return [
+            f"Hint: the best validation AUC is {best.val_auc:.4f}, which is worse than chance: "
+            "check which beats are labelled abnormal, and search with more beats and epochs."
+        ]
+    return []
 
 
 def _best(run: Run) -> str:
@@ -243,20 +295,19 @@ def _confirmed(configuration: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _measured(run: Run) -> str:
-    """Best student and teacher on the test beats, side by side."""
-    who = {"student": run.metrics["student"]["test"], "teacher": run.metrics["teacher"]["test"]}
+    """Best student and teacher on the test beats, side by side, at their own thresholds."""
     rows = []
-    for name, test in who.items():
-        row = {
-            "test": f"trial {run.metrics['trial']}" if name == "student" else name,
-            "AUC": test["roc_auc"],
-            "AP": test["average_precision"],
-            "best F1": test["best_f1"],
-            "EER": test["equal_error_rate"],
-        }
+    for name in ("student", "teacher"):
+        test = run.metrics[name]["test"]
+        row = {"test": f"trial {run.metrics['trial']}" if name == "student" else name}
+        row |= {title: _figure(test.get(key)) for title, key in TEST_FIGURES.items()}
         for key, value in test.items():
             if key.startswith("classes.") and key.endswith(".roc_auc"):
-                row[f"AUC {key.split('.')[1]}"] = value
+                row[f"AUC {key.split('.')[1]}"] = _figure(value)
         rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
+    table = pd.DataFrame(rows).to_string(index=False)
+    return f"{table}\n{AT_THRESHOLD}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -37,13 +37,27 @@ class Confusion:
         """Part of the normal beats that are left alone."""
         return self.true_negatives / (self.true_negatives + self.false_positives)
 
+    @property
+    def ppv(self) -> float | None:
+        """Part of the beats called abnormal that are; None where none is called so."""
+        called = self.true_positives + self.false_positives
+        return self.true_positives / called if called else None
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of sensitivity and PPV."""
+        wrong = self.false_positives + self.false_negatives
+        return 2 * self.true_positives / (2 * self.true_positives + wrong)
+
     def as_dict(self) -> dict[str, float]:
-        """Plain numbers."""
-        return {
+        """Plain numbers; ``ppv`` is left out where there is none."""
+        figures = {
             **asdict(self),
             "sensitivity": self.sensitivity,
             "specificity": self.specificity,
+            "f1": self.f1,
         }
+        return figures if self.ppv is None else {**figures, "ppv": self.ppv}
 
 
 @dataclass(frozen=True)
@@ -76,8 +90,6 @@ class Metrics:
         n_abnormal: Of them abnormal.
         roc_auc: Area under the ROC curve, ties counted as half.
         average_precision: Mean precision over recall steps, not interpolated.
-        best_f1: Largest F1 over all thresholds; optimistic, as it is chosen on these scores.
-        best_f1_threshold: The threshold of ``best_f1``.
         equal_error_rate: Where as many normals are called abnormal as abnormals are missed.
         confusion: Counts at the threshold of the evaluation.
         classes: Figures by AAMI class.
@@ -87,8 +99,6 @@ class Metrics:
     n_abnormal: int
     roc_auc: float
     average_precision: float
-    best_f1: float
-    best_f1_threshold: float
     equal_error_rate: float
     confusion: Confusion
     classes: dict[str, ClassFigures]
@@ -194,15 +204,14 @@ def evaluate(
     abnormal = np.asarray(classes != NORMAL)
     in_order = _Sorted(_checked_scores(scores, abnormal))
     ranking = in_order.ranking(abnormal)
-    f1, f1_threshold = ranking.best_f1()
-    confusion = ranking.confusion(f1_threshold if threshold is None else threshold)
+    if threshold is None:
+        _, threshold = ranking.best_f1()
+    confusion = ranking.confusion(threshold)
     return Metrics(
         n=len(abnormal),
         n_abnormal=int(abnormal.sum()),
         roc_auc=ranking.roc_auc(),
         average_precision=ranking.average_precision(),
-        best_f1=f1,
-        best_f1_threshold=f1_threshold,
         equal_error_rate=ranking.equal_error_rate(),
         confusion=confusion,
         classes=_class_figures(in_order, ranking, classes, confusion),

@@ -360,8 +360,11 @@ class _Search:
         self._folder.end_work()
 
     def _write_costs(self, records: Sequence[TrialRecord], inputs: TrialInputs) -> None:
+        # A failed trial may be one that no memory holds.
         students = {
-            r.number: self._config.student_settings(r.params) for r in records if r.params
+            r.number: self._config.student_settings(r.params)
+            for r in records
+            if r.finished and r.state != "failed" and r.curve
         }
         method, data, teacher = self._config.method, inputs.data, inputs.teacher
         costs = student_costs(

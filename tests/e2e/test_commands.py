@@ -48,7 +48,7 @@ def check_best(run: Path) -> None:
     for who in ("student", "teacher"):
         test = metrics[who]["test"]
         assert 0 < test["roc_auc"] <= 1
-        assert {"average_precision", "best_f1", "equal_error_rate"} <= set(test)
+        assert {"average_precision", "confusion.f1", "confusion.ppv"} <= set(test)
         assert {f"classes.{label}.roc_auc" for label in "SVFQ"} <= set(test)
     config = yaml.safe_load((run / "best" / "config.yaml").read_text())
     assert config["student"]["width"] == 2

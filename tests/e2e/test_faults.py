@@ -41,6 +41,8 @@ def test_crashing_trials_are_rows(place: Workplace) -> None:
     assert computed[(3, 1)] == 3
     assert [row["rank"] for row in rows.values() if row["state"] == "failed"] == [None] * 3
     assert "the sensor caught fire" in place.analyze().stdout
+    costs = json.loads((place.run / "costs.json").read_text())
+    assert sorted(costs) == ["2", "4", "5", "teacher"], "a failed trial may fit no memory"
 
 
 def test_a_crash_goes_on_from_the_checkpoint(place: Workplace) -> None:

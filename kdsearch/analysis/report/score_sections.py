@@ -75,8 +75,7 @@ def _pr(ranked: Ranked) -> Chart:
         x = ranking.true_positives / positives
         y = ranking.true_positives / (ranking.true_positives + ranking.false_positives)
         at = ranking.confusion(curve.threshold)
-        called = at.true_positives + at.false_positives
-        point = (at.sensitivity, at.true_positives / called) if called else None
+        point = None if at.ppv is None else (at.sensitivity, at.ppv)
         series += _curve(curve, _named(curve, "AP", precisions), x, y, point)
     return Chart(
         "Precision–recall",
@@ -182,10 +181,8 @@ def _figures(curve: Curve, members: BoolArray, normal: BoolArray) -> list[float]
     kept = members | normal
     ranking = rank(curve.scores[kept], members[kept])
     at = ranking.confusion(curve.threshold)
-    called = at.true_positives + at.false_positives
-    ppv = at.true_positives / called if called else float("nan")
-    f1 = 2 * at.true_positives / (called + int(members.sum()))
-    return [ranking.roc_auc(), at.sensitivity, at.specificity, ppv, f1]
+    ppv = float("nan") if at.ppv is None else at.ppv
+    return [ranking.roc_auc(), at.sensitivity, at.specificity, ppv, at.f1]
 
 
 def histograms_section(contents: Contents) -> Section:

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> RunFolder:
         for index, epoch in enumerate(epochs):
             folder.trial(number).write(epoch, epochs[:index], {}, None)
     test = {"roc_auc": 0.8125, "average_precision": 0.75}
-    test |= {"best_f1": 0.5, "equal_error_rate": 0.25}
+    test |= {"confusion.f1": 0.5, "equal_error_rate": 0.25}
     metrics = {"trial": 0, "student": {"test": test}, "teacher": {"test": test}}
     write_json(folder.best / "metrics.json", metrics)
     teacher = {**TEACHER, "history": [vars(report(1)), vars(report(2, 0.9375))]}

@@ -283,8 +283,8 @@ def test_the_r_peak_is_where_the_time_is_zero(run: RunFolder):
 def test_the_threshold_is_chosen_on_the_validation_beats(run: RunFolder):
     found = measure(run)
     best = evaluate(found.student.validation, found.validation_classes)
-    assert found.student.threshold == best.best_f1_threshold
-    assert found.metrics()["student"]["test"]["confusion.threshold"] == best.best_f1_threshold
+    assert found.student.threshold == best.confusion.threshold
+    assert found.metrics()["student"]["test"]["confusion.threshold"] == found.student.threshold
 
 
 def test_an_evaluation_that_contradicts_itself_is_refused(run: RunFolder):

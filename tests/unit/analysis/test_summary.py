@@ -173,22 +173,30 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
     test = {
         "roc_auc": 0.75,
         "average_precision": 0.5,
-        "best_f1": 0.25,
-        "equal_error_rate": 0.125,
+        "confusion.sensitivity": 0.875,
+        "confusion.specificity": 0.9375,
+        "confusion.ppv": 0.25,
+        "confusion.f1": 0.375,
         "classes.V.roc_auc": 0.625,
         "classes.V.beats": 7,
     }
+    teacher = {key: value for key, value in test.items() if key != "confusion.ppv"}
     metrics = {
         "trial": 0,
         "student": {"test": test},
-        "teacher": {"test": test | {"roc_auc": 0.6875}},
+        "teacher": {"test": teacher | {"roc_auc": 0.6875}},
     }
     run.write_best({}, {}, metrics)
-    lines = [line.split() for line in summarise([run.path]).splitlines()[-3:]]
-    assert lines == [
-        ["test", "AUC", "AP", "best", "F1", "EER", "AUC", "V"],
-        ["trial", "0", "0.7500", "0.5000", "0.2500", "0.1250", "0.6250"],
-        ["teacher", "0.6875", "0.5000", "0.2500", "0.1250", "0.6250"],
+    lines = summarise([run.path]).splitlines()[-4:]
+    assert lines[-1] == (
+        "Sensitivity, specificity, PPV and F1 at the threshold with the best F1 on the "
+        "validation beats."
+    )
+    figures = ["0.5000", "0.8750", "0.9375", "0.2500", "0.3750", "0.6250"]
+    assert [line.split() for line in lines[:-1]] == [
+        ["test", "AUC", "AP", "sensitivity", "specificity", "PPV", "F1", "AUC", "V"],
+        ["trial", "0", "0.7500", *figures],
+        ["teacher", "0.6875", *figures[:3], "-", *figures[4:]],
     ]
 
 
@@ -286,6 +294,34 @@ def test_an_empty_run_beside_a_full_one(tmp_path: Path):
     table = rows(summarise([one.path, two.path], form="csv"))
     assert list(table["trial"]) == [0]
     assert list(table["rank"]) == [1]
+
+
+def test_runs_over_different_data_are_not_ranked_together(tmp_path: Path):
+    one, two = (make_run(tmp_path / name, teacher=True) for name in ("one", "two"))
+    other = {**TEACHER, "data": {**TEACHER["data"], "fingerprint": "e" * 64}}
+    two.write_teacher({}, other)
+    with pytest.raises(ConfigError, match=r"one and .*two: searches over different data") as no:
+        summarise([one.path, two.path], form="csv")
+    assert "fingerprints dddddddddddd and eeeeeeeeeeee" in str(no.value)
+    assert summarise([two.path])
+
+
+@pytest.mark.parametrize(
+    ("auc", "hint"),
+    [
+        (
+            1.0,
+            "validation AUC is 1, so that the validation beats cannot rank the trials (data.",
+        ),
+        (0.25, "validation AUC is 0.2500, which is worse than chance: check which beats are"),
+    ],
+)
+def test_a_best_auc_that_means_little_has_a_hint(tmp_path: Path, auc: float, hint: str):
+    limited = {"data": {"validation_limit": 2}}
+    run = make_run(tmp_path / "kd", {0: ("completed", [auc])}, **limited)
+    assert f"Hint: the best {hint}" in summarise([run.path])
+    usual = make_run(tmp_path / "usual", {0: ("completed", [0.75])}, **limited)
+    assert "Hint" not in summarise([usual.path])
 
 
 # Damage.

@@ -51,8 +51,7 @@ def test_best_f1_is_what_the_confusion_at_its_threshold_gives() -> None:
     scores, abnormal = random_case(0, 1)
     f1, threshold = rank(scores, abnormal).best_f1()
     at = rank(scores, abnormal).confusion(threshold)
-    wrong = at.false_positives + at.false_negatives
-    assert f1 == pytest.approx(2 * at.true_positives / (2 * at.true_positives + wrong))
+    assert f1 == pytest.approx(at.f1)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,19 @@ def test_figures_by_class() -> None:
 
 def test_threshold_defaults_to_that_of_the_best_f1() -> None:
     metrics = evaluate(SCORES, np.where(ABNORMAL, "V", "N"))
-    assert metrics.confusion.threshold == metrics.best_f1_threshold == pytest.approx(0.2)
+    assert metrics.confusion.threshold == pytest.approx(0.2)
+
+
+def test_figures_at_a_threshold_by_hand() -> None:
+    at = Confusion(
+        0.5, true_positives=6, false_positives=2, true_negatives=8, false_negatives=4
+    )
+    assert at.ppv == pytest.approx(6 / 8)
+    assert at.f1 == pytest.approx(2 * 0.75 * 0.6 / (0.75 + 0.6))
+    none = Confusion(2.0, 0, 0, 10, 10)
+    assert none.ppv is None
+    assert none.f1 == 0
+    assert "ppv" not in none.as_dict()
 
 
 def test_as_dict_is_flat_and_plain() -> None:
@@ -105,6 +116,7 @@ def test_as_dict_is_flat_and_plain() -> None:
     assert json.loads(json.dumps(flat)) == flat
     assert flat["n"] == 6
     assert flat["confusion.specificity"] == pytest.approx(2 / 3)
+    assert flat["confusion.ppv"] == pytest.approx(2 / 3)
     assert flat["classes.V.sensitivity"] == pytest.approx(2 / 3)
 
 
