@@ -6,8 +6,8 @@
 twentieth of them), two methods, 3, 5 and 10 seeds. A beat's score is the sum of its class, of
 its patient's effect on both methods and on this one, of what a seed does to all beats and to
 one patient's, and of its own noise. A scenario says how large these are. The truth is the mean
-difference over other patients and seeds. Three 95 % intervals: that of `kdsearch.metrics.statistics`
-with patients, the same with every beat as a patient of its own, and Student's t over seeds.
+difference over other patients and seeds. Three 95 % intervals: that of the verdict,
+the same with every beat as a patient of its own, and Student's t over the seeds alone.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def _score(options: argparse.Namespace) -> int:
     from kdsearch.student.inputs import display_name, read_input  # noqa: PLC0415
     from kdsearch.student.picture import draw  # noqa: PLC0415
     from kdsearch.student.scored import score_sources  # noqa: PLC0415
+    from kdsearch.student.source import Reading  # noqa: PLC0415
     from kdsearch.student.student import load_student  # noqa: PLC0415
-    from kdsearch.student.student.source import Reading  # noqa: PLC0415
 
     student = load_student(options.model)
     sources = read_input(options.input, student, Reading(options.lead, options.detect))

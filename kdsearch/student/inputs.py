@@ -6,8 +6,8 @@ from pathlib import Path
 
 from kdsearch.errors import DataError
 from kdsearch.student.recordings import read_folder, read_record
+from kdsearch.student.source import Reading, Source
 from kdsearch.student.student import Student
-from kdsearch.student.student.source import Reading, Source
 from kdsearch.student.tables import read_csv, read_npz_beats
 
 EXPECTED = (

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from kdsearch.data import mitbih
 from kdsearch.data.beats import IndexArray, Moments
 from kdsearch.errors import DataError
+from kdsearch.student.source import Reading, Source
 from kdsearch.student.student import Student
-from kdsearch.student.student.source import Reading, Source
 
 # BeatGAN's windows are centred one sample behind the annotation, which is at the R peak.
 BEHIND_PEAK = 1

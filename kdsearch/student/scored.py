@@ -17,8 +17,8 @@ from kdsearch.data.beats import BoolArray, FloatArray, IndexArray, Moments, Text
 from kdsearch.errors import DataError
 from kdsearch.files.atomic import write_json, write_text
 from kdsearch.methods.protocol import Reconstructing
+from kdsearch.student.source import Source
 from kdsearch.student.student import Student
-from kdsearch.student.student.source import Source
 
 Form = Literal["csv", "json"]
 

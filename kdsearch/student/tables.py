@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from kdsearch.data.arrays import read_classes, read_moments, read_npz, read_records
 from kdsearch.errors import DataError
+from kdsearch.student.source import Source
 from kdsearch.student.student import Student
-from kdsearch.student.student.source import Source
 
 CLASS_COLUMN, RECORD_COLUMN = TEXT_COLUMNS = ("class", "record")
 

@@ -20,7 +20,7 @@ from kdsearch.metrics.statistics import (
     sentence,
 )
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from benchmarks import coverage
 
