@@ -23,6 +23,7 @@ from kdsearch.errors import RunError, StorageFailed, TrialDiverged
 from kdsearch.methods.protocol import Stack
 from kdsearch.runs.folder import Confirmation, RunFolder, Superseded
 from kdsearch.runs.study import TrialRecord
+from kdsearch.texts import one_line, redact
 from kdsearch.tuning.placement import Placement
 from kdsearch.tuning.tune_run import Signals
 from kdsearch.tuning.workers.training import (
@@ -213,12 +214,7 @@ def _reason(error: Exception) -> str:
         raise StorageFailed(f"{cause.filename}: {cause.strerror}") from None
     if isinstance(cause, Superseded):
         raise RunError(str(cause)) from None
-    return _words(cause)
-
-
-def _words(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+    return f"{type(cause).__name__}: {one_line(redact(str(cause)))}"
 
 
 def _keep_failure(
@@ -257,7 +253,9 @@ def _conclude(
     if isinstance(error, OSError | Superseded):
         raise error
     if error is not None:
-        reason = str(error) if isinstance(error, TrialDiverged) else _words(error)
+        reason = str(error)
+        if not isinstance(error, TrialDiverged):
+            reason = f"{type(error).__name__}: {one_line(redact(reason))}"
         return _keep_failure(
             RunFolder(inputs.trial.run), member, reason, inputs.trial.generation
         )
