@@ -20,13 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plain
 import torch
 import yaml
-from plain_ray import generator as plain_generator
 
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.settings import DataSettings
@@ -43,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--data", default="simulated", help="as of run_search.py")
     parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--plain-trials", type=int, help="default: as many")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--beats", type=int, default=8000, help="training beats")
@@ -51,12 +53,13 @@ def main() -> None:
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
-        show(compare(work, options), options)
+        show(dict(searches(work, options)), options)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def compare(work: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def searches(work: Path, options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What either search found, one after the other."""
     space = work / "plain.yaml"
     space.write_text(yaml.safe_dump(space_file(options)))
     run = RunFolder(work / "runs" / "plain")
@@ -66,22 +69,23 @@ def compare(work: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]
     timed([*ours, "--name", "warm", "--num-samples", "1"])
     seconds = timed(ours)
     records = read_records(run.study_file)
-    found = {
-        "kdsearch": {
+    yield (
+        "kdsearch",
+        {
             "trial_epochs": sum(record.epochs for record in records),
             "seconds": seconds,
             "val_auc": [record.val_auc for record in records],
-        }
-    }
+        },
+    )
     prepare_plain(work, run, records, options)
-    plain = [sys.executable, str(HERE / "plain_ray.py"), str(work)]
-    for name in ("epochs", "trials", "width", "cpus", "gpus_per_trial"):
-        plain += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    script = [sys.executable, str(HERE / "plain_ray.py"), str(work)]
+    script += ["--trials", str(options.plain_trials or options.trials)]
+    for name in ("epochs", "width", "cpus", "gpus_per_trial"):
+        script += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     started = time.perf_counter()
-    done = subprocess.run(plain, check=True, capture_output=True, text=True, env=environment())
-    found["plain Ray Tune"] = json.loads(done.stdout.splitlines()[-1])
-    found["plain Ray Tune"]["seconds"] = time.perf_counter() - started
-    return found
+    done = subprocess.run(script, check=True, capture_output=True, text=True, env=environment())
+    found = json.loads(done.stdout.splitlines()[-1])
+    yield "plain Ray Tune", {**found, "seconds": time.perf_counter() - started}
 
 
 def space_file(options: argparse.Namespace) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def prepare_plain(
 
 def plain_weights(teacher: State, options: argparse.Namespace) -> State:
     """The same values under the plain script's names; it counts batches besides."""
-    state = plain_generator(options.width).state_dict()
+    state = plain.generator(options.width).state_dict()
     names = [name for name in state if not name.endswith("num_batches_tracked")]
     state.update(zip(names, teacher["generator"].values(), strict=True))
     return state

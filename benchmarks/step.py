@@ -18,9 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import plain
 import torch
-from plain_ray import Discriminator as PlainDiscriminator
-from plain_ray import generator as plain_generator
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -156,24 +155,9 @@ class ForeachAdam:
 
 def published(width: int, device: str) -> Step:
     """The published step: the reconstruction twice, gradients that nobody needs."""
-    g, d = plain_generator(width).to(device), PlainDiscriminator(width).to(device)
-    g_adam, d_adam = (torch.optim.Adam(n.parameters(), 1e-4, (0.5, 0.999)) for n in (g, d))
-    bce, mse = nn.BCELoss(), nn.MSELoss()
-    real = beats(device)
-    ones, zeros = torch.ones(BATCH, device=device), torch.zeros(BATCH, device=device)
-
-    def step() -> None:
-        d.zero_grad()
-        loss_d = bce(d(real)[0], ones) + bce(d(g(real))[0], zeros)
-        loss_d.backward()
-        d_adam.step()
-        g.zero_grad()
-        fake = g(real)
-        loss_g = mse(fake, real) + mse(d(fake)[1], d(real)[1])
-        loss_g.backward()
-        g_adam.step()
-
-    return step
+    players = plain.new_players(width, 1e-4, device)
+    batch = [(beats(device), None)]
+    return lambda: next(plain.train(players, batch, device))
 
 
 def ready(network: nn.Module) -> Any:
