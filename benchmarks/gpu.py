@@ -55,9 +55,9 @@ def main() -> None:
         for part in parts:
             if done.get(part, {}).get("state") == "running":
                 done[part]["state"] = "stopped"
-                file.write_text(json.dumps(done, indent=1))
+                file.write_text(json.dumps(done, indent=2))
                 print(f"\n{part}: stopped: out of time, or its process died", flush=True)
-        # A process that did not even start its first part must not be started for ever.
+        # A process that does not even come to its first part is not started again for it.
         started = [part for part in parts if part in done] or parts[:1]
         parts = [part for part in parts if part not in started]
     print("\n" + ", ".join(f"{part} {found['state']}" for part, found in read(file).items()))
@@ -75,7 +75,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", default="simulated", help="as of run_search.py, with fold 0")
     parser.add_argument("--budget", type=float, default=460, help="seconds, all parts together")
     parser.add_argument("--tiny", action="store_true", help="sizes that a CPU can do")
-    parser.add_argument("--epochs", type=int, default=100, help="of quality")
+    parser.add_argument("--epochs", type=int, help="of quality; default: 100")
     parser.add_argument("--seeds", type=int, default=8, help="of quality, in one stack")
     parser.add_argument(
         "--precision", choices=["fp32", "bf16"], default="bf16", help="likewise"
@@ -90,7 +90,7 @@ def run_in_process(parts: list[str], until: float, options: argparse.Namespace) 
     settings = vars(options) | {"output": str(options.output), "until": until}
     settings["parts"] = {part: PARTS[part] for part in parts}
     command = [sys.executable, str(Path(__file__).with_name("gpu_parts.py"))]
-    process = subprocess.Popen([*command, json.dumps(settings)], start_new_session=True)
+    process = subprocess.Popen([*command, json.dumps(settings)], process_group=0)
     while process.poll() is None:
         time.sleep(0.2)
         running = [

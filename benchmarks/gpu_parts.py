@@ -9,10 +9,12 @@ import json
 import math
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -89,6 +91,7 @@ TINY = Sizes(
 
 def main() -> None:
     options = argparse.Namespace(**json.loads(sys.argv[1]))
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     file = Path(options.output) / "gpu.json"
     found = json.loads(file.read_text()) if file.exists() else {}
     for name, seconds in options.parts.items():
@@ -103,6 +106,13 @@ def main() -> None:
             sys.exit(1)
         finally:
             part.put(seconds=round(time.time() - found[name]["started"], 1))
+
+
+def end_with(parent: int) -> None:
+    """End this process and those it started when its parent is gone, to free the device."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.killpg(0, signal.SIGKILL)
 
 
 class Part:
@@ -592,7 +602,8 @@ RESERVE_S = 15
 def quality(part: Part, options: argparse.Namespace) -> None:
     """BeatGAN as published, several seeds in one stack; validation chooses each one's epoch."""
     size = sizes(options)
-    epochs, seeds = (2, 2) if options.tiny else (options.epochs, options.seeds)
+    epochs = options.epochs or (2 if options.tiny else 100)
+    seeds = 2 if options.tiny else options.seeds
     limits = {"train_limit": 64, "validation_limit": 64} if options.tiny else {}
     data = load_dataset(DataSettings(source=options.data, split="fold", **limits), cache_dir())
     part.put(data=data.description, precision=options.precision, epochs_wanted=epochs)

@@ -1,0 +1,75 @@
+"""The script for a GPU, with sizes that a CPU can do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TABLES = {
+    "environment": ["rows"],
+    "correctness": ["rows"],
+    "steps": ["rows"],
+    "profile": ["beatgan_kernels", "memory_kernels"],
+    "checkpoints": ["rows"],
+    "plain": ["rows"],
+    "quality": ["epochs", "seeds"],
+}
+
+
+@pytest.fixture(autouse=True)
+def python_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHON", sys.executable)
+    monkeypatch.setenv("KDSEARCH_CACHE", str(tmp_path / "cache"))
+
+
+def script(folder: Path, *options: str) -> list[str]:
+    command = [str(ROOT / "benchmarks" / "gpu.sh"), "--tiny", "--device", "cpu"]
+    return [*command, "--output", str(folder), *options]
+
+
+def run(folder: Path, *options: str) -> dict[str, dict]:
+    subprocess.run(script(folder, *options), check=True, capture_output=True)
+    return json.loads((folder / "gpu.json").read_text())
+
+
+def test_every_part_that_needs_no_ray_finds_something(tmp_path: Path):
+    found = run(tmp_path, "--parts", *TABLES)
+    assert {part: one["state"] for part, one in found.items()} == dict.fromkeys(TABLES, "done")
+    for part, tables in TABLES.items():
+        assert all(found[part][table] for table in tables)
+    assert all(row["agrees"] for row in found["correctness"]["rows"])
+    steps = {(r["method"], r["precision"], r["students"]) for r in found["steps"]["rows"]}
+    methods, precisions = ("beatgan", "memory"), ("bf16", "fp32")
+    assert steps == {(m, p, k) for m in methods for p in precisions for k in (1, 2)}
+    assert [row["epoch"] for row in found["quality"]["epochs"]] == [1, 2]
+    assert found["quality"]["test_auc"]["mean"] == pytest.approx(
+        sum(row["test_auc"] for row in found["quality"]["seeds"]) / 2
+    )
+    assert "memory by self_cpu_time_total" in (tmp_path / "profile.txt").read_text()
+
+
+def test_a_part_that_fails_stops_no_other(tmp_path: Path):
+    missing = str(tmp_path / "missing.npz")
+    found = run(tmp_path, "--parts", "searches", "quality", "--data", missing)
+    assert found["searches"]["state"] == "failed"
+    assert found["quality"]["state"] == "failed"
+    assert "missing.npz" in found["quality"]["error"]
+
+
+def test_what_was_found_before_a_kill_is_kept(tmp_path: Path):
+    command = script(tmp_path, "--parts", "quality", "--epochs", "10000")
+    file = tmp_path / "gpu.json"
+    with subprocess.Popen(command) as process:
+        while not (file.exists() and json.loads(file.read_text())["quality"].get("epochs")):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+    found = json.loads(file.read_text())["quality"]
+    assert found["state"] == "running"
+    assert found["epochs"][0]["epoch"] == 1
