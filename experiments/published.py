@@ -217,7 +217,7 @@ def _scored_by(score: Score, weights: State, dataset: Dataset) -> State:
     """The same network with another score."""
     generator = load_generator(weights, COMPUTE)
     train = torch.from_numpy(dataset.training.train)
-    found = error_weights(score, generator, train, COMPUTE, students=1)
+    found = error_weights(score, generator, train)
     return weights if found is None else {**weights, "error_weights": found[0]}
 
 

@@ -29,8 +29,8 @@ from kdsearch.methods.beatgan.networks import Discriminator, Generator
 from kdsearch.methods.beatgan.scoring import (
     RIDGE,
     error_weights,
-    load_discriminator,
     load_generator,
+    load_module,
 )
 from kdsearch.methods.beatgan.settings import Score, StudentSettings
 from kdsearch.methods.protocol import Compute, State
@@ -100,8 +100,8 @@ def _trained(settings: StudentSettings, seed: int, dataset: Dataset, teacher: St
     return state
 
 
-def _weights(kind: Score, generator: Generator, train: FloatArray) -> Tensor:
-    found = error_weights(kind, generator, torch.from_numpy(train), EXACT, students=1)
+def _weights(kind: Score, student: State, train: FloatArray) -> Tensor:
+    found = error_weights(kind, load_generator(student, EXACT), torch.from_numpy(train))
     assert found is not None
     return found
 
@@ -124,13 +124,12 @@ class Scorer:
     @classmethod
     def of(cls, student: State, teacher: State, train: FloatArray) -> Scorer:
         """From a student's whole state, its teacher's weights and the training beats."""
-        generator = load_generator(student, EXACT)
         return cls(
-            generator,
-            load_discriminator(student, EXACT),
-            load_generator(teacher, EXACT),
-            _weights("relative", generator, train),
-            _weights("mahalanobis", generator, train),
+            load_module(student, Generator),
+            load_module(student, Discriminator),
+            load_module(teacher, Generator),
+            _weights("relative", student, train),
+            _weights("mahalanobis", student, train),
         )
 
     @torch.inference_mode()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from kdsearch.data.beats import LabelledBeats, TrainingData, normalise
 from kdsearch.methods.beatgan.networks import Architecture
 from kdsearch.methods.beatgan.settings import StudentSettings, TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
-from kdsearch.methods.protocol import Compute, State, Targets
+from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
 
 CPU = Compute("cpu", "fp32")
 TINY = Architecture(width=4, latent=5, leads=1, length=32)
 SMALL = {"width": 4, "latent": 5, "batch_size": 8}
+DIFFERENT = [
+    {"alpha": 0.0, "temperature": 1.0, "w_adv": 1.0, "lr": 1e-4},
+    {"alpha": 0.5, "temperature": 4.0, "w_adv": 0.0, "lr": 3e-4},
+    {"alpha": 1.0, "temperature": 0.5, "w_adv": 3.0, "lr": 2e-4},
+]
 
 
 def beats(n: int, seed: int, *, leads: int = 1, length: int = 32) -> np.ndarray:
@@ -72,3 +78,24 @@ def trained_teacher(data: TrainingData, **changes: object) -> State:
     stack.put_in(0, settings, seed=7)
     stack.advance()
     return stack.weights(0)
+
+
+def report(outcome: EpochReport | Exception) -> EpochReport:
+    assert isinstance(outcome, EpochReport), outcome
+    return outcome
+
+
+def identical(one: object, other: object) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(identical(one[k], other[k]) for k in one)
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    return one == other
+
+
+def break_generator(stack: BeatGanStack, slot: int, **changes: object) -> None:
+    state = stack.save(slot)
+    for value in state["generator"].values():
+        value.fill_(torch.nan)
+    stack.take_out(slot)
+    stack.put_in(slot, student(**changes), seed=slot, state=state)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kdsearch.data.beats import LENGTH_MULTIPLE, FloatArray, TrainingData
-from kdsearch.methods.beatgan.networks import Architecture, require_same_architecture
+from kdsearch.methods.beatgan.networks import Architecture, Generator, require_same_architecture
 from kdsearch.methods.beatgan.scoring import (
     ScoringNetwork,
     load_error_weights,
-    load_generator,
+    load_module,
     reconstruct,
     require_shape,
     score,
@@ -108,8 +108,9 @@ class BeatGan:
 
     def scoring_network(self, weights: State) -> ScoringNetwork:
         """Scores and reconstructions as one network on the CPU, for export."""
-        generator = load_generator(weights, Compute("cpu", "fp32"))
-        return ScoringNetwork(generator, load_error_weights(weights, "cpu")).eval()
+        return ScoringNetwork(
+            load_module(weights, Generator), load_error_weights(weights, "cpu")
+        ).eval()
 
 
 def _networks(settings: NetworkSettings) -> Architecture:

@@ -2,114 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.adam import adam
+
+from kdsearch.methods.beatgan.stacked import Parameters
 
 BETA2 = 0.999
 EPSILON = 1e-8
+# Columns of all students at a time: on a CPU what fits into its cache, on a GPU all of them.
+CHUNK = {"cpu": 2**16}
 
 AdamState = dict[str, Any]
 
 
 class StackedAdam:
-    """Adam (Kingma & Ba 2015) on the rows that each student owns.
+    """Adam (Kingma & Ba 2015) on all rows of a stack's parameters at once.
 
     Students enter a stack at different times, so that step counts, and with them the
-    corrections of the moments' bias, differ between neighbours. For each student this is
-    exactly ``torch.optim.Adam(fused=True)``.
+    corrections of the moments' bias, differ between neighbours. Each student moves exactly as
+    torch.optim.Adam would move it; one with a learning rate of 0 stays where it is.
 
     Args:
-        network: Of K students; student k owns the k-th of K parts of dim 0 of a parameter.
-        lr: One learning rate per student; its length is K.
+        parameters: Moved in place.
         beta1: Decay of the first moment.
+
+    Attributes:
+        lr: Learning rates, shape (K,).
     """
 
-    def __init__(self, network: nn.Module, lr: Sequence[float], beta1: float) -> None:
-        named = dict(network.named_parameters())
-        self.parameters: list[Tensor] = list(named.values())
-        self._names = list(named)
-        self._lr = list(lr)
+    def __init__(self, parameters: Parameters, beta1: float) -> None:
+        self._parameters = parameters
         self._beta1 = beta1
-        self._means = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
-        self._squares = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
-        self._steps = self._new_steps()
-        # The views are made once: slicing dozens of parameters per step costs more than Adam.
-        self._views = list(
-            zip(
-                self._per_student([p.detach() for p in self.parameters]),
-                self._per_student(self._means),
-                self._per_student(self._squares),
-                self._steps,
-                strict=True,
-            )
-        )
+        values = parameters.values
+        self.lr = values.new_zeros(len(values))
+        self._age = torch.zeros(len(values), dtype=torch.float64, device=values.device)
+        self._means, self._squares = torch.zeros_like(values), torch.zeros_like(values)
+        size = CHUNK.get(values.device.type, values.shape[1])
+        buffers = (values, parameters.gradients, self._means, self._squares)
+        self._chunks = list(zip(*(torch.split(b, size, dim=1) for b in buffers), strict=True))
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """Move all students along gradients, given in the order of ``parameters``."""
-        for lr, gradient, (values, means, squares, steps) in zip(
-            self._lr, self._per_student(gradients), self._views, strict=True
-        ):
-            adam(
-                values,
-                gradient,
-                means,
-                squares,
-                [],
-                steps,
-                fused=True,
-                amsgrad=False,
-                beta1=self._beta1,
-                beta2=BETA2,
-                lr=lr,
-                weight_decay=0.0,
-                eps=EPSILON,
-                maximize=False,
-            )
+    def step(self) -> None:
+        """Move all students along the gradients."""
+        self._age += 1
+        # In float64, because 1 - 0.999 has no more than four digits in float32.
+        first, second = (1 - beta**self._age for beta in (self._beta1, BETA2))
+        root = second.sqrt()
+        pace = (self.lr * root / first).to(self.lr.dtype).unsqueeze(1)
+        epsilon = (EPSILON * root).to(self.lr.dtype).unsqueeze(1)
+        for values, gradient, means, squares in self._chunks:
+            full = gradient.to(values.dtype)
+            means.lerp_(full, 1 - self._beta1)
+            squares.mul_(BETA2).addcmul_(full, full, value=1 - BETA2)
+            change = squares.sqrt().add_(epsilon)
+            torch.div(means, change, out=change)
+            values.addcmul_(change, pace, value=-1)
+        self._parameters.refresh()
 
     def put(self, k: int, state: AdamState) -> None:
         """Set student k's moments and age from what `take` returned."""
-        for steps in self._steps[k]:
-            steps.fill_(float(state["step"]))
-        for moments, key in ((self._means, "exp_avg"), (self._squares, "exp_avg_sq")):
-            for moment, name in zip(moments, self._names, strict=True):
-                saved = state[key].get(name)
-                rows = self._rows(moment, k)
-                rows.zero_() if saved is None else rows.copy_(saved)
+        self._age[k] = float(state["step"])
+        self._means[k] = self._parameters.row(state["exp_avg"])
+        self._squares[k] = self._parameters.row(state["exp_avg_sq"])
 
     def take(self, k: int) -> AdamState:
-        """Copies of student k's moments, with the shapes of a single student, and its age."""
+        """Copies of student k's moments, with the published shapes, and its age."""
         return {
-            "step": int(self._steps[k][0]),
-            "exp_avg": self._named_rows(self._means, k),
-            "exp_avg_sq": self._named_rows(self._squares, k),
+            "step": int(self._age[k]),
+            "exp_avg": self._parameters.named(self._means[k]),
+            "exp_avg_sq": self._parameters.named(self._squares[k]),
         }
-
-    def _named_rows(self, moments: list[Tensor], k: int) -> dict[str, Tensor]:
-        rows = (self._rows(moment, k).clone() for moment in moments)
-        return dict(zip(self._names, rows, strict=True))
-
-    def _rows(self, value: Tensor, k: int) -> Tensor:
-        each = value.shape[0] // len(self._lr)
-        return value[k * each : (k + 1) * each]
-
-    def _new_steps(self) -> list[list[Tensor]]:
-        # The fused kernel wants a counter per parameter, on the parameter's device.
-        return [
-            [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]
-            for _ in self._lr
-        ]
-
-    def _per_student(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Rows of each student as flat views: [k][parameter]."""
-        students = len(self._lr)
-        if students == 1:
-            return [[value.contiguous() for value in values]]
-        parts = [value.reshape(students, -1).unbind(0) for value in values]
-        return [list(rows) for rows in zip(*parts, strict=True)]
 
 
 def new_adam_state() -> AdamState:

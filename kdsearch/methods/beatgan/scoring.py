@@ -20,10 +20,10 @@ from kdsearch.methods.beatgan.networks import (
     NetworkState,
     build,
     expected_shapes,
-    put_student,
 )
 from kdsearch.methods.beatgan.settings import Score
-from kdsearch.methods.device import autocast, from_numpy
+from kdsearch.methods.beatgan.stacked import StackedDiscriminator, StackedGenerator
+from kdsearch.methods.device import from_numpy
 from kdsearch.methods.protocol import Compute, State
 
 FORMAT = 1
@@ -93,13 +93,29 @@ def require_shape(weights: Mapping[str, Any], x: FloatArray) -> None:
         )
 
 
-def load_generator(weights: Mapping[str, Any], compute: Compute) -> Generator:
-    """The generator of `weights_state`, ready to score.
+def load_generator(weights: Mapping[str, Any], compute: Compute) -> StackedGenerator:
+    """The generator of `weights_state` as a stack of one, ready to score.
 
     Raises:
         ValueError: Other names or shapes than the architecture's, or not a BeatGAN's weights.
     """
-    return _load(Generator, "generator", weights, compute)
+    values = _checked_values(weights, Generator, "generator")
+    loaded = StackedGenerator(architecture_of(weights), 1, compute)
+    loaded.put(0, values)
+    return loaded
+
+
+def load_module(weights: Mapping[str, Any], network: type[Network]) -> Network:
+    """The generator or the discriminator as a torch module on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: As `load_generator`; a student's weights have no discriminator.
+    """
+    values = _checked_values(weights, network, network.__name__.lower())
+    loaded = build(network, architecture_of(weights))
+    # Not strict: to a dict without metadata torch adds counters of batches, which we have not.
+    loaded.load_state_dict(values, strict=False)
+    return loaded.eval().requires_grad_(False)
 
 
 def load_error_weights(weights: Mapping[str, Any], device: str) -> Tensor | None:
@@ -121,13 +137,16 @@ def load_error_weights(weights: Mapping[str, Any], device: str) -> Tensor | None
     return found.to(device).unsqueeze(0)
 
 
-def load_discriminator(weights: Mapping[str, Any], compute: Compute) -> Discriminator:
-    """The discriminator, which only teachers' weights have, in evaluation mode.
+def load_discriminator(weights: Mapping[str, Any], compute: Compute) -> StackedDiscriminator:
+    """The discriminator as a stack of one; only teachers' weights have it.
 
     Raises:
         ValueError: As `load_generator`, or a student's weights.
     """
-    return _load(Discriminator, "discriminator", weights, compute)
+    values = _checked_values(weights, Discriminator, "discriminator")
+    loaded = StackedDiscriminator(architecture_of(weights), 1, compute)
+    loaded.put(0, values)
+    return loaded
 
 
 def check_values(
@@ -191,21 +210,12 @@ def score(
     generator = load_generator(weights, compute)
     of_samples = load_error_weights(weights, compute.device)
     beats = from_numpy(x, compute.device)
-    found = stack_scores(
-        generator, beats, compute, students=1, error_weights=of_samples, batch=batch
-    )
-    return found[:, 0]
+    return stack_scores(generator, beats, error_weights=of_samples, batch=batch)[:, 0]
 
 
 @torch.inference_mode()
 def error_weights(
-    kind: Score,
-    generator: nn.Module,
-    x: Tensor,
-    compute: Compute,
-    *,
-    students: int,
-    batch: int = BATCH,
+    kind: Score, generator: StackedGenerator, x: Tensor, *, batch: int = BATCH
 ) -> Tensor | None:
     """How errors count, by what is usual with normal beats.
 
@@ -216,11 +226,9 @@ def error_weights(
 
     Args:
         kind: What is asked for.
-        generator: Of K students, in evaluation mode.
+        generator: Of K students.
         x: Training beats, shape (n, leads, length), on the generator's device; some of them,
             evenly spread, are enough.
-        compute: As for `score`.
-        students: K.
         batch: Beats at a time.
 
     Returns:
@@ -232,8 +240,7 @@ def error_weights(
     count = min(len(x), USUAL_BEATS[kind])
     rows = torch.linspace(0, len(x) - 1, count, device=x.device).long()
     errors = (
-        beats.unsqueeze(1) - fake
-        for beats, fake in _reconstructions(generator, x[rows], compute, students, batch)
+        beats.unsqueeze(1) - fake for beats, fake in _reconstructions(generator, x[rows], batch)
     )
     if kind == "relative":
         sums = torch.stack([some.square().sum(dim=0) for some in errors]).sum(dim=0)
@@ -252,21 +259,17 @@ def error_weights(
 
 @torch.inference_mode()
 def stack_scores(
-    generator: nn.Module,
+    generator: StackedGenerator,
     x: Tensor,
-    compute: Compute,
     *,
-    students: int,
     error_weights: Tensor | None = None,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
     """The same for every student of a stack.
 
     Args:
-        generator: Of K students, in evaluation mode.
+        generator: Of K students.
         x: Beats, shape (n, leads, length), on the generator's device.
-        compute: As for `score`.
-        students: K.
         error_weights: From the function of that name.
         batch: Beats at a time.
 
@@ -275,7 +278,7 @@ def stack_scores(
     """
     errors = [
         beat_errors(beats.unsqueeze(1), fake, error_weights)
-        for beats, fake in _reconstructions(generator, x, compute, students, batch)
+        for beats, fake in _reconstructions(generator, x, batch)
     ]
     return torch.cat(errors).cpu().numpy()
 
@@ -300,30 +303,28 @@ def reconstruct(
     """
     generator = load_generator(weights, compute)
     beats = from_numpy(x, compute.device)
-    parts = _reconstructions(generator, beats, compute, 1, batch)
+    parts = _reconstructions(generator, beats, batch)
     return torch.cat([fake[:, 0].cpu() for _, fake in parts]).numpy()
 
 
 def _reconstructions(
-    generator: nn.Module, x: Tensor, compute: Compute, students: int, batch: int
+    generator: StackedGenerator, x: Tensor, batch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Beats (B, C, L) and the students' reconstructions (B, K, C, L) in float32."""
+    norms = generator.evaluation_norms()
     for beats in torch.split(x, batch):
-        with autocast(compute):
-            fake = generator(beats.repeat(1, students, 1))
-        yield beats, fake.float().reshape(len(beats), students, *beats.shape[1:])
+        real = beats.transpose(1, 2).unsqueeze(2).expand(-1, -1, generator.students, -1)
+        fake = generator.forward(real.to(generator.matrices[0].dtype), norms).beats
+        yield beats, fake.permute(0, 2, 3, 1)
 
 
-def _load(
-    network: type[Network], part: str, weights: Mapping[str, Any], compute: Compute
-) -> Network:
-    architecture = architecture_of(weights)
+def _checked_values(
+    weights: Mapping[str, Any], network: type[Generator] | type[Discriminator], part: str
+) -> NetworkState:
     values = weights.get(part)
-    check_values(network, architecture, values, part=part)
-    assert values is not None
-    loaded = build(network, architecture, 1, compute.device)
-    put_student(loaded, 0, 1, values)
-    return loaded.eval().requires_grad_(False)
+    check_values(network, architecture_of(weights), values, part=part)
+    assert isinstance(values, dict)
+    return values
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
+from kdsearch.methods.beatgan.engine import Engine, Parts, Student, new_parts
 from kdsearch.methods.beatgan.networks import (
     Architecture,
     Discriminator,
@@ -22,7 +23,6 @@ from kdsearch.methods.beatgan.networks import (
     require_same_architecture,
 )
 from kdsearch.methods.beatgan.optimiser import new_adam_state
-from kdsearch.methods.beatgan.pack import Pack, Parts, Student, new_parts
 from kdsearch.methods.beatgan.scoring import (
     FORMAT,
     METHOD,
@@ -33,7 +33,7 @@ from kdsearch.methods.beatgan.scoring import (
     weights_state,
 )
 from kdsearch.methods.beatgan.settings import TAUGHT, NetworkSettings, StudentSettings
-from kdsearch.methods.device import from_numpy, to_cpu
+from kdsearch.methods.device import from_numpy
 from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
 from kdsearch.metrics.ranking import rank
 
@@ -44,7 +44,7 @@ PARTS = ("generator", "discriminator", "generator_adam", "discriminator_adam")
 
 
 class BeatGanStack:
-    """The method's ``Stack``. Empty slots cost nothing: students are packed before training.
+    """The method's ``Stack``.
 
     Args:
         settings: Those that fix the structure; the settings in `PER_STUDENT` do not matter.
@@ -84,7 +84,9 @@ class BeatGanStack:
         self._validation = from_numpy(data.validation.x, compute.device)
         self._abnormal = data.validation.abnormal
         self._students: dict[int, Student] = {}
-        self._pack: Pack | None = None
+        self._engine = Engine(
+            self._architecture, slots, settings, self._x, self._targets, compute
+        )
 
     def put_in(
         self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None
@@ -106,12 +108,14 @@ class BeatGanStack:
         settings = self._of_this_structure(settings)
         rng = torch.Generator().manual_seed(seed)
         if state is None:
-            student = Student(settings, seed, 0, rng, self._first_parts(rng))
+            parts = {**new_parts(self._architecture, rng), **self._start}
+            student = Student(settings, seed, 0, rng)
         else:
             parts = _saved_parts(state, self._architecture)
             rng.set_state(state["rng"])
-            student = Student(settings, seed, state["epoch"], rng, parts)
+            student = Student(settings, seed, state["epoch"], rng)
         self._require_targets(student)
+        self._engine.put(slot, student, parts)
         self._students[slot] = student
 
     def take_out(self, slot: int) -> None:
@@ -121,6 +125,7 @@ class BeatGanStack:
             ValueError: It is empty.
         """
         self._student(slot)
+        self._engine.clear(slot)
         del self._students[slot]
 
     def advance(self) -> dict[int, EpochReport | Exception]:
@@ -131,14 +136,16 @@ class BeatGanStack:
         """
         if not self._students:
             return {}
-        pack, slots = self._packed(), sorted(self._students)
-        before = pack.copies() if len(slots) > 1 else []
-        outcomes = dict(zip(slots, self._epoch(pack), strict=True))
-        suspects = [k for k, slot in enumerate(slots) if _diverged(outcomes[slot])]
-        if len(suspects) > 1:
-            outcomes |= {slots[k]: self._epoch_alone(slots[k], before[k]) for k in suspects}
+        started = time.perf_counter()
+        losses = self._engine.train_epoch(self._students)
+        scores = self._engine.scores(self._validation)
+        seconds = (time.perf_counter() - started) / len(self._students)
+        outcomes: dict[int, EpochReport | Exception] = {
+            slot: self._outcome(student, losses[slot], scores[:, slot], seconds)
+            for slot, student in self._students.items()
+        }
         for slot, outcome in outcomes.items():
-            if _diverged(outcome):
+            if isinstance(outcome, Exception):
                 self.take_out(slot)
         return outcomes
 
@@ -157,12 +164,13 @@ class BeatGanStack:
             "seed": student.seed,
             "epoch": student.epoch,
             "rng": student.rng.get_state(),
-            **to_cpu(self._parts(student)),
+            **self._engine.take(slot),
         }
 
     def weights(self, slot: int) -> State:
         """What scoring needs; of a teacher also the discriminator, for its students."""
-        parts = to_cpu(self._parts(self._student(slot)))
+        self._student(slot)
+        parts = self._engine.take(slot)
         generator = parts["generator"]
         return weights_state(
             self._architecture,
@@ -175,50 +183,8 @@ class BeatGanStack:
         if self._score == "plain":
             return None
         network = load_generator(weights_state(self._architecture, generator), self._compute)
-        found = error_weights(self._score, network, self._x, self._compute, students=1)
+        found = error_weights(self._score, network, self._x)
         return None if found is None else found[0].cpu()
-
-    def _epoch(self, pack: Pack) -> list[EpochReport | Exception]:
-        started = time.perf_counter()
-        losses = pack.train_epoch(self._x)
-        scores = pack.scores(self._validation, self._x)
-        seconds = (time.perf_counter() - started) / len(pack.students)
-        return [
-            self._outcome(student, losses[k], scores[:, k], seconds)
-            for k, student in enumerate(pack.students)
-        ]
-
-    def _epoch_alone(self, slot: int, before: Student) -> EpochReport | Exception:
-        """Repeat an epoch in which several students of a pack diverged, for one of them.
-
-        No formula joins neighbours, but some grouped kernels do: oneDNN's in bfloat16 pad an
-        odd number of channels by reading the next student's and multiplying them by zero,
-        which is harmless until they are NaN. Whoever diverges alone has really diverged.
-        """
-        pack = Pack(self._architecture, [before], self._targets, self._compute)
-        (outcome,) = self._epoch(pack)
-        before.parts = pack.take(before)
-        self._students[slot] = before
-        return outcome
-
-    def _packed(self) -> Pack:
-        """The pack of exactly those that are in; built anew when somebody came or went."""
-        students = [student for _, student in sorted(self._students.items())]
-        if self._pack is None or self._pack.students != students:
-            for student in students:
-                student.parts = self._parts(student)
-            self._pack = Pack(self._architecture, students, self._targets, self._compute)
-            for student in students:
-                student.parts = {}
-        return self._pack
-
-    def _parts(self, student: Student) -> Parts:
-        if self._pack is not None and student in self._pack.students:
-            return self._pack.take(student)
-        return student.parts
-
-    def _first_parts(self, rng: torch.Generator) -> Parts:
-        return {**new_parts(self._architecture, rng), **self._start}
 
     def _outcome(
         self,
@@ -260,10 +226,6 @@ class BeatGanStack:
         if slot not in self._students:
             raise ValueError(f"slot {slot} is empty")
         return self._students[slot]
-
-
-def _diverged(outcome: EpochReport | Exception) -> bool:
-    return isinstance(outcome, Exception)
 
 
 def _structure(settings: NetworkSettings) -> dict[str, object]:

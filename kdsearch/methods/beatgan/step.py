@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 
 from kdsearch.methods.beatgan.losses import discriminator_loss, feature_matching, reconstruction
-from kdsearch.methods.beatgan.networks import Discriminator, Generator
 from kdsearch.methods.beatgan.optimiser import StackedAdam
-from kdsearch.methods.device import autocast
-from kdsearch.methods.protocol import Compute
+from kdsearch.methods.beatgan.stacked import (
+    Pass,
+    StackedDiscriminator,
+    StackedGenerator,
+    full_precision,
+)
 
 Terms = dict[str, Tensor]
 
@@ -56,10 +59,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Players:
-    """Both networks of a stack, in training mode, and their optimisers."""
+    """Both networks of a stack and their optimisers."""
 
-    generator: Generator
-    discriminator: Discriminator
+    generator: StackedGenerator
+    discriminator: StackedDiscriminator
     generator_adam: StackedAdam
     discriminator_adam: StackedAdam
 
@@ -71,9 +74,10 @@ def train_step(
     *,
     weights: Weights,
     distillation: Mapping[str, Term],
-    compute: Compute,
 ) -> Terms:
     """Update both networks of every student with one mini-batch each.
+
+    Nothing is brought to the host.
 
     Args:
         players: Changed in place.
@@ -81,53 +85,51 @@ def train_step(
         x: The beats, shape (B, K, leads, length).
         weights: Of the generator's terms.
         distillation: The terms whose sum is added with weight alpha, by name.
-        compute: Device of all the tensors, and precision of the networks.
 
     Returns:
         Every term and the totals ``generator`` and ``discriminator``, shape (K,) each, still
         on the device and possibly not yet calculated. ``distillation`` is the sum of its
         terms; where there are several, each follows as ``distillation.<name>``.
     """
-    real = x.flatten(1, 2)
-    with autocast(compute):
-        fake = players.generator(real)
-    judged = _discriminator_step(players, real, fake.detach(), compute)
-    real_features, features = _features(players.discriminator, real, fake, compute)
-    students = x.shape[1]
-    batch = Batch(
-        rows,
-        x,
-        fake=_per_student(fake, students),
-        features=_per_student(features, students),
+    generator, discriminator = players.generator, players.discriminator
+    norms = generator.norms()
+    # From here on samples before students before leads, as the products want them.
+    real = x.permute(0, 3, 1, 2).to(generator.matrices[0].dtype)
+    found = generator.forward(real, norms)
+    both = torch.cat([real, found.beats.to(real.dtype)])
+    judged = _discriminator_step(players, both)
+
+    features, passes = discriminator.features(both, discriminator.norms(), parts=2)
+    discriminator.track_pass(passes)
+    real_features, fake_features = full_precision(features).chunk(2)
+    fake = found.beats.detach().requires_grad_()
+    fake_features = fake_features.detach().requires_grad_()
+    batch = Batch(rows, x, fake=_by_lead(fake), features=_by_lead(fake_features))
+    terms = _generator_terms(batch, _by_lead(real_features), weights, distillation)
+    of_fake, of_features = torch.autograd.grad(terms["generator"].sum(), (fake, fake_features))
+    through_features = discriminator.features_backward(
+        of_features.to(features.dtype), discriminator.norms(), [_of_fakes(p) for p in passes]
     )
-    terms = _generator_terms(
-        batch, _per_student(real_features, students), weights, distillation
-    )
-    _update(players.generator_adam, terms["generator"])
+    of_fake = of_fake + through_features
+    generator.backward(of_fake, norms, found)
+    players.generator_adam.step()
+    generator.track_pass(found)
     terms = {name: term.detach() for name, term in terms.items()}
     return {**terms, "discriminator": judged}
 
 
-def _discriminator_step(
-    players: Players, real: Tensor, fake: Tensor, compute: Compute
-) -> Tensor:
-    with autocast(compute):
-        real_logits = players.discriminator(real)
-        fake_logits = players.discriminator(fake)
-    loss = discriminator_loss(_full(real_logits), _full(fake_logits))
-    _update(players.discriminator_adam, loss)
+def _discriminator_step(players: Players, both: Tensor) -> Tensor:
+    """Tell the first half of the beats, which are real, from the second."""
+    discriminator = players.discriminator
+    norms = discriminator.norms()
+    features, passes = discriminator.features(both, norms, parts=2)
+    discriminator.track_pass(passes)
+    logits = discriminator.logits(features).requires_grad_()
+    loss = discriminator_loss(*logits.chunk(2))
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    discriminator.backward(gradient, features, norms, passes)
+    players.discriminator_adam.step()
     return loss.detach()
-
-
-def _features(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, compute: Compute
-) -> tuple[Tensor, Tensor]:
-    """Features of real beats, without gradient, and of fakes, with one."""
-    # A context of its own: the discriminator's weights have just changed.
-    with autocast(compute):
-        with torch.no_grad():
-            real_features: Tensor = discriminator.features(real)
-        return real_features, discriminator.features(fake)
 
 
 def _generator_terms(
@@ -147,16 +149,12 @@ def _generator_terms(
     return {**terms, "generator": total}
 
 
-def _update(optimiser: StackedAdam, losses: Tensor) -> None:
-    # No student's loss depends on another's parameters, so that the gradient of the sum is
-    # the gradient of each. Asking for these parameters alone leaves the other network's out.
-    optimiser.step(torch.autograd.grad(losses.sum(), optimiser.parameters))
+def _of_fakes(found: Pass) -> Pass:
+    """The second half of a pass over real beats and reconstructions."""
+    inputs, before, after = (part.chunk(2)[1] for part in found[:3])
+    return Pass(inputs, before, after, found.statistics[1:])
 
 
-def _per_student(x: Tensor, students: int) -> Tensor:
-    """(B, K * C, L) to (B, K, C, L), in full precision."""
-    return _full(x).reshape(x.shape[0], students, -1, x.shape[-1])
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.float() if x.dtype == torch.bfloat16 else x
+def _by_lead(x: Tensor) -> Tensor:
+    """(B, L, K, C) to (B, K, C, L)."""
+    return x.permute(0, 2, 3, 1)

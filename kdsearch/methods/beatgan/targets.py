@@ -17,7 +17,7 @@ from kdsearch.methods.beatgan.scoring import (
     reconstruct,
     score,
 )
-from kdsearch.methods.device import autocast, from_numpy
+from kdsearch.methods.device import from_numpy
 from kdsearch.methods.memory.settings import TeacherSettings as Neighbours
 from kdsearch.methods.memory.teacher import fill, own_scores
 from kdsearch.methods.protocol import Compute, State, Targets
@@ -70,9 +70,11 @@ def teacher_targets(
 def _attention(teacher: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
     generator = load_generator(teacher, compute)
     discriminator = load_discriminator(teacher, compute)
+    norms = generator.evaluation_norms(), discriminator.evaluation_norms()
     maps = []
     for beats in torch.split(from_numpy(x, compute.device), BATCH):
-        with autocast(compute):
-            features = discriminator.features(generator(beats))
-        maps.append(attention_map(features.float().unsqueeze(1))[:, 0].cpu())
+        real = beats.transpose(1, 2).unsqueeze(2).to(generator.matrices[0].dtype)
+        fake = generator.forward(real, norms[0]).beats.to(real.dtype)
+        features, _ = discriminator.features(fake, norms[1])
+        maps.append(attention_map(features.float().permute(0, 2, 3, 1))[:, 0].cpu())
     return torch.cat(maps).numpy()

@@ -1,86 +1,106 @@
 from __future__ import annotations
 
 import torch
-from beatgan_cases import TINY
+from beatgan_cases import CPU, TINY
 from torch import Tensor, nn
 
-from kdsearch.methods.beatgan.networks import Discriminator, build, initial_state, put_student
+from kdsearch.methods.beatgan.networks import Discriminator, NetworkState, build, initial_state
 from kdsearch.methods.beatgan.optimiser import StackedAdam, new_adam_state
+from kdsearch.methods.beatgan.stacked import Parameters, StackedDiscriminator
+
+Gradients = dict[str, Tensor]
 
 
-def stack_of(seeds: list[int]) -> Discriminator:
-    stack = build(Discriminator, TINY, len(seeds), "cpu")
+def state(seed: int) -> NetworkState:
+    return initial_state(Discriminator, TINY, torch.Generator().manual_seed(seed))
+
+
+def stack_of(seeds: list[int], lr: list[float]) -> tuple[Parameters, StackedAdam]:
+    network = StackedDiscriminator(TINY, len(seeds), CPU)
+    adam = StackedAdam(network, 0.5)
     for k, seed in enumerate(seeds):
-        state = initial_state(Discriminator, TINY, torch.Generator().manual_seed(seed))
-        put_student(stack, k, len(seeds), state)
-    return stack
+        network.put(k, state(seed))
+        adam.lr[k] = lr[k]
+    return network, adam
 
 
-def gradients(network: nn.Module, seed: int) -> list[Tensor]:
+def single(seed: int) -> nn.Module:
+    network = build(Discriminator, TINY)
+    network.load_state_dict(state(seed))
+    return network
+
+
+def gradients(seed: int) -> Gradients:
     rng = torch.Generator().manual_seed(seed)
-    return [torch.randn(p.shape, generator=rng) for p in network.parameters()]
+    return {n: torch.randn(p.shape, generator=rng) for n, p in single(0).named_parameters()}
 
 
-def joined(*parts: list[Tensor]) -> list[Tensor]:
-    return [torch.cat(rows) for rows in zip(*parts, strict=True)]
+def step(network: Parameters, adam: StackedAdam, *of_students: Gradients) -> None:
+    for k, given in enumerate(of_students):
+        network.gradients[k] = network.row(given)
+    adam.step()
 
 
-def reference(network: nn.Module, lr: float, steps: list[list[Tensor]]) -> list[Tensor]:
+def values(network: Parameters, k: int) -> Gradients:
+    return network.named(network.values[k])
+
+
+def reference(seed: int, lr: float, steps: list[Gradients]) -> Gradients:
+    network = single(seed)
     adam = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999), eps=1e-8)
-    for step in steps:
-        for parameter, gradient in zip(network.parameters(), step, strict=True):
-            parameter.grad = gradient
+    for given in steps:
+        for name, parameter in network.named_parameters():
+            parameter.grad = given[name]
         adam.step()
-    return [p.detach() for p in network.parameters()]
+    return {name: p.detach() for name, p in network.named_parameters()}
 
 
 def test_one_student_moves_as_torch_moves_it() -> None:
-    network = stack_of([1])
-    adam = StackedAdam(network, [1e-2], 0.5)
-    steps = [gradients(network, seed) for seed in range(3)]
-    for step in steps:
-        adam.step(step)
-    torch.testing.assert_close(
-        [p.detach() for p in network.parameters()], reference(stack_of([1]), 1e-2, steps)
-    )
+    network, adam = stack_of([1], [1e-2])
+    steps = [gradients(seed) for seed in range(3)]
+    for given in steps:
+        step(network, adam, given)
+    torch.testing.assert_close(values(network, 0), reference(1, 1e-2, steps))
 
 
 def test_students_of_different_age_and_rate_move_as_if_alone() -> None:
-    old = [gradients(stack_of([1]), seed) for seed in range(4)]
-    young = [gradients(stack_of([2]), seed) for seed in range(10, 12)]
-    alone = StackedAdam(first := stack_of([1]), [1e-2], 0.5)
-    for step in old[:2]:
-        alone.step(step)
-    both = stack_of([1, 2])
-    put_student(both, 0, 2, first.state_dict())
-    adam = StackedAdam(both, [1e-2, 3e-3], 0.5)
+    old = [gradients(seed) for seed in range(4)]
+    young = [gradients(seed) for seed in range(10, 12)]
+    first, alone = stack_of([1], [1e-2])
+    for given in old[:2]:
+        step(first, alone, given)
+    both, adam = stack_of([1, 2], [1e-2, 3e-3])
+    both.put(0, first.take(0))
     adam.put(0, alone.take(0))
-    adam.put(1, new_adam_state())
-    for step in map(joined, old[2:], young):
-        adam.step(step)
-    expected = joined(
-        reference(stack_of([1]), 1e-2, old), reference(stack_of([2]), 3e-3, young)
-    )
-    torch.testing.assert_close([p.detach() for p in both.parameters()], expected)
+    for one, other in zip(old[2:], young, strict=True):
+        step(both, adam, one, other)
+    torch.testing.assert_close(values(both, 0), reference(1, 1e-2, old))
+    torch.testing.assert_close(values(both, 1), reference(2, 3e-3, young))
     assert [adam.take(k)["step"] for k in (0, 1)] == [4, 2]
 
 
 def test_taken_moments_are_copies_with_single_shapes() -> None:
-    both = stack_of([1, 2])
-    adam = StackedAdam(both, [1e-2, 1e-2], 0.5)
-    adam.step(gradients(both, 0))
+    both, adam = stack_of([1, 2], [1e-2, 1e-2])
+    step(both, adam, gradients(0), gradients(0))
     taken = adam.take(1)
-    shapes = {name: value.shape for name, value in stack_of([2]).named_parameters()}
+    shapes = {name: value.shape for name, value in single(2).named_parameters()}
     assert {name: value.shape for name, value in taken["exp_avg"].items()} == shapes
     before = taken["exp_avg"]["classifier.0.weight"].clone()
-    adam.step(gradients(both, 1))
+    step(both, adam, gradients(1), gradients(1))
     assert torch.equal(before, taken["exp_avg"]["classifier.0.weight"])
 
 
+def test_a_learning_rate_of_zero_keeps_every_value() -> None:
+    both, adam = stack_of([1, 2], [1e-2, 0.0])
+    step(both, adam, gradients(0), gradients(1))
+    torch.testing.assert_close(
+        values(both, 1), reference(2, 0.0, [gradients(1)]), rtol=0, atol=0
+    )
+
+
 def test_putting_in_a_new_student_forgets_the_old_moments() -> None:
-    network = stack_of([1])
-    adam = StackedAdam(network, [1e-2], 0.5)
-    adam.step(gradients(network, 0))
+    network, adam = stack_of([1], [1e-2])
+    step(network, adam, gradients(0))
     adam.put(0, new_adam_state())
     assert adam.take(0)["step"] == 0
     assert not any(value.any() for value in adam.take(0)["exp_avg_sq"].values())

@@ -9,7 +9,12 @@ import pytest
 import torch
 from beatgan_cases import (
     CPU,
+    DIFFERENT,
     SMALL,
+    TINY,
+    break_generator,
+    identical,
+    report,
     some_targets,
     student,
     student_stack,
@@ -18,23 +23,13 @@ from beatgan_cases import (
 )
 
 from kdsearch.errors import TrialDiverged
-from kdsearch.methods.beatgan import optimiser, pack
+from kdsearch.methods.beatgan import engine, optimiser
 from kdsearch.methods.beatgan.distillation import distillation_terms
+from kdsearch.methods.beatgan.networks import Discriminator, initial_state
 from kdsearch.methods.beatgan.settings import TAUGHT, StudentSettings, TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
 from kdsearch.methods.beatgan.step import Batch
 from kdsearch.methods.protocol import Compute, EpochReport, State
-
-DIFFERENT = [
-    {"alpha": 0.0, "temperature": 1.0, "w_adv": 1.0, "lr": 1e-4},
-    {"alpha": 0.5, "temperature": 4.0, "w_adv": 0.0, "lr": 3e-4},
-    {"alpha": 1.0, "temperature": 0.5, "w_adv": 3.0, "lr": 2e-4},
-]
-
-
-def report(outcome: EpochReport | Exception) -> EpochReport:
-    assert isinstance(outcome, EpochReport), outcome
-    return outcome
 
 
 def alone(seed: int, epochs: int, **changes: object) -> tuple[State, list[EpochReport]]:
@@ -54,14 +49,6 @@ def through_a_file(state: State) -> State:
 
 def same(one: EpochReport, other: EpochReport) -> bool:
     return replace(one, seconds=0) == replace(other, seconds=0)
-
-
-def identical(one: object, other: object) -> bool:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(identical(one[k], other[k]) for k in one)
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return torch.equal(one, other)
-    return one == other
 
 
 @pytest.fixture
@@ -176,14 +163,6 @@ def test_settings_and_age_are_in_the_saved_state() -> None:
     assert state["generator_adam"]["step"] == 2 * 3  # 26 beats are three batches of 8
 
 
-def break_generator(stack: BeatGanStack, slot: int, **changes: object) -> None:
-    state = stack.save(slot)
-    for value in state["generator"].values():
-        value.fill_(torch.nan)
-    stack.take_out(slot)
-    stack.put_in(slot, student(**changes), seed=slot, state=state)
-
-
 @pytest.mark.usefixtures("steady_adam")
 def test_a_diverging_student_fails_alone() -> None:
     stack, sound = student_stack(3), student_stack(3)
@@ -201,30 +180,6 @@ def test_a_diverging_student_fails_alone() -> None:
     with pytest.raises(ValueError, match="slot 1 is empty"):
         stack.save(1)
     assert sorted(stack.advance()) == [0, 2]
-
-
-@pytest.mark.usefixtures("steady_adam")
-def test_a_kernel_that_spreads_nan_costs_the_neighbours_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    stack, sound = student_stack(3), student_stack(3)
-    for slot in range(3):
-        stack.put_in(slot, student(), seed=slot)
-        sound.put_in(slot, student(), seed=slot)
-    break_generator(stack, 1)
-    honest = pack.Pack.train_epoch
-
-    def spreading(self: pack.Pack, x: torch.Tensor) -> list[dict[str, float]]:
-        losses = honest(self, x)
-        broken = any(np.isnan(terms["generator"]) for terms in losses)
-        return [dict.fromkeys(terms, np.nan) if broken else terms for terms in losses]
-
-    monkeypatch.setattr(pack.Pack, "train_epoch", spreading)
-    for _ in range(2):
-        outcomes, expected = stack.advance(), sound.advance()
-        for slot in (0, 2):
-            assert close_to(report(outcomes[slot]), report(expected[slot]))
-    assert sorted(outcomes) == [0, 2]
 
 
 @pytest.mark.parametrize("width", [3, 4])
@@ -254,7 +209,7 @@ def test_broken_validation_scores_are_a_divergence_too() -> None:
 
 def test_a_discriminator_that_has_won_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     def first_weights(limit: float) -> State:
-        monkeypatch.setattr(pack, "COLLAPSED", limit)
+        monkeypatch.setattr(engine, "COLLAPSED", limit)
         stack = student_stack(2)
         stack.put_in(0, student(), seed=0)
         stack.put_in(1, student(), seed=1)
@@ -273,19 +228,36 @@ def test_a_discriminator_that_has_won_starts_anew(monkeypatch: pytest.MonkeyPatc
 
 
 def test_only_the_collapsed_discriminator_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = student_stack(2)
-    for slot in (0, 1):
-        stack.put_in(slot, student(), seed=slot)
-    losses = [report(outcome).losses["discriminator"] for outcome in stack.advance().values()]
-    monkeypatch.setattr(pack, "COLLAPSED", 0.0)
-    packed = stack._pack
-    assert packed is not None
-    before = [stack.save(slot)["discriminator"] for slot in (0, 1)]
-    packed._redraw_discriminator(1)
-    after = [stack.save(slot)["discriminator"] for slot in (0, 1)]
-    torch.testing.assert_close(after[0], before[0], rtol=0, atol=0)
-    assert not torch.equal(after[1]["features.0.weight"], before[1]["features.0.weight"])
-    assert min(losses) > 5e-6
+    def after_an_epoch(limits: list[float]) -> list[State]:
+        monkeypatch.setattr(engine, "COLLAPSED", torch.tensor(limits))
+        stack = student_stack(2)
+        for slot in (0, 1):
+            stack.put_in(slot, student(), seed=slot)
+        losses = [report(found).losses["discriminator"] for found in stack.advance().values()]
+        assert min(losses) > 5e-6
+        return [stack.save(slot) for slot in (0, 1)]
+
+    kept, redrawn = after_an_epoch([0.0, 0.0]), after_an_epoch([0.0, 100.0])
+    assert identical(redrawn[0], kept[0])
+    weight = [states[1]["discriminator"]["features.0.weight"] for states in (kept, redrawn)]
+    assert not torch.equal(*weight)
+
+
+def test_a_discriminator_starts_anew_from_the_next_values_of_its_student(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "COLLAPSED", 100.0)
+    stack, rng = student_stack(), torch.Generator().manual_seed(0)
+    engine.new_parts(TINY, rng)
+    stack.put_in(0, student(), seed=0)
+    for _ in range(2):
+        stack.advance()
+        expected = initial_state(Discriminator, TINY, rng)
+        state = stack.save(0)
+        for name, value in state["discriminator"].items():
+            if "running" not in name:
+                assert torch.equal(value, expected[name])
+        assert torch.equal(state["rng"], rng.get_state())
 
 
 def test_without_alpha_no_distillation_is_computed() -> None:
@@ -353,13 +325,15 @@ def test_orders_change_with_epoch_and_seed_and_leave_no_beat_out() -> None:
     stack.put_in(0, student(), seed=0)
     stack.put_in(1, student(), seed=1)
     stack.advance()
-    packed = stack._pack
-    assert packed is not None
-    second = packed._orders(26)
-    stack.advance()
-    third = packed._orders(26)
-    assert all(sorted(order) == list(range(26)) for order in (*second.T, *third.T))
-    assert len({tuple(order) for order in (*second.T, *third.T)}) == 4
+    orders = []
+    for _ in range(2):
+        batches = stack._engine._orders(stack._students)
+        assert batches.shape == (3, 8, 2)
+        orders += [tuple(order) for order in batches.flatten(0, 1).T.tolist()]
+        stack.advance()
+    # 26 beats are three batches of 8.
+    assert all(len(set(order)) == 24 and set(order) <= set(range(26)) for order in orders)
+    assert len(set(orders)) == 4
 
 
 def test_fewer_beats_than_a_mini_batch_are_one_mini_batch() -> None:

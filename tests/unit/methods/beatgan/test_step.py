@@ -10,23 +10,28 @@ from kdsearch.methods.beatgan.distillation import distillation_terms
 from kdsearch.methods.beatgan.networks import (
     Discriminator,
     Generator,
+    NetworkState,
     build,
     initial_state,
-    put_student,
 )
 from kdsearch.methods.beatgan.optimiser import StackedAdam
+from kdsearch.methods.beatgan.stacked import Parameters, StackedDiscriminator, StackedGenerator
 from kdsearch.methods.beatgan.step import Players, Terms, Weights, train_step
 from kdsearch.methods.protocol import Compute
 
 LR, W_ADV = 1e-3, 0.7
 
 
-def networks() -> tuple[Generator, Discriminator]:
+def initial_states() -> tuple[NetworkState, NetworkState]:
     rng = torch.Generator().manual_seed(3)
-    generator, discriminator = (build(n, TINY, 1, "cpu") for n in (Generator, Discriminator))
-    put_student(generator, 0, 1, initial_state(Generator, TINY, rng))
-    put_student(discriminator, 0, 1, initial_state(Discriminator, TINY, rng))
-    return generator, discriminator
+    return initial_state(Generator, TINY, rng), initial_state(Discriminator, TINY, rng)
+
+
+def networks() -> tuple[Generator, Discriminator]:
+    both = build(Generator, TINY), build(Discriminator, TINY)
+    for network, state in zip(both, initial_states(), strict=True):
+        network.load_state_dict(state)
+    return both
 
 
 def mini_batches(steps: int) -> list[Tensor]:
@@ -58,16 +63,22 @@ def published_steps(batches: list[Tensor]) -> tuple[Generator, Discriminator]:
     return generator, discriminator
 
 
-def players(dtype: torch.dtype = torch.float32) -> Players:
-    generator, discriminator = (network.to(dtype) for network in networks())
-    adams = (StackedAdam(network, [LR], 0.5) for network in (generator, discriminator))
-    return Players(generator, discriminator, *adams)
+def players(compute: Compute = CPU, dtype: torch.dtype = torch.float32) -> Players:
+    generator = StackedGenerator(TINY, 1, compute, dtype)
+    discriminator = StackedDiscriminator(TINY, 1, compute, dtype)
+    networks = generator, discriminator
+    for network, state in zip(networks, initial_states(), strict=True):
+        network.put(0, state)
+    adams = [StackedAdam(network, 0.5) for network in networks]
+    for adam in adams:
+        adam.lr.fill_(LR)
+    return Players(*networks, *adams)
 
 
 def one_step(
     *targets: str, alpha: float = 0.5, temperature: float = 1.0, compute: Compute = CPU
 ) -> tuple[Players, Terms]:
-    both, rows = players(), torch.arange(8).unsqueeze(1)
+    both, rows = players(compute), torch.arange(8).unsqueeze(1)
     taught = {
         "score": torch.linspace(0.01, 0.03, 8).numpy(),
         "reconstruction": torch.zeros(8, 1, 32).numpy(),
@@ -78,7 +89,6 @@ def one_step(
         mini_batches(1)[0].float().unsqueeze(1),
         weights=Weights(torch.tensor([W_ADV]), torch.tensor([alpha])),
         distillation=distillation_terms(targets, taught, torch.tensor([temperature])),
-        compute=compute,
     )
     return both, terms
 
@@ -92,8 +102,12 @@ def parameters(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in network.named_parameters()}
 
 
+def values(stack: Parameters) -> dict[str, Tensor]:
+    return stack.named(stack.values[0])
+
+
 def test_the_lean_step_is_the_published_step() -> None:
-    batches, both = mini_batches(3), players(torch.float64)
+    batches, both = mini_batches(3), players(dtype=torch.float64)
     for x in batches:
         train_step(
             both,
@@ -101,11 +115,10 @@ def test_the_lean_step_is_the_published_step() -> None:
             x.unsqueeze(1),
             weights=Weights(torch.tensor([W_ADV]).double(), torch.zeros(1).double()),
             distillation={},
-            compute=CPU,
         )
     generator, discriminator = published_steps(batches)
-    torch.testing.assert_close(parameters(both.generator), parameters(generator))
-    torch.testing.assert_close(parameters(both.discriminator), parameters(discriminator))
+    torch.testing.assert_close(values(both.generator), parameters(generator))
+    torch.testing.assert_close(values(both.discriminator), parameters(discriminator))
 
 
 def test_terms_add_up() -> None:

@@ -1,0 +1,331 @@
+"""K slots in which students of one structure train side by side."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdsearch.methods.beatgan.distillation import distillation_terms
+from kdsearch.methods.beatgan.networks import (
+    Architecture,
+    Discriminator,
+    Generator,
+    build,
+    initial_state,
+    initialise,
+)
+from kdsearch.methods.beatgan.optimiser import StackedAdam, new_adam_state
+from kdsearch.methods.beatgan.scoring import error_weights, stack_scores
+from kdsearch.methods.beatgan.settings import NetworkSettings, StudentSettings
+from kdsearch.methods.beatgan.stacked import StackedDiscriminator, StackedGenerator
+from kdsearch.methods.beatgan.step import Players, Weights, train_step
+from kdsearch.methods.protocol import Compute, Targets
+
+log = logging.getLogger(__name__)
+
+# The published limit below which a discriminator has won for good and starts anew.
+COLLAPSED = 5e-6
+# Steps after which libraries have allocated what they need, so that a graph can be captured.
+WARM_UP = 3
+# For looking into a GPU's trouble: steps are launched one kernel at a time, without a graph.
+NO_GRAPH = "KDSEARCH_NO_CUDA_GRAPH"
+
+Parts = dict[str, Any]
+"""Values of both networks and of their optimisers, for one student."""
+
+
+@dataclass(eq=False)
+class Student:
+    """One network in training, be it a student or a teacher.
+
+    Attributes:
+        settings: Its configuration.
+        seed: Of its weights and mini-batches.
+        epoch: Epochs trained so far.
+        rng: Draws its weights, on the CPU; also those of discriminators that start anew.
+    """
+
+    settings: NetworkSettings
+    seed: int
+    epoch: int
+    rng: torch.Generator
+
+    @property
+    def alpha(self) -> float:
+        """Weight of distillation; a teacher has none."""
+        return self.settings.alpha if isinstance(self.settings, StudentSettings) else 0.0
+
+    @property
+    def temperature(self) -> float:
+        """Of the softened scores; means nothing where alpha is 0."""
+        return self.settings.temperature if isinstance(self.settings, StudentSettings) else 1.0
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What is distilled; a teacher learns from nobody."""
+        return self.settings.targets if isinstance(self.settings, StudentSettings) else ()
+
+
+def new_parts(architecture: Architecture, rng: torch.Generator) -> Parts:
+    """A new student's: the generator is drawn first, then the discriminator."""
+    return {
+        "generator": initial_state(Generator, architecture, rng),
+        "discriminator": initial_state(Discriminator, architecture, rng),
+        "generator_adam": new_adam_state(),
+        "discriminator_adam": new_adam_state(),
+    }
+
+
+class Engine:
+    """Networks, optimisers and mini-batches of K slots, allocated once.
+
+    Entering and leaving copy values; nothing is built anew. An empty slot trains along with a
+    learning rate of 0, and its numbers go nowhere. On a GPU one step is captured as a CUDA
+    graph and replayed.
+
+    Args:
+        architecture: Of each student.
+        slots: K.
+        settings: What is common to all students; the rest does not matter.
+        x: Training beats, shape (n, leads, length), on the device.
+        targets: The teacher's answers, one row per training beat.
+        compute: Where and how precisely to train.
+
+    Attributes:
+        rows: Training beats of the next mini-batch, shape (B, K).
+        step: Trains all students with that mini-batch.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        slots: int,
+        settings: NetworkSettings,
+        x: Tensor,
+        targets: Targets,
+        compute: Compute,
+    ) -> None:
+        self._architecture = architecture
+        self._score = settings.score
+        self._compute = compute
+        self._x = x
+        self._size = min(settings.batch_size, len(x))
+        generator = StackedGenerator(architecture, slots, compute)
+        discriminator = StackedDiscriminator(architecture, slots, compute)
+        self._players = Players(
+            generator,
+            discriminator,
+            StackedAdam(generator, settings.beta1),
+            StackedAdam(discriminator, settings.beta1),
+        )
+        vectors = torch.zeros(3, slots, device=compute.device)
+        self._weights = Weights(w_adv=vectors[0], alpha=vectors[1])
+        self._temperature = vectors[2].fill_(1)
+        self._distillation = distillation_terms(
+            _distilled(settings, targets), targets, self._temperature
+        )
+        # What a discriminator that has won goes on with, drawn before it is needed.
+        self._fresh = torch.zeros_like(discriminator.values)
+        self._redrawn = torch.zeros(slots, dtype=torch.bool, device=compute.device)
+        self.rows = torch.zeros(self._size, slots, dtype=torch.long, device=compute.device)
+        self._sums: dict[str, Tensor] = {}
+        self.step = _stepping(self._step, compute)
+
+    def put(self, slot: int, student: Student, parts: Parts) -> None:
+        """Copy a student in."""
+        players, settings = self._players, student.settings
+        players.generator.put(slot, parts["generator"])
+        players.discriminator.put(slot, parts["discriminator"])
+        for adam, part in self._adams():
+            adam.put(slot, parts[part])
+            adam.lr[slot] = settings.lr
+        self._weights.w_adv[slot] = settings.w_adv
+        self._weights.alpha[slot] = student.alpha
+        self._temperature[slot] = student.temperature
+        self._draw(slot, student.rng)
+
+    def take(self, slot: int) -> Parts:
+        """Copies of one student's values, on the CPU, with the published names and shapes."""
+        players = self._players
+        return {
+            "generator": players.generator.take(slot),
+            "discriminator": players.discriminator.take(slot),
+            **{part: adam.take(slot) for adam, part in self._adams()},
+        }
+
+    def clear(self, slot: int) -> None:
+        """Leave nothing of a student: its slot computes zeros."""
+        for network in (self._players.generator, self._players.discriminator):
+            network.put(slot, {})
+            network.running[slot] = 0
+        for adam, _ in self._adams():
+            adam.put(slot, new_adam_state())
+            adam.lr[slot] = 0
+        self._weights.w_adv[slot] = self._weights.alpha[slot] = 0
+        self._temperature[slot] = 1
+        self._fresh[slot] = 0
+
+    def train_epoch(self, students: Mapping[int, Student]) -> dict[int, dict[str, float]]:
+        """One pass over the training beats, each student in its own order.
+
+        Args:
+            students: By slot; all others are empty.
+
+        Returns:
+            The mean of every term over the mini-batches, by slot; whoever has an alpha of 0
+            has no terms of distillation.
+        """
+        orders = self._orders(students)
+        for total in (*self._sums.values(), self._redrawn):
+            total.zero_()
+        for rows in orders:
+            self.rows.copy_(rows)
+            self.step()
+        means = {name: (total / len(orders)).tolist() for name, total in self._sums.items()}
+        redrawn = self._redrawn.tolist()
+        for slot, student in students.items():
+            student.epoch += 1
+            if redrawn[slot]:
+                self._fresh_state(student.rng)
+                self._draw(slot, student.rng)
+        return {
+            slot: {
+                name: values[slot]
+                for name, values in means.items()
+                if not name.startswith("distillation") or student.alpha > 0
+            }
+            for slot, student in students.items()
+        }
+
+    def scores(self, x: Tensor) -> NDArray[np.float32]:
+        """Anomaly scores in evaluation mode, shape (n, K), of beats (n, leads, length)."""
+        generator = self._players.generator
+        weights = error_weights(self._score, generator, self._x)
+        return stack_scores(generator, x, error_weights=weights)
+
+    def _step(self) -> None:
+        """One mini-batch of ``rows``; reads and writes buffers that stay where they are."""
+        terms = train_step(
+            self._players,
+            self.rows,
+            self._x[self.rows],
+            weights=self._weights,
+            distillation=self._distillation,
+        )
+        for name, term in terms.items():
+            if name not in self._sums:
+                self._sums[name] = torch.zeros_like(term, dtype=torch.float64)
+            self._sums[name] += term
+        # Parameters alone: running statistics and the optimiser's moments stay.
+        collapsed = terms["discriminator"] < COLLAPSED
+        discriminator = self._players.discriminator
+        torch.where(
+            collapsed.unsqueeze(1),
+            self._fresh,
+            discriminator.values,
+            out=discriminator.values,
+        )
+        discriminator.refresh()
+        self._redrawn |= collapsed
+
+    def _draw(self, slot: int, rng: torch.Generator) -> None:
+        """What a discriminator starts anew with; ``rng`` advances only when it does."""
+        ahead = torch.Generator()
+        ahead.set_state(rng.get_state())
+        self._fresh[slot] = self._players.discriminator.row(self._fresh_state(ahead))
+
+    def _fresh_state(self, rng: torch.Generator) -> dict[str, Tensor]:
+        fresh = build(Discriminator, self._architecture)
+        initialise(fresh, rng)
+        return {name: value.detach() for name, value in fresh.named_parameters()}
+
+    def _orders(self, students: Mapping[int, Student]) -> Tensor:
+        """Rows of every mini-batch, shape (batches, B, K), on the device.
+
+        The order of a student is a function of its seed and epoch alone.
+        """
+        n, slots = len(self._x), self.rows.shape[1]
+        count = n // self._size
+        orders = np.zeros((slots, count * self._size), dtype=np.int64)
+        for slot, student in students.items():
+            rng = np.random.default_rng([student.seed, student.epoch + 1])
+            orders[slot] = rng.permutation(n)[: count * self._size]
+        by_batch = torch.from_numpy(orders).to(self._x.device).view(slots, count, -1)
+        return by_batch.permute(1, 2, 0)
+
+    def _adams(self) -> list[tuple[StackedAdam, str]]:
+        return [
+            (self._players.generator_adam, "generator_adam"),
+            (self._players.discriminator_adam, "discriminator_adam"),
+        ]
+
+
+def _distilled(settings: NetworkSettings, targets: Targets) -> tuple[str, ...]:
+    """The terms to calculate; none where a teacher's answers are missing.
+
+    `BeatGanStack` then refuses students with an alpha above 0.
+    """
+    if not isinstance(settings, StudentSettings):
+        return ()
+    missing = set(settings.targets) - {"published"} - targets.keys()
+    return () if missing else settings.targets
+
+
+def _stepping(step: Callable[[], None], compute: Compute) -> Callable[[], None]:
+    if compute.device == "cpu" or os.environ.get(NO_GRAPH):
+        return step
+    return GraphedStep(step)
+
+
+class GraphedStep:
+    """Run a step a few times, then capture it as a CUDA graph, and replay that from then on.
+
+    Launching a step's hundreds of kernels takes the host longer than small stacks take the
+    GPU. Where the capture fails, which is logged, steps go on being launched one by one.
+
+    Args:
+        step: Reads and writes tensors that keep their place, and never waits for the GPU.
+    """
+
+    def __init__(self, step: Callable[[], None]) -> None:
+        self._step = step
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._left = WARM_UP
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        """One step, on the GPU's current stream as far as others can tell."""
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._step()
+        current.wait_stream(self._stream)
+        self._left -= 1
+        if self._left == 0:
+            self._capture()
+
+    def _capture(self) -> None:
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        try:
+            # Threads that copy checkpoints may go on with that.
+            with torch.cuda.graph(
+                graph, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                self._step()
+        except RuntimeError as error:
+            torch.cuda.synchronize()
+            log.warning("no CUDA graph of the training step, which will be slower: %s", error)
+        else:
+            self._graph = graph

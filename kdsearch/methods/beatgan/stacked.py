@@ -1,0 +1,476 @@
+"""K generators or discriminators in flat buffers, and their passes forward and backward.
+
+Names and shapes outside are the published ones (`networks`). Inside, each student has one row
+of a matrix that holds all its parameters, so that one optimiser moves all students at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kdsearch.methods.beatgan.layers import (
+    EPSILON,
+    MOMENTUM,
+    Norm,
+    Statistics,
+    fold,
+    fold_whole,
+    normalise,
+    normalise_backward,
+    outer_product,
+    padded,
+    product,
+    unfold,
+    unfold_whole,
+    windows,
+)
+from kdsearch.methods.beatgan.networks import (
+    HALVINGS,
+    SLOPE,
+    Architecture,
+    Discriminator,
+    Generator,
+    NetworkState,
+)
+from kdsearch.methods.protocol import Compute
+
+aten = torch.ops.aten
+
+# Elements; matrix products are fastest where every matrix starts at a multiple of 16 bytes.
+ALIGNMENT = 64
+
+# Strided convolutions of an encoder.
+DEPTH = HALVINGS + 1
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Parameters:
+    """Values, gradients and running statistics of K networks, one row per student.
+
+    Args:
+        network: `Generator` or `Discriminator`.
+        architecture: Of each student.
+        students: K.
+        compute: Its precision is that of the matrices in products.
+        dtype: Of the values that the optimiser moves.
+
+    Attributes:
+        values: Shape (K, P); `refresh` has to follow a change.
+        gradients: Same shape, in the precision of the products.
+        matrices: Of the convolutions in order, (K, outputs, taps * inputs) each; those of
+            transposed convolutions are (K, inputs, taps * outputs).
+    """
+
+    def __init__(
+        self,
+        network: type[Generator] | type[Discriminator],
+        architecture: Architecture,
+        students: int,
+        compute: Compute,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        with torch.device("meta"):
+            layers = dict(network(architecture).named_modules())
+        norms = {n: layer for n, layer in layers.items() if isinstance(layer, nn.BatchNorm1d)}
+        matrices = {
+            f"{n}.weight": tuple(layer.weight.shape)
+            for n, layer in layers.items()
+            if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d)
+        }
+        self.students = students
+        self._architecture = architecture
+        channels = [layer.num_features for layer in norms.values() for _ in range(2)]
+        self._vectors = list(_names(norms, "weight", "bias"))
+        self._shapes = matrices | {
+            name: (c,) for name, c in zip(self._vectors, channels, strict=True)
+        }
+        self._running = dict(
+            zip(
+                _names(norms, "running_mean", "running_var"),
+                ((c,) for c in channels),
+                strict=True,
+            )
+        )
+        self._channels = channels
+        counts = torch.tensor(channels)
+        self._is_variance = (
+            (torch.arange(len(channels)) % 2 == 1).repeat_interleave(counts).to(compute.device)
+        )
+        # A layer with twice the channels has half the samples.
+        samples = architecture.length * architecture.width // 2 // counts
+        self._samples = samples.repeat_interleave(counts).to(compute.device)
+        order, starts, size = _stored(self._shapes)
+        self._order = order.to(compute.device)
+        tail = starts[self._vectors[0]]
+        self._tail = slice(tail, tail + sum(channels))
+        by_layer, by_student = _vector_orders(channels, students)
+        self._by_layer, self._by_student = (
+            index.to(compute.device) for index in (by_layer, by_student)
+        )
+
+        def zeros(columns: int, dtype: torch.dtype = dtype) -> Tensor:
+            return torch.zeros(students, columns, dtype=dtype, device=compute.device)
+
+        low = torch.bfloat16 if compute.precision == "bf16" else dtype
+        self.values, self.gradients = zeros(size), zeros(size, low)
+        self.running = zeros(sum(channels))
+        self._low = self.values if low == dtype else zeros(size, low)
+        self._norms = zeros(sum(channels)).flatten()
+        self.matrices, self.matrix_gradients = (
+            [
+                rows[:, starts[name] : starts[name] + prod(shape)].view(students, shape[0], -1)
+                for name, shape in matrices.items()
+            ]
+            for rows in (self._low, self.gradients)
+        )
+
+    def refresh(self) -> None:
+        """Bring what the passes read up to date with ``values``."""
+        if self._low is not self.values:
+            self._low.copy_(self.values)
+        tail = self.values[:, self._tail].flatten()
+        torch.index_select(tail, 0, self._by_layer, out=self._norms)
+
+    def norms(self) -> list[Norm]:
+        """In training mode, in the order of the layers."""
+        vectors = self._per_layer(self._norms)
+        return [Norm(*pair) for pair in zip(vectors[::2], vectors[1::2], strict=True)]
+
+    def evaluation_norms(self) -> list[Norm]:
+        """With a copy of the running statistics."""
+        running = self._per_layer(self.running.flatten().index_select(0, self._by_layer))
+        return [
+            Norm(norm.weight, norm.bias, *pair)
+            for norm, *pair in zip(self.norms(), running[::2], running[1::2], strict=True)
+        ]
+
+    def set_norm_gradients(self, layers: Sequence[NormGradients]) -> None:
+        """Complete ``gradients`` with those of the norms, summed over the parts."""
+        parts = [self._per_student(part) for part in zip(*layers, strict=True)]
+        self.gradients[:, self._tail] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def track(self, layers: Sequence[Sequence[Statistics]], beats: int) -> None:
+        """Blend the statistics of a mini-batch into the running ones, part after part.
+
+        Args:
+            layers: Statistics of each part of every layer.
+            beats: In a part.
+        """
+        values = beats * self._samples
+        unbiased = values / (values - 1).clamp(min=1)
+        for part in zip(*layers, strict=True):
+            rows = self._per_student(part)
+            variances = (rows.pow(-2) - EPSILON) * unbiased
+            self.running.lerp_(torch.where(self._is_variance, variances, rows), MOMENTUM)
+
+    def put(self, k: int, state: Mapping[str, Tensor]) -> None:
+        """Copy one student's values in; a state without running statistics leaves them."""
+        self.values[k] = self.row(state)
+        if self._running.keys() <= state.keys():
+            self.running[k] = torch.cat([state[name] for name in self._running])
+        self.refresh()
+
+    def take(self, k: int) -> NetworkState:
+        """Copies of one student's values on the CPU, with the published names and shapes."""
+        return {**self.named(self.values[k]), **_split(_on_cpu(self.running[k]), self._running)}
+
+    def row(self, state: Mapping[str, Tensor]) -> Tensor:
+        """One student's row of a buffer like ``values``; what the state lacks is zero."""
+        parts = [
+            state[name].flatten() if name in state else torch.zeros(prod(shape))
+            for name, shape in self._shapes.items()
+        ]
+        row = torch.zeros_like(self.values[0])
+        return row.index_copy_(0, self._order, torch.cat(parts).to(row))
+
+    def named(self, row: Tensor) -> NetworkState:
+        """A copy of one row of a buffer like ``values``, on the CPU, by published names."""
+        return _split(_on_cpu(row.index_select(0, self._order)), self._shapes)
+
+    def _per_layer(self, flat: Tensor) -> list[Tensor]:
+        return list(torch.split(flat, [self.students * c for c in self._channels]))
+
+    def _per_student(self, layers: Sequence[Sequence[Tensor]]) -> Tensor:
+        joined = torch.cat([vector for layer in layers for vector in layer])
+        return joined.index_select(0, self._by_student).view(self.students, -1)
+
+
+class Pass(NamedTuple):
+    """What the backward pass of a layer needs; each with beats as its first dimension."""
+
+    inputs: Tensor
+    before: Tensor
+    after: Tensor
+    statistics: list[Statistics]
+
+
+Passes = list[Pass]
+NormGradients = list[tuple[Tensor, Tensor]]
+
+
+def encode(
+    x: Tensor, matrices: Sequence[Tensor], norms: Sequence[Norm], *, parts: int = 1
+) -> tuple[Tensor, Passes]:
+    """Apply the strided convolutions of an encoder: (B, L, K, leads) to (B, L / 32, K, C).
+
+    Args:
+        x: Beats; with several ``parts`` one behind the other, each normalised by itself.
+        matrices: Of the strided convolutions.
+        norms: Of all but the first of them.
+        parts: Passes of the published networks that are done at once.
+    """
+    passes: Passes = []
+    room = padded(x)
+    room[:, 1:-1] = x
+    for depth, matrix in enumerate(matrices):
+        inputs = windows(room)
+        before = product(inputs, matrix.mT)
+        normal, statistics = before, list[Statistics]()
+        if depth:
+            normal, statistics = normalise(before, norms[depth - 1], parts)
+        if depth < len(matrices) - 1:
+            room = padded(normal)
+            after = room[:, 1:-1]
+            aten.leaky_relu.out(normal, SLOPE, out=after)
+        else:
+            after = aten.leaky_relu_(normal, SLOPE)
+        passes.append(Pass(inputs, before, after, statistics))
+    return after, passes
+
+
+def encode_backward(
+    gradient: Tensor,
+    matrices: Sequence[Tensor],
+    norms: Sequence[Norm],
+    passes: Passes,
+    into: Sequence[Tensor] | None = None,
+) -> tuple[Tensor, list[NormGradients]]:
+    """Gradient of the beats, or those of the parameters.
+
+    Args:
+        gradient: Of the features.
+        matrices: As in the forward pass.
+        norms: Likewise.
+        passes: From the forward pass.
+        into: Where to write the gradients of the matrices; None if those of parameters are
+            not asked for, and otherwise that of the beats is not calculated.
+    """
+    of_norms: list[NormGradients] = []
+    for depth in reversed(range(len(matrices))):
+        inputs, before, after, statistics = passes[depth]
+        gradient = aten.leaky_relu_backward(gradient, after, SLOPE, True)
+        if depth:
+            gradient, found = normalise_backward(
+                gradient, before, norms[depth - 1], statistics, weights=into is not None
+            )
+            of_norms.insert(0, found)
+        if into is not None:
+            outer_product(gradient, inputs, out=into[depth])
+        if depth or into is None:
+            gradient = fold(product(gradient, matrices[depth]))
+    return gradient, of_norms
+
+
+def decode(
+    code: Tensor, matrices: Sequence[Tensor], norms: Sequence[Norm], length: int
+) -> tuple[Tensor, Passes]:
+    """Apply a decoder: codes (B, K, latent) to beats (B, 32 * length, K, leads) in float32."""
+    passes: Passes = []
+    before = fold_whole(product(code, matrices[0]), length)
+    for norm, matrix in zip(norms, matrices[1:], strict=True):
+        normal, statistics = normalise(before, norm)
+        after = aten.relu_(normal)
+        passes.append(Pass(code, before, after, statistics))
+        before = fold(product(after, matrix))
+    return full_precision(before).tanh(), passes
+
+
+def decode_backward(
+    gradient: Tensor,
+    beats: Tensor,
+    matrices: Sequence[Tensor],
+    norms: Sequence[Norm],
+    passes: Passes,
+    into: Sequence[Tensor],
+) -> tuple[Tensor, list[NormGradients]]:
+    """Gradient of the codes; that of the parameters is written ``into`` and returned."""
+    of_norms: list[NormGradients] = []
+    gradient = aten.tanh_backward(gradient, beats).to(matrices[0].dtype)
+    for depth in reversed(range(len(norms))):
+        code, before, after, statistics = passes[depth]
+        upper = unfold(gradient)
+        outer_product(after, upper, out=into[depth + 1])
+        gradient = aten.threshold_backward(product(upper, matrices[depth + 1].mT), after, 0)
+        gradient, found = normalise_backward(
+            gradient, before, norms[depth], statistics, weights=True
+        )
+        of_norms.insert(0, found)
+    upper = unfold_whole(gradient)
+    outer_product(code, upper, out=into[0])
+    return product(upper, matrices[0].mT), of_norms
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """In float32 at the least."""
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
+@dataclass
+class GeneratorPass:
+    """A forward pass of K generators: beats (B, L, K, leads), and what goes back needs."""
+
+    beats: Tensor
+    encoded: Passes
+    whole: Tensor
+    decoded: Passes
+
+
+class StackedGenerator(Parameters):
+    """K generators."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        students: int,
+        compute: Compute,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(Generator, architecture, students, compute, dtype)
+
+    def forward(self, x: Tensor, norms: Sequence[Norm]) -> GeneratorPass:
+        """Reconstruct beats (B, L, K, leads), in the precision of the products."""
+        features, encoded = encode(x, self.matrices[:DEPTH], norms[:HALVINGS])
+        whole = unfold_whole(features)
+        code = product(whole, self.matrices[DEPTH].mT)
+        beats, decoded = decode(
+            code, self.matrices[DEPTH + 1 :], norms[HALVINGS:], features.shape[1]
+        )
+        return GeneratorPass(beats, encoded, whole, decoded)
+
+    def backward(self, gradient: Tensor, norms: Sequence[Norm], found: GeneratorPass) -> None:
+        """Set ``gradients`` from the gradient of the reconstructions."""
+        into = self.matrix_gradients
+        gradient, of_decoder = decode_backward(
+            gradient,
+            found.beats,
+            self.matrices[DEPTH + 1 :],
+            norms[HALVINGS:],
+            found.decoded,
+            into[DEPTH + 1 :],
+        )
+        outer_product(gradient, found.whole, out=into[DEPTH])
+        features = product(gradient, self.matrices[DEPTH])
+        _, of_encoder = encode_backward(
+            fold_whole(features, found.encoded[-1].after.shape[1]),
+            self.matrices[:DEPTH],
+            norms[:HALVINGS],
+            found.encoded,
+            into[:DEPTH],
+        )
+        self.set_norm_gradients(of_encoder + of_decoder)
+
+    def track_pass(self, found: GeneratorPass) -> None:
+        """Blend the statistics of a mini-batch into the running ones."""
+        layers = [some.statistics for some in (*found.encoded[1:], *found.decoded)]
+        self.track(layers, len(found.beats))
+
+
+class StackedDiscriminator(Parameters):
+    """K discriminators."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        students: int,
+        compute: Compute,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(Discriminator, architecture, students, compute, dtype)
+
+    def features(
+        self, x: Tensor, norms: Sequence[Norm], *, parts: int = 1
+    ) -> tuple[Tensor, Passes]:
+        """Features (B, L / 32, K, C) of beats (B, L, K, leads), see `encode`."""
+        return encode(x, self.matrices[:DEPTH], norms, parts=parts)
+
+    def features_backward(
+        self, gradient: Tensor, norms: Sequence[Norm], passes: Passes
+    ) -> Tensor:
+        """Gradient of the beats from that of their features."""
+        return encode_backward(gradient, self.matrices[:DEPTH], norms, passes)[0]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Shape (B, K), float32; positive where a beat is thought real."""
+        matrix = self.matrices[DEPTH].mT
+        return full_precision(product(unfold_whole(features), matrix).squeeze(2))
+
+    def backward(
+        self, gradient: Tensor, features: Tensor, norms: Sequence[Norm], passes: Passes
+    ) -> None:
+        """Set ``gradients`` from the gradient of the logits."""
+        upper = gradient.to(features.dtype).unsqueeze(2)
+        outer_product(upper, unfold_whole(features), out=self.matrix_gradients[DEPTH])
+        _, of_norms = encode_backward(
+            fold_whole(product(upper, self.matrices[DEPTH]), features.shape[1]),
+            self.matrices[:DEPTH],
+            norms,
+            passes,
+            self.matrix_gradients[:DEPTH],
+        )
+        self.set_norm_gradients(of_norms)
+
+    def track_pass(self, passes: Passes) -> None:
+        """Blend the statistics of a mini-batch into the running ones, part after part."""
+        layers = [some.statistics for some in passes[1:]]
+        self.track(layers, len(passes[0].before) // len(layers[0]))
+
+
+def _names(norms: Iterable[str], *parts: str) -> list[str]:
+    return [f"{name}.{part}" for name in norms for part in parts]
+
+
+def _stored(shapes: Shapes) -> tuple[Tensor, dict[str, int], int]:
+    """How a row stores values: taps before channels, matrices at aligned places.
+
+    Returns:
+        For every published value, one tensor behind the other, its column; where each tensor
+        starts; how many columns there are.
+    """
+    columns, starts, end = [], {}, 0
+    for name, shape in shapes.items():
+        starts[name] = end
+        stored = torch.arange(end, end + prod(shape))
+        if len(shape) == 3:
+            outputs, inputs, taps = shape
+            stored = stored.view(outputs, taps, inputs).transpose(1, 2)
+        columns.append(stored.flatten())
+        end += prod(shape)
+        if len(shape) == 3:
+            end = -(-end // ALIGNMENT) * ALIGNMENT
+    return torch.cat(columns), starts, -(-end // ALIGNMENT) * ALIGNMENT
+
+
+def _vector_orders(channels: Sequence[int], students: int) -> tuple[Tensor, Tensor]:
+    """From rows of all vectors of one student to layers of all students, and back."""
+    rows = torch.arange(students * sum(channels)).view(students, -1)
+    by_layer = torch.cat([part.flatten() for part in torch.split(rows, list(channels), dim=1)])
+    return by_layer, by_layer.argsort()
+
+
+def _split(flat: Tensor, shapes: Shapes) -> NetworkState:
+    parts = torch.split(flat, [prod(shape) for shape in shapes.values()])
+    return {
+        name: part.view(shape).clone()
+        for part, (name, shape) in zip(parts, shapes.items(), strict=True)
+    }
+
+
+def _on_cpu(row: Tensor) -> Tensor:
+    return row.cpu()
