@@ -3,9 +3,8 @@
 The published step in half the time. It computes the reconstruction once instead of twice,
 keeps the discriminator's loss out of the generator, whose gradients from it were thrown away,
 and asks for no gradients of the discriminator's weights in the generator's step. Parameters
-move as published. The one thing that differs is that the running statistics of the
-generator's BatchNorm, which only evaluation reads, are updated once per mini-batch, where
-the published step blended the same batch in twice.
+move as published. The running statistics of both networks' BatchNorm do not:
+``docs/methods.md`` lists everything in which the method differs from the published code.
 """
 
 from __future__ import annotations
