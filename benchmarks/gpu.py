@@ -60,7 +60,10 @@ def main() -> None:
         # A process that does not even come to its first part is not started again for it.
         started = [part for part in parts if part in done] or parts[:1]
         parts = [part for part in parts if part not in started]
-    print("\n" + ", ".join(f"{part} {found['state']}" for part, found in read(file).items()))
+    done = read(file)
+    states = {part: done.get(part, {}).get("state", "missing") for part in options.parts}
+    print("\n" + ", ".join(f"{part} {state}" for part, state in states.items()))
+    sys.exit(0 if set(states.values()) <= {"done", "skipped"} else 1)
 
 
 def parsed() -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import json
@@ -36,6 +37,8 @@ from kdsearch.methods.protocol import Compute, Method, Stack, State
 from kdsearch.metrics.ranking import rank
 
 LENGTH = 320
+# Environment variable by which the engine does without CUDA graphs.
+NO_GRAPH = "KDSEARCH_NO_CUDA_GRAPH"
 METHODS: dict[str, Callable[[], Method]] = {"beatgan": BeatGan, "memory": Memory}
 
 
@@ -240,7 +243,8 @@ def correctness(part: Part, options: argparse.Namespace) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(os.cpu_count() or 1)
     for name in METHODS:
-        course = Course.new(name, 4, options)
+        # More steps than pass before a stack's step becomes a CUDA graph.
+        course = Course.new(name, 8, options)
         reference = course.trained(4, Compute("cpu", "fp32"))
         for precision in ("fp32", "bf16"):
             for students in (1, 4):
@@ -267,11 +271,16 @@ def relative(found: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(found - reference) / np.linalg.norm(reference))
 
 
+# The plain script's term of distillation is a constant.
+UNDISTILLED: dict[str, dict[str, Any]] = {"beatgan": {"target": "none"}, "memory": {}}
+
+
 @dataclass(frozen=True)
 class Course:
     """Students of one method on made-up beats, in epochs of a given number of steps."""
 
     method: Method
+    steps: int
     network: dict[str, Any]
     data: TrainingData
     teacher: State
@@ -292,9 +301,8 @@ class Course:
         if name == "memory":
             stack.advance()
         teacher = stack.weights(0)
-        return cls(
-            method, network, data, teacher, method.targets(teacher, [student], data, cpu)
-        )
+        targets = method.targets(teacher, [student], data, cpu)
+        return cls(method, steps, network, data, teacher, targets)
 
     def stack(self, students: int, compute: Compute) -> Stack:
         """A full stack."""
@@ -353,33 +361,50 @@ def wave(rng: np.random.Generator, beats: int, noise: np.ndarray) -> np.ndarray:
 def steps(part: Part, options: argparse.Namespace) -> None:
     """A step's time in an epoch, with all that belongs to it but a full validation."""
     size = sizes(options)
-    for precision in ("bf16", "fp32"):
-        for name in METHODS:
-            course = Course.new(name, size.steps, options, **undistilled(name))
-            for students in size.students:
-                if part.left() < 2:
-                    return part.put(cut_off=f"before {name}, {precision}, {students}")
-                time_stack(part, course, students, Compute(options.device, precision), size)
+    some = tuple(students for students in size.students if students in (1, 2, 16))
+    forms = (
+        ("beatgan", "bf16", "", size.students),
+        ("memory", "bf16", "", size.students),
+        ("beatgan", "bf16", "distilled", some[-1:]),
+        ("beatgan", "bf16", "no graph", some),
+        ("beatgan", "fp32", "", size.students),
+        ("memory", "fp32", "", size.students),
+    )
+    for name, precision, form, stacks in forms:
+        extra = {} if form == "distilled" else UNDISTILLED[name]
+        course = Course.new(name, size.steps, options, **extra)
+        compute = Compute(options.device, precision)
+        for students in stacks:
+            if part.left() < 2:
+                return part.put(cut_off=f"before {name} {precision} {form} {students}")
+            with without_graph() if form == "no graph" else contextlib.nullcontext():
+                time_stack(part, course, students, compute, form=form)
     return None
 
 
-def undistilled(name: str) -> dict[str, Any]:
-    """BeatGAN's step without distillation, as the plain script's, whose term is a constant."""
-    return {"target": "none"} if name == "beatgan" else {}
+@contextlib.contextmanager
+def without_graph() -> Iterator[None]:
+    """Have steps launched one kernel at a time, instead of as a CUDA graph."""
+    os.environ[NO_GRAPH] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[NO_GRAPH]
 
 
 def time_stack(
-    part: Part, course: Course, students: int, compute: Compute, size: Sizes
+    part: Part, course: Course, students: int, compute: Compute, *, form: str
 ) -> None:
     if compute.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     stack = course.stack(students, compute)
     first = timed(stack.advance, compute.device)
     times = [timed(stack.advance, compute.device) for _ in epochs_to_time(first)]
-    seconds = statistics.median(times) / size.steps
+    seconds = statistics.median(times) / course.steps
     part.row(
         method=course.method.name,
         precision=compute.precision,
+        form=form,
         students=students,
         ms=1e3 * seconds,
         us_per_student=1e6 * seconds / students,
@@ -411,7 +436,7 @@ def profile(part: Part, options: argparse.Namespace) -> None:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     texts = []
     for name in METHODS:
-        course = Course.new(name, few, options, **undistilled(name))
+        course = Course.new(name, few, options, **UNDISTILLED[name])
         stack = course.stack(students, Compute(device, "bf16"))
         for _ in range(3):
             stack.advance()
@@ -474,7 +499,7 @@ def checkpoints(part: Part, options: argparse.Namespace) -> None:
     size, device = sizes(options), options.device
     students = 2 if options.tiny else 16
     batch = size.network["beatgan"].get("batch_size", 64)
-    course = Course.new("beatgan", size.beats // batch, options, **undistilled("beatgan"))
+    course = Course.new("beatgan", size.beats // batch, options, **UNDISTILLED["beatgan"])
     stack = course.stack(students, Compute(device, "bf16"))
     stack.advance()
     epoch = timed(stack.advance, device)
