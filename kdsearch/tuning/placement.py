@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node, total_resources_per_node
 
 from kdsearch.config.space_file import Config
-from kdsearch.errors import UserError
+from kdsearch.errors import RunError, UserError
 from kdsearch.methods.device import resolve_precision
 from kdsearch.methods.protocol import Compute
 from kdsearch.tuning.workers.stack_size import LARGEST, Rate, best_size, rates, sample
@@ -22,6 +25,25 @@ THIN_CPUS = 0.001
 # TPE and ASHA learn from what is finished: of a search's trials at most one in so many trains
 # at a time, if the number is ours to choose.
 ROUNDS = 4
+# What other jobs use may have been released a moment ago; Ray's figures are up to a second old.
+SETTLE_S = 3.0
+# How long to wait until other jobs leave room for one process.
+WAIT_S = 600.0
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Node:
+    """CPUs and GPUs of one machine, or those of them that are free."""
+
+    cpus: float
+    gpus: float
+
+    def fits(self, cpus: float, gpus: float) -> int:
+        """Number of processes of this size that fit."""
+        # Ray counts in ten-thousandths.
+        by_cpus = int(self.cpus / cpus + 1e-6) if cpus else LARGEST
+        return min(by_cpus, int(self.gpus / gpus + 1e-6)) if gpus else by_cpus
 
 
 @dataclass(frozen=True)
@@ -29,10 +51,10 @@ class Processes:
     """Processes of one kind that train students.
 
     Attributes:
-        compute: On what; each has a GPU of its own where that is ``cuda``.
+        compute: Each has a GPU of its own if its device is ``cuda``.
         cpus: CPUs of each.
-        count: How many of them there are.
-        students: How many students each trains side by side.
+        count: Number of processes.
+        students: Number of students that each trains side by side.
     """
 
     compute: Compute
@@ -53,11 +75,11 @@ class Processes:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a search lies on its cluster.
+    """The processes of a search.
 
     Attributes:
-        kinds: Its processes, the fastest kind first.
-        at_a_time: Trials at a time in all.
+        kinds: The fastest kind first.
+        at_a_time: Maximum number of concurrent trials.
     """
 
     kinds: tuple[Processes, ...]
@@ -90,64 +112,142 @@ def local_cpus(config: Config) -> int:
     cpus = available_cpus()
     per_process = config.resources.cpus_per_trial
     if per_process > cpus:
-        raise _too_few_cpus(per_process, cpus)
+        raise UserError(
+            f"resources: cpus_per_trial={per_process}, but this machine has {cpus} CPUs"
+        )
     wanted = (config.search.max_concurrent or cpus) * per_process
     return min(cpus, wanted)
 
 
-def _too_few_cpus(asked: int, there: float) -> UserError:
-    return UserError(
-        f"resources.cpus_per_trial: must not exceed the machine's CPUs, but {asked} are asked "
-        f"for and {there:g} there"
-    )
-
-
-def trial_compute(config: Config) -> Compute:
-    """On what the trials calculate: GPUs where the cluster has some, unless told otherwise.
+def trial_compute(config: Config, say: Callable[[str], None]) -> Compute:
+    """What the trials compute on: GPUs if the cluster has some, unless the settings say no.
 
     Raises:
-        UserError: GPUs are demanded and there are none.
+        UserError: GPUs are demanded and there are none, or other jobs have them all.
     """
-    wanted, there = config.resources.device, _cluster_resources().get("GPU", 0) >= 1
-    if wanted == "cuda" and not there:
+    wanted, precision = config.resources.device, config.resources.precision
+    gpus = any(node.gpus >= 1 for node in cluster_nodes())
+    if wanted == "cuda" and not gpus:
         raise UserError("resources.device is cuda, but Ray finds no GPU")
-    if wanted == "cpu" or not there:
-        return Compute("cpu", resolve_precision(config.resources.precision, "cpu"))
+    if wanted == "cpu" or not gpus:
+        return Compute("cpu", resolve_precision(precision, "cpu"))
+    if precision != "auto":
+        return Compute("cuda", precision)
     # The driver's machine need not have a GPU, nor the same one.
+    wait_for_room(0, 1, say)
     look = ray.remote(num_cpus=0, num_gpus=1)(resolve_precision)
-    return Compute("cuda", ray.get(look.remote(config.resources.precision, "cuda")))
+    return Compute("cuda", _answer(look.remote(precision, "cuda")))
 
 
-def place(inputs: TrialInputs) -> tuple[Placement, list[Rate]]:
+def plan_placement(
+    inputs: TrialInputs, say: Callable[[str], None]
+) -> tuple[Placement, list[Rate]]:
     """Decide how many students train where.
+
+    A process that trains several students has to fit into what other jobs leave free now. One
+    that trains a single student is started by Ray Tune whenever there is room.
+
+    Args:
+        say: Called with a line if other jobs are in the way.
 
     Returns:
         The placement, and what was measured for it, if anything was.
 
     Raises:
-        UserError: A process asks for more CPUs than there are.
+        UserError: No machine is large enough for a process, or other jobs leave no room.
     """
-    config = inputs.config
-    gpu = inputs.compute.device == "cuda"
-    resources = config.resources
-    there = _cluster_resources()
-    fits = int(there.get("CPU", 1) / resources.cpus_per_trial)
-    if not fits:
-        raise _too_few_cpus(resources.cpus_per_trial, there.get("CPU", 1))
-    count = min(fits, int(there["GPU"])) if gpu else fits
-    students, measured = _students(inputs, count)
-    left = config.search.max_concurrent or LARGEST * fits
-    kinds = [_so_many(inputs.compute, resources.cpus_per_trial, count, students, left)]
-    if gpu and resources.device == "all":
-        left -= kinds[0].count * students
-        cpu = Compute("cpu", resolve_precision(resources.precision, "cpu"))
-        wanted = resources.students_per_cpu
-        beside = 1 if wanted == "auto" else wanted
-        if fits > count and left > 0:
-            spare = fits - count
-            kinds.append(_so_many(cpu, resources.cpus_per_trial, spare, beside, left))
+    cpus, gpus = inputs.config.resources.cpus_per_trial, int(inputs.compute.device == "cuda")
+    free = wait_for_room(cpus, gpus, say)
+    fit = sum(node.fits(cpus, gpus) for node in free)
+    students, measured = _students(inputs, fit)
+    nodes = cluster_nodes()
+    placement = placement_on(nodes, inputs.config, inputs.compute, students)
+    if placement.packed:
+        placement = placement_on(free, inputs.config, inputs.compute, students)
+        taken = sum(node.fits(cpus, gpus) for node in nodes) - fit
+        if taken:
+            say(f"{fit} processes train students; other jobs have the room for {taken} more")
+    return placement, measured
+
+
+def placement_on(
+    nodes: Sequence[Node], config: Config, compute: Compute, students: int
+) -> Placement:
+    """As many processes as fit on these machines and are of use.
+
+    Args:
+        compute: Of the fastest kind.
+        students: Number of students that a process of this kind trains.
+    """
+    resources, cpus = config.resources, config.resources.cpus_per_trial
+    gpus = int(compute.device == "cuda")
+    fits = [node.fits(cpus, gpus) for node in nodes]
+    without_gpu = [node.fits(cpus, 0) for node in nodes]
+    left = config.search.max_concurrent or LARGEST * sum(without_gpu)
+    kinds = [_so_many(compute, cpus, sum(fits), students, left)]
+    left -= kinds[0].count * students
+    spare = sum(without_gpu) - sum(fits)
+    if gpus and resources.device == "all" and spare > 0 and left > 0:
+        compute = Compute("cpu", resolve_precision(resources.precision, "cpu"))
+        beside = 1 if resources.students_per_cpu == "auto" else resources.students_per_cpu
+        kinds.append(_so_many(compute, cpus, spare, beside, left))
     room = sum(kind.count * kind.students for kind in kinds)
-    return Placement(tuple(kinds), min(room, config.search.max_concurrent or room)), measured
+    return Placement(tuple(kinds), min(room, config.search.max_concurrent or room))
+
+
+def wait_for_room(
+    cpus: int,
+    gpus: int,
+    say: Callable[[str], None],
+    *,
+    nodes: Callable[[], Sequence[Node]] | None = None,
+    free_nodes: Callable[[], Sequence[Node]] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Sequence[Node]:
+    """Wait until a process of this size fits beside other jobs; return what is free then.
+
+    Raises:
+        UserError: It does not fit on any machine, also without other jobs.
+        RunError: Other jobs left no room for ten minutes.
+    """
+    nodes, free_nodes = nodes or cluster_nodes, free_nodes or _free_nodes
+    waited, said = 0.0, False
+    size = f"{cpus} CPUs and a GPU" if gpus and cpus else "a GPU" if gpus else f"{cpus} CPUs"
+    while True:
+        here, free = nodes(), free_nodes()
+        fit, at_most = (sum(node.fits(cpus, gpus) for node in of) for of in (free, here))
+        if not at_most:
+            largest = max((node.cpus for node in here if node.gpus >= gpus), default=0)
+            beside = " with a GPU" if gpus else ""
+            raise UserError(
+                f"resources: cpus_per_trial={cpus}, but the largest machine{beside} has "
+                f"{largest:g} CPUs"
+            )
+        if fit >= at_most or (fit and waited >= SETTLE_S):
+            return free
+        if waited >= WAIT_S:
+            raise RunError(
+                f"other jobs on this cluster have left no room for {size} for "
+                f"{WAIT_S / 60:.0f} minutes; rerun with --resume when one of them has ended"
+            )
+        if not fit and waited >= SETTLE_S and not said:
+            say(f"waiting for {size}: other jobs use the cluster")
+            said = True
+        sleep(POLL_S)
+        waited += POLL_S
+
+
+def cluster_nodes() -> list[Node]:
+    """Every machine of the cluster, as if nothing ran there."""
+    return _nodes(total_resources_per_node())  # type: ignore[no-untyped-call]
+
+
+def _free_nodes() -> list[Node]:
+    return _nodes(available_resources_per_node())  # type: ignore[no-untyped-call]
+
+
+def _nodes(by_node: dict[str, dict[str, float]]) -> list[Node]:
+    return [Node(there.get("CPU", 0), there.get("GPU", 0)) for there in by_node.values()]
 
 
 def _so_many(compute: Compute, cpus: int, count: int, students: int, most: int) -> Processes:
@@ -156,22 +256,24 @@ def _so_many(compute: Compute, cpus: int, count: int, students: int, most: int) 
 
 
 def _students(inputs: TrialInputs, processes: int) -> tuple[int, list[Rate]]:
-    """How many students a process trains; what was measured, if that was to be measured."""
+    """How many students a process trains, and what was measured for it, if anything was."""
     config, gpu = inputs.config, inputs.compute.device == "cuda"
     resources = config.resources
     wanted = resources.students_per_gpu if gpu else resources.students_per_cpu
     if wanted != "auto":
         return wanted, []
-    measured = _measure(inputs, max(1, config.search.num_samples // (ROUNDS * processes)))
+    most = max(1, config.search.num_samples // (ROUNDS * processes))
+    task = ray.remote(num_cpus=inputs.threads, num_gpus=int(gpu))(rates)
+    measured = _answer(task.remote(sample(inputs), most))
     return best_size(measured), measured
 
 
-def _measure(inputs: TrialInputs, most: int) -> list[Rate]:
-    gpus = 1 if inputs.compute.device == "cuda" else 0
-    task = ray.remote(num_cpus=inputs.threads, num_gpus=gpus)(rates)
-    return ray.get(task.remote(sample(inputs), most))
-
-
-def _cluster_resources() -> dict[str, float]:
-    resources: dict[str, Any] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources
+def _answer(task: Any) -> Any:
+    """The result of a task, unless another job takes its room for too long."""
+    try:
+        return ray.get(task, timeout=WAIT_S)
+    except ray.exceptions.GetTimeoutError:
+        raise RunError(
+            f"no machine has answered for {WAIT_S / 60:.0f} minutes; rerun with --resume when "
+            "other jobs have ended"
+        ) from None

@@ -44,7 +44,7 @@ from kdsearch.tuning.placement import (
     Placement,
     available_cpus,
     local_cpus,
-    place,
+    plan_placement,
     trial_compute,
 )
 from kdsearch.tuning.progress import (
@@ -218,8 +218,8 @@ class _Search:
             signals=self._signals,
         ):
             tune_run.probe_storage(self._folder.path)
-            inputs = replace(inputs, compute=trial_compute(self._config))
-            placement, measured = place(inputs)
+            inputs = replace(inputs, compute=trial_compute(self._config, self._say))
+            placement, measured = plan_placement(inputs, self._say)
             if measured:
                 self._say(describe_sizes(measured, placement.main.students))
             yield inputs, placement
