@@ -34,7 +34,6 @@ from kdsearch.data.settings import DataSettings
 from kdsearch.files.atomic import load_state
 from kdsearch.methods.protocol import State
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.study import read_records
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -68,7 +67,7 @@ def searches(work: Path, options: argparse.Namespace) -> Iterator[tuple[str, dic
     # Once with a single trial, so that beats and teacher lie in the cache.
     timed([*ours, "--name", "warm", "--num-samples", "1"])
     seconds = timed(ours)
-    records = read_records(run.study_file)
+    records = run.records()
     yield (
         "kdsearch",
         {

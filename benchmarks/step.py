@@ -20,7 +20,6 @@ from collections.abc import Callable
 
 import plain
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdsearch.methods.beatgan.engine import NO_GRAPH, Engine, Student, new_parts

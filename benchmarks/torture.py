@@ -31,8 +31,8 @@ sys.path.insert(0, str(TESTS))
 
 from workplace import SPACE, Workplace, kill_all  # noqa: E402
 
-from kdsearch.errors import RunError  # noqa: E402
-from kdsearch.runs.study import TrialRecord, read_records  # noqa: E402
+from kdsearch.runs.folder import RunFolder  # noqa: E402
+from kdsearch.runs.trial_folder import TrialRecord  # noqa: E402
 
 TEACHER_EPOCHS = 45
 STEP = 6
@@ -134,12 +134,9 @@ class Torture:
         return log.read_text().count("\n") if log.exists() else 0
 
     def records(self) -> list[TrialRecord]:
-        journal = self.place.run / "study.journal"
-        try:
-            return read_records(journal) if journal.exists() else []
-        except RunError as error:
-            self.broken.append(str(error))
-            return []
+        records = RunFolder(self.place.run).records()
+        self.broken += [f"trial {r.number}: {r.reason}" for r in records if damaged(r)]
+        return records
 
     def compare(self) -> None:
         """Nothing that was finished may have changed."""
@@ -176,6 +173,10 @@ class Torture:
         )
         for line in self.broken:
             print(f"BROKEN: {line}")
+
+
+def damaged(record: TrialRecord) -> bool:
+    return record.state == "running" and bool(record.reason)
 
 
 def kill(process: subprocess.Popen[str], kind: str) -> None:

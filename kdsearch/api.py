@@ -32,7 +32,7 @@ def search(  # noqa: PLR0913
     time_budget: float | None = None,
     seed: int | None = None,
     address: str | None = None,
-    study: str | None = None,
+    optuna_storage: str | None = None,
     track: Sequence[str] = (),
     resume: bool = False,
     progress: bool = True,
@@ -50,7 +50,8 @@ def search(  # noqa: PLR0913
         time_budget: Seconds after which the search pauses.
         seed: Of suggestions and students.
         address: A Ray cluster, for example ``auto``; None for this machine alone.
-        study: Keeps the study in a database, ``postgresql://user@host/database``.
+        optuna_storage: Where the live Optuna study is written: ``FILE.log``, ``FILE.db`` or the
+            URL of a database; None for ``study.journal`` in the run folder.
         track: Trackers that are told while it runs: ``tensorboard``, ``mlflow``, ``wandb``,
             each perhaps with ``=`` and where.
         resume: Go on with this run, or extend it, rather than refuse one that is there.
@@ -79,7 +80,7 @@ def search(  # noqa: PLR0913
         resume=resume,
         address=address,
         console=console,
-        study=study,
+        optuna_storage=optuna_storage,
         track=track,
     )
     threads = torch.get_num_threads()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.texts import one_line, printable
 
 # The columns, in order; the searched values are between these two groups.

@@ -2,74 +2,49 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import SQLAlchemyError
 
 from kdsearch.analysis.run import Run
 from kdsearch.errors import ConfigError, RunError
-from kdsearch.runs.study import trials_of
-
-JOURNALS = (".log", ".journal")
-DATABASES = (".db", ".sqlite", ".sqlite3")
-SQLITE = "sqlite:///"
+from kdsearch.runs.study import frozen_trial
+from kdsearch.runs.study_view import ForeignStudy, OptunaTarget, replace_study
 
 
-def write_optuna(runs: Sequence[Run], target: str) -> list[str]:
-    """Write each run as a study of its own; a study of the same name is written anew.
+def write_optuna(runs: Sequence[Run], target: OptunaTarget) -> list[str]:
+    """Write each run as a study of its own, in place of one that is the same run's.
 
     Args:
-        target: A journal, ``FILE.log``, or a database, ``FILE.db`` or ``sqlite:///FILE``; a
-            file that is there keeps its other studies.
+        target: A file that is there keeps its other studies.
 
     Returns:
         The studies' names.
 
     Raises:
-        ConfigError: The target is neither.
-        RunError: It cannot be written, or a run's study cannot be read.
+        ConfigError: The target is a run's own view, or holds another study of such a name.
+        RunError: It cannot be written.
     """
-    file = _file(target)
-    if any(run.folder.study_file.resolve() == file.resolve() for run in runs):
-        raise ConfigError(f"--optuna-storage: {file} is the run's own study; name another file")
+    if target.is_in_a_run:
+        raise ConfigError(f"--optuna-storage: {target} is a run's own study; name another file")
+    names = _names(runs)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        storage = _storage(file)
-        names = _names(runs)
+        storage = target.open()
         for name, run in zip(names, runs, strict=True):
-            _write(storage, name, run)
-    except (OSError, SQLAlchemyError, ValueError, KeyError, AssertionError) as error:
-        raise RunError(f"{file}: cannot be written as Optuna's: {error}") from None
-    return names
-
-
-def storage_url(target: str) -> str:
-    """What optuna-dashboard is started with."""
-    file = _file(target)
-    return str(file) if file.suffix in JOURNALS else f"{SQLITE}{file}"
-
-
-def _file(target: str) -> Path:
-    file = Path(target.removeprefix(SQLITE))
-    if file.suffix not in (*JOURNALS, *DATABASES) and not target.startswith(SQLITE):
+            trials = [frozen_trial(record, run.space) for record in run.records]
+            study = replace_study(storage, name, run.folder.identity(), trials)
+            for key, value in _about(run).items():
+                study.set_user_attr(key, value)
+    except ForeignStudy as foreign:
         raise ConfigError(
-            f"--optuna-storage: expected FILE.log, FILE.db or {SQLITE}FILE, but found "
-            f"{target!r}"
-        )
-    return file
-
-
-def _storage(file: Path) -> BaseStorage:
-    if file.suffix in JOURNALS:
-        return JournalStorage(JournalFileBackend(str(file)))
-    return RDBStorage(f"{SQLITE}{file}")
+            f"--optuna-storage: {target} has a study '{foreign}' that is not this run's; name "
+            "another file"
+        ) from None
+    except Exception as error:
+        # Whatever Optuna, SQLAlchemy or a driver comes up with.
+        first = str(error.__cause__ or error).splitlines() or [type(error).__name__]
+        raise RunError(f"{target}: cannot be written as Optuna's: {first[0]}") from error
+    return names
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -80,19 +55,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
         name if count[name] == 1 else str(run.path.resolve())
         for name, run in zip(short, runs, strict=True)
     ]
-
-
-def _write(storage: BaseStorage, name: str, run: Run) -> None:
-    trials = trials_of(run.folder, run.records, run.space)
-    if name in optuna.get_all_study_names(storage):
-        optuna.delete_study(study_name=name, storage=storage)
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(["val_auc"])
-    for key, value in _about(run).items():
-        study.set_user_attr(key, value)
-    study.add_trials(trials)
 
 
 def _about(run: Run) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from kdsearch.config.space_file import read_yaml
 from kdsearch.errors import RunError
 from kdsearch.files.bucket import BucketPath, Place, place
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.recovery import study_records
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import Student, load_student
 
 SHOWN_IN_NOTEBOOK = 10
@@ -52,7 +51,7 @@ class Run:
 
     Attributes:
         config: The content of ``search.yaml``.
-        records: What the study knows of each trial, by number.
+        records: The record of each trial, by number.
         teacher: The content of ``teacher.json``, empty before there is one.
         verdict: The content of ``verdict.json``, empty before there is one.
         costs: The content of ``costs.json``, empty before there is one.
@@ -166,7 +165,7 @@ def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
     return Run(
         folder=folder,
         config=config,
-        records=study_records(folder),
+        records=folder.records(),
         teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
         metrics=folder.read_json(metrics) if metrics.exists() else {},
         costs=_costs(folder),

@@ -107,14 +107,12 @@ def _dashboards(options: argparse.Namespace) -> None:
 
     runs = [open_run(path) for path in options.runs]
     if options.optuna_storage:
-        from kdsearch.analysis.optuna_storage import (  # noqa: PLC0415
-            storage_url,
-            write_optuna,
-        )
+        from kdsearch.analysis.optuna_storage import write_optuna  # noqa: PLC0415
+        from kdsearch.runs.study_view import OptunaTarget  # noqa: PLC0415
 
-        write_optuna(runs, options.optuna_storage)
-        url = storage_url(options.optuna_storage)
-        print(f"for Optuna: {url}; look at it by: optuna-dashboard {url}", file=sys.stderr)
+        target = OptunaTarget.parse(options.optuna_storage)
+        write_optuna(runs, target)
+        print(f"for Optuna: look at it by: optuna-dashboard {target}", file=sys.stderr)
     if options.tensorboard:
         from kdsearch.analysis.tensorboard import write_tensorboard  # noqa: PLC0415
 

@@ -50,10 +50,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--time-budget", type=float, metavar="S", help="seconds after which the search pauses")
     add("--address", help="Ray cluster to use, for example 'auto'; default: this machine")
     add(
-        "--study",
+        "--optuna-storage",
         metavar="URL",
-        help="keep the study in a database, postgresql://user@host/database, and not in a "
-        "journal in the run folder",
+        help="write the live Optuna study there and not to study.journal in the run folder: "
+        "FILE.log, FILE.db or postgresql://user@host/database",
     )
     add(
         "--track",
@@ -91,7 +91,7 @@ def _search(options: argparse.Namespace) -> int:
         resume=options.resume,
         address=options.address,
         console=Console(stderr=True, quiet=options.quiet),
-        study=options.study,
+        optuna_storage=options.optuna_storage,
         track=options.track,
     )
     if options.dry_run:

@@ -5,6 +5,7 @@ On disk or in a bucket: `Place` is either.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -30,7 +31,7 @@ def whole_file(path: Place) -> Iterator[BinaryIO]:
         yield content
         path.write_bytes(content.getbuffer())
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with beside.open("wb") as file:
@@ -38,9 +39,48 @@ def whole_file(path: Place) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        sync_folder(path.parent)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents in a way that a power cut does not undo."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Write the names in a folder to the disk: a power cut undoes no rename before this."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return  # A folder may be written without being readable.
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have nothing to sync here.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def names_in_folders(path: Place) -> Iterator[tuple[str, str]]:
+    """Return the folder's name and the file's name of each file one folder below ``path``."""
+    if isinstance(path, BucketPath):
+        for name in path.names_below():
+            parts = name.split("/")
+            if len(parts) == 2:
+                yield parts[0], parts[1]
+        return
+    for below in path.iterdir() if path.is_dir() else ():
+        if below.is_dir():
+            for file in below.iterdir():
+                yield below.name, file.name
 
 
 def write_text(path: Place, text: str) -> None:

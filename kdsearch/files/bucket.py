@@ -85,6 +85,16 @@ class BucketPath:
             found = storage.get_file_info(FileSelector(self._key, allow_not_found=True))
         return iter([self / info.base_name for info in found])
 
+    def names_below(self) -> Iterator[str]:
+        """The names of all objects below, relative to this one, in one listing."""
+        from pyarrow.fs import FileSelector, FileType  # noqa: PLC0415
+
+        selector = FileSelector(self._key, allow_not_found=True, recursive=True)
+        with self._reached() as storage:
+            found = storage.get_file_info(selector)
+        first = len(self._key) + 1
+        return iter([info.path[first:] for info in found if info.type == FileType.File])
+
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: folders are parts of names."""
 

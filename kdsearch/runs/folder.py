@@ -1,25 +1,23 @@
-"""The run folder: the only module that knows what lies where in it.
+"""The run folder: with `trial_folder` the only module that knows which file is where.
 
 runs/<name>/
   search.yaml        the resolved configuration and the flags that it was started with
   teacher.json       fingerprints, seconds, metrics of the teacher and of its data
   teacher.pt         the teacher's weights: a resume needs no cache
-  study.journal      the study: every trial, parameter, epoch and fate; the one truth
-  study.json         in its place where the study lies in a database: which one, no password
+  trials/<number>/   the record of each trial, see `kdsearch.runs.trial_folder`
+  confirm/<name>/<seed>/  metrics.jsonl, scores.npz and result.json of a configuration that
+                     was trained again
+  best/              model.pt, config.yaml, metrics.json: what a user takes away
   evaluation.npz     best student and teacher on validation and test beats, and examples
   costs.json         parameters, operations and time per beat, by trial and of the teacher
   verdict.json       what the confirmation says of the best trials
   report.html        everything on one page that opens without a network
   leaderboard.csv    a row per trial
+  study.journal      the trials as an Optuna study, for optuna-dashboard; made again by each start
   search.log         what was logged
-  trials/<number>/   trial.json (parameters and fate, a second source beside the study),
-                     metrics.jsonl, last.pt (to go on) and best.pt (to score with)
-  confirm/<name>/<seed>/  metrics.jsonl, scores.npz and result.json of a configuration that
-                     was trained again
-  best/              model.pt, config.yaml, metrics.json: what a user takes away
 
-It may lie in a bucket. Then study.journal and search.log lie on the driver's machine, below
-its cache, and the bucket has copies; everything else is written into the bucket at once.
+It may be in a bucket. Then study.journal and search.log are on the driver's machine, below its
+cache, because objects cannot grow; the log is copied into the bucket.
 """
 
 from __future__ import annotations
@@ -29,10 +27,11 @@ import io
 import json
 import re
 import shutil
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,30 +40,33 @@ import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from kdsearch.files.bucket import BucketPath, Place
-from kdsearch.runs.driver_lock import BucketRun
-from kdsearch.files.cache import cache_dir
+from kdsearch.config.dimensions import Value
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.atomic import (
-    DamagedFile,
-    load_state,
-    remove_leftovers,
+    names_in_folders,
     save_state,
+    sync_folder,
     whole_file,
     write_json,
     write_text,
 )
-from kdsearch.methods.protocol import EpochReport, State
-from kdsearch.config.dimensions import Value
+from kdsearch.files.bucket import BucketPath, Place
+from kdsearch.files.cache import cache_dir
+from kdsearch.methods.protocol import State
+from kdsearch.runs.driver_lock import DriverLock, log_copied
+from kdsearch.runs.trial_folder import (
+    Confirmation,
+    TrialFolder,
+    TrialRecord,
+    is_trial,
+    read_generation,
+)
 
 T = TypeVar("T")
 
-JOURNAL, LOG = "study.journal", "search.log"
+# Folders read at the same time: each file in a bucket takes a request.
+READERS = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-class Superseded(Exception):
-    """Another driver has taken over the run; this worker belongs to a dead one."""
 
 
 class RunFolder:
@@ -75,18 +77,17 @@ class RunFolder:
         self.path = path
         local = _driver_folder(path) if isinstance(path, BucketPath) else path
         self._local = local
-        self._bucket_run: BucketRun | None = None
+        self._driver_lock: DriverLock | None = None
         self.config_file = path / "search.yaml"
         self.teacher_file = path / "teacher.json"
         self.teacher_weights = path / "teacher.pt"
-        self.study_file = local / JOURNAL
-        self.database_file = path / "study.json"
+        self.study_file = local / "study.journal"
         self.report_file = path / "report.html"
         self.costs_file = path / "costs.json"
         self.verdict_file = path / "verdict.json"
         self.evaluation_file = path / "evaluation.npz"
         self.leaderboard_file = path / "leaderboard.csv"
-        self.log_file = local / LOG
+        self.log_file = local / "search.log"
         self.trials = path / "trials"
         self.best = path / "best"
         self.confirmations = path / "confirm"
@@ -94,7 +95,7 @@ class RunFolder:
         self._generation_file = path / ".generation"
         self._unfinished_file = path / ".unfinished"
         self._temporary_file = local / ".temporary"
-        self._tracked_file = path / ".tracked"
+        self._identity_file = path / ".id"
 
     @classmethod
     def named(cls, runs_dir: Place, name: str) -> RunFolder:
@@ -126,19 +127,7 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a search was started here."""
-        return self.config_file.exists() or self.has_journal()
-
-    def has_journal(self) -> bool:
-        """Whether a journal keeps the study."""
-        return (self.path / JOURNAL).exists()
-
-    def own_journal(self) -> Path | None:
-        """The journal, for readers of the study.
-
-        None where a database holds the study, and in a bucket, which has but a copy.
-        """
-        elsewhere = isinstance(self.path, BucketPath) or self.database() is not None
-        return None if elsewhere else self.study_file
+        return self.config_file.exists() or self.trials.is_dir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -163,41 +152,21 @@ class RunFolder:
             ) from None
         with lock, ExitStack() as stack:
             if isinstance(self.path, BucketPath):
-                self._bucket_run = BucketRun(self.path, self._local, (JOURNAL, LOG))
-                stack.enter_context(self._bucket_run.held())
+                self._driver_lock = DriverLock(self.path, self._local)
+                stack.enter_context(self._driver_lock.held())
+                target = self.path / self.log_file.name
+                stack.enter_context(log_copied(self.log_file, target, self._driver_lock))
             yield
 
     def check_ours(self) -> None:
-        """Make sure that no other driver has taken the run from us, as one can in a bucket.
-
-        Raises:
-            OSError: One has.
-        """
-        if self._bucket_run is not None:
-            self._bucket_run.check()
+        """Raise an OSError if another driver has taken the run over, as one can in a bucket."""
+        if self._driver_lock is not None:
+            self._driver_lock.check()
 
     def write_config(self, config: dict[str, Any], flags: dict[str, Any]) -> None:
         """Keep the resolved configuration and the flags of the command line."""
         text = yaml.safe_dump({**config, "flags": flags}, sort_keys=False)
         write_text(self.config_file, text)
-
-    def write_database(self, url: str, study: str) -> None:
-        """Keep in which database the study lies, and under which name."""
-        write_json(self.database_file, {"url": url, "study": study})
-
-    def database(self) -> tuple[str, str] | None:
-        """Which database holds the study, and its name there; None where a journal does.
-
-        Raises:
-            RunError: The note of it is damaged.
-        """
-        if not self.database_file.exists():
-            return None
-        content = self.read_json(self.database_file)
-        try:
-            return str(content["url"]), str(content["study"])
-        except KeyError as error:
-            raise RunError(f"{self.database_file}: damaged: it has no {error}") from None
 
     def read_json(self, path: Place) -> dict[str, Any]:
         """Read one of the run's JSON files.
@@ -273,22 +242,17 @@ class RunFolder:
         _write_best(beside, weights, text, metrics)
         shutil.rmtree(self.best, ignore_errors=True)
         beside.rename(self.best)
+        sync_folder(beside.parent)
 
     def next_generation(self) -> int:
-        """Begin a new driver's time: workers of earlier ones may write no longer."""
-        generation = self._generation() + 1
+        """Begin the time of a new driver: workers of earlier ones may not write any more."""
+        generation = read_generation(self._generation_file) + 1
         write_text(self._generation_file, f"{generation}\n")
         return generation
 
-    def _generation(self) -> int:
-        try:
-            return int(self._generation_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return 0
-
     @property
     def concluded(self) -> bool:
-        """Whether everything derived from the study stands for all that is in it."""
+        """Whether everything derived from the trials is up to date."""
         return (self.best / "metrics.json").exists() and not self._unfinished_file.exists()
 
     def begin_work(self) -> None:
@@ -299,16 +263,19 @@ class RunFolder:
         """What is derived from the study is up to date."""
         self._unfinished_file.unlink(missing_ok=True)
 
-    def write_tracked_as(self, name: str) -> None:
-        """Keep under which name trackers know this run."""
-        write_text(self._tracked_file, name)
-
-    def tracked_as(self) -> str:
-        """The name under which trackers know this run, or an empty text."""
+    def identity(self) -> str:
+        """Return what tells this run from others of its name, also after a move."""
         try:
-            return self._tracked_file.read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
+            known = self._identity_file.read_text().strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            known = ""
+        if not known:
+            known = uuid.uuid4().hex[:12]
+            try:
+                write_text(self._identity_file, known)
+            except OSError:  # Somebody else's run, which has its path for a name.
+                known = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:12]
+        return known
 
     def remember_temporary(self, name: str) -> None:
         """Keep the name of this driver's temporary folder, for its successor to remove."""
@@ -325,222 +292,34 @@ class RunFolder:
         """This driver has cleaned up behind itself."""
         self._temporary_file.unlink(missing_ok=True)
 
-    def trial_numbers(self) -> list[int]:
-        """Numbers of the trials that have a folder, in order."""
-        if not self.trials.is_dir():
-            return []
-        return sorted(int(p.name) for p in self.trials.iterdir() if p.name.isdecimal())
+    def trial_files(self) -> dict[int, set[str]]:
+        """Return the names of the files of each trial, by the trial's number, in order."""
+        found: dict[int, set[str]] = {}
+        for trial, name in names_in_folders(self.trials):
+            if trial.isdecimal() and trial == str(int(trial)):
+                found.setdefault(int(trial), set()).add(name)
+        return {number: found[number] for number in sorted(found) if is_trial(found[number])}
 
-    def trial(self, number: int, generation: int | None = None) -> TrialFolder:
-        """The folder of one trial; writing to it needs the driver's generation."""
-        return TrialFolder(self, self.trials / str(number), generation)
+    def records(self) -> list[TrialRecord]:
+        """Read the record of each trial, by number."""
+        trials = [self.trial(number) for number in self.trial_files()]
+        with ThreadPoolExecutor(READERS) as readers:
+            return list(readers.map(TrialFolder.record, trials))
+
+    def trial(
+        self,
+        number: int,
+        generation: int | None = None,
+        params: dict[str, Value] | None = None,
+    ) -> TrialFolder:
+        """The folder of one trial; writing epochs to it needs the driver's generation."""
+        path = self.trials / str(number)
+        return TrialFolder(path, self._generation_file, generation, params)
 
     def confirmation(self, name: str, seed: int, generation: int | None = None) -> Confirmation:
         """The folder of one configuration trained again with one seed."""
         path = self.confirmations / name / str(seed)
-        return Confirmation(path, TrialFolder(self, path, generation))
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where an unfinished trial can go on.
-
-    Attributes:
-        state: The student's own state, for `Stack.put_in`.
-        history: The report of every epoch up to here.
-    """
-
-    state: State
-    history: list[EpochReport]
-
-
-@dataclass(frozen=True)
-class Note:
-    """What the driver notes of a trial beside the study, from which a lost study is rebuilt.
-
-    Attributes:
-        params: The searched values.
-        state: The trial's fate, ``running`` before it is known.
-        reason: Why it failed, or an empty text.
-    """
-
-    params: dict[str, Value]
-    state: str
-    reason: str = ""
-
-
-class TrialFolder:
-    """What one trial leaves on disk: its epochs, where to go on, and its best weights."""
-
-    def __init__(self, run: RunFolder, path: Place, generation: int | None) -> None:
-        """Name a trial's folder; nothing is read or created."""
-        self.path = path
-        self.error_file = self.path / "error.txt"
-        self.best_file = self.path / "best.pt"
-        self._last_file = self.path / "last.pt"
-        self._metrics_file = self.path / "metrics.jsonl"
-        self._note_file = self.path / "trial.json"
-        self._run = run
-        self._generation = generation
-
-    def write_note(self, note: Note) -> None:
-        """Keep the driver's own note of the trial, a second source beside the study."""
-        write_json(self._note_file, asdict(note))
-
-    def note(self) -> Note | None:
-        """The driver's note; None where there is none that can be read."""
-        try:
-            return Note(**json.loads(self._note_file.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def history(self) -> list[EpochReport]:
-        """Every epoch whose line is whole, in order."""
-        try:
-            lines = self._metrics_file.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
-            return []
-        reports: list[EpochReport] = []
-        for line in lines:
-            report = _parse(line)
-            if report is None or report.epoch != len(reports) + 1:
-                break
-            reports.append(report)
-        return reports
-
-    def write(
-        self, report: EpochReport, history: list[EpochReport], state: State, best: State | None
-    ) -> None:
-        """Write one epoch: its line, the best weights if it is the best, the state to go on.
-
-        The state comes last: an epoch counts as kept once the state names it, and whatever
-        a kill left of a later one is written again.
-
-        Args:
-            report: The epoch just trained.
-            history: The epochs before it.
-            state: The student's state after it.
-            best: The student's weights, if no epoch before was as good.
-
-        Raises:
-            Superseded: A newer driver owns the run.
-        """
-        self.write_history([*history, report])
-        if best is not None:
-            self.write_best(best)
-        self.write_checkpoint(report.epoch, state)
-
-    def write_history(self, history: list[EpochReport]) -> None:
-        """Write the lines of all epochs.
-
-        Raises:
-            Superseded: A newer driver owns the run.
-        """
-        self._check_generation()
-        write_text(self._metrics_file, "".join(json.dumps(asdict(r)) + "\n" for r in history))
-
-    def write_best(self, weights: State) -> None:
-        """Write the weights of the best epoch so far."""
-        save_state(self.best_file, weights)
-
-    def write_checkpoint(self, epoch: int, state: State) -> None:
-        """Write the state after an epoch whose line, and weights if the best, are written.
-
-        Raises:
-            Superseded: A newer driver owns the run.
-        """
-        self._check_generation()
-        save_state(self._last_file, {"epoch": epoch, "state": state})
-
-    def checkpoint(self) -> Checkpoint | None:
-        """The newest state that is whole and whose epochs are all known; None to begin anew."""
-        try:
-            last = load_state(self._last_file)
-        except (FileNotFoundError, DamagedFile):
-            return None
-        history = self.history()[: last["epoch"]]
-        if len(history) < last["epoch"]:
-            return None
-        return Checkpoint(last["state"], history)
-
-    def best_weights(self) -> State:
-        """The weights of the best epoch.
-
-        Raises:
-            RunError: They are missing or damaged.
-        """
-        try:
-            return load_state(self.best_file)
-        except FileNotFoundError:
-            raise RunError(f"{self.best_file}: no such file") from None
-        except DamagedFile as error:
-            raise RunError(str(error)) from None
-
-    def reduce(self, *, keep_weights: bool) -> None:
-        """Remove what a finished trial does not need."""
-        self._last_file.unlink(missing_ok=True)
-        if not keep_weights:
-            self.best_file.unlink(missing_ok=True)
-        remove_leftovers(self.path)
-
-    def write_error(self, reason: str) -> None:
-        """Keep why a try failed, for the driver to tell."""
-        write_text(self.error_file, reason)
-
-    def take_error(self) -> str:
-        """Read why the last try failed, once; empty where the worker died without a word."""
-        try:
-            reason = self.error_file.read_text()
-        except FileNotFoundError:
-            return ""
-        self.error_file.unlink(missing_ok=True)
-        return reason
-
-    def _check_generation(self) -> None:
-        if self._generation is not None and self._run._generation() != self._generation:
-            raise Superseded(f"{self._run.path}: a newer search has taken over this run")
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """One configuration trained again with one seed.
-
-    Attributes:
-        training: Its epochs and where to go on, as of a trial.
-    """
-
-    path: Place
-    training: TrialFolder
-
-    def result(self) -> dict[str, Any] | None:
-        """What came of it; None while it is not finished."""
-        try:
-            result: dict[str, Any] = json.loads((self.path / "result.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return result
-
-    def write_result(self, result: dict[str, Any]) -> None:
-        """Keep what came of it; written last, it stands for the scores as well."""
-        write_json(self.path / "result.json", result)
-
-    def scores(self) -> dict[str, NDArray[np.float32]]:
-        """Scores of the validation and the test beats, each of shape (n,).
-
-        Raises:
-            RunError: They are missing or damaged.
-        """
-        path = self.path / "scores.npz"
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-                return {name: archive[name] for name in ("validation", "test")}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise RunError(f"{path}: cannot be read: {error}") from None
-
-    def write_scores(self, scores: dict[str, NDArray[np.float32]]) -> None:
-        """Keep the scores."""
-        with whole_file(self.path / "scores.npz") as file:
-            np.savez_compressed(file, **scores)  # type: ignore[arg-type]
+        return Confirmation(path, TrialFolder(path, self._generation_file, generation))
 
 
 def _write_best(folder: Place, weights: State, config: str, metrics: dict[str, Any]) -> None:
@@ -553,10 +332,3 @@ def _driver_folder(path: BucketPath) -> Path:
     """Where a driver on this machine keeps what it cannot append to in a bucket."""
     name = hashlib.sha256(path.url.encode()).hexdigest()[:16]
     return cache_dir() / "drivers" / name
-
-
-def _parse(line: bytes) -> EpochReport | None:
-    try:
-        return EpochReport(**json.loads(line))
-    except (ValueError, TypeError):
-        return None

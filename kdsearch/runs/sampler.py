@@ -30,13 +30,27 @@ def new_sampler(settings: SearchSettings, number: int) -> BaseSampler:
         # Multivariate TPE, the constant liar and QMC are marked experimental in Optuna 5.0.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if settings.sampler == "qmc":
-            return QMCSampler(seed=settings.seed, scramble=True)
+            return NumberedQmc(seed=settings.seed, number=number)
         return WindowedTpe(
             n_startup_trials=settings.startup_trials,
             multivariate=True,
             constant_liar=True,
             seed=seed,
         )
+
+
+class NumberedQmc(QMCSampler):
+    """The point of a Sobol sequence that belongs to a trial, however often a search starts."""
+
+    def __init__(self, seed: int, number: int) -> None:
+        """Suggest for the trial of this number."""
+        super().__init__(seed=seed, scramble=True)
+        self._number = number
+
+    def _find_sample_id(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
+    ) -> int:
+        return self._number
 
 
 class WindowedTpe(TPESampler):

@@ -21,8 +21,8 @@ from kdsearch.config.space_file import Config
 from kdsearch.data.beats import LabelledBeats
 from kdsearch.errors import RunError, StorageFailed, TrialDiverged
 from kdsearch.methods.protocol import Stack
-from kdsearch.runs.folder import Confirmation, RunFolder, Superseded
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.trial_folder import Confirmation, Superseded, TrialRecord
 from kdsearch.texts import one_line, redact
 from kdsearch.tuning.placement import Placement
 from kdsearch.tuning.tune_run import Signals

@@ -21,7 +21,8 @@ from rich.text import Text
 
 from kdsearch.config.dimensions import Value
 from kdsearch.methods.protocol import EpochReport
-from kdsearch.runs.study import Fate, Suggestion, TrialRecord
+from kdsearch.runs.study import Suggestion
+from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
 PLAIN_INTERVAL_S = 30.0
 
@@ -73,8 +74,8 @@ class SearchProgress:
         if time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
             self._plain(self.line().plain)
 
-    def ended(self, number: int, state: Fate, reason: str) -> None:
-        """A trial met its fate."""
+    def ended(self, number: int, state: TrialState, reason: str) -> None:
+        """A trial ended."""
         self._running.pop(number, None)
         self._ended[state] += 1
         text = f"trial {number} {state}" + (f": {reason}" if reason else "")

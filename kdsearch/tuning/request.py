@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from kdsearch.config.space_file import Config, ConfirmSettings, parse_config, read_yaml
 from kdsearch.errors import RunError
-from kdsearch.runs.database import Database
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.recovery import study_records
+from kdsearch.runs.study_view import OptunaTarget
 
 # What a flag of the command line, or an argument of `kdsearch.search`, stands in for.
 FLAGS = {
@@ -37,8 +34,8 @@ class Request:
         resume: Go on with what is there, rather than refuse it.
         address: A Ray cluster, or None for this machine alone.
         console: Where progress goes; a quiet one draws nothing.
-        study: URL of the database that is to hold the study; None for a journal in the run
-            folder, or for the database that the run remembers.
+        optuna_storage: Where the live Optuna study is written; None for ``study.journal`` in
+            the run folder.
         track: Trackers that are told while it runs, ``NAME`` or ``NAME=WHERE``.
     """
 
@@ -48,7 +45,7 @@ class Request:
     resume: bool
     address: str | None
     console: Console
-    study: str | None = None
+    optuna_storage: OptunaTarget | None = None
     track: tuple[str, ...] = ()
 
 
@@ -60,7 +57,7 @@ def make_request(
     resume: bool,
     address: str | None,
     console: Console,
-    study: str | None,
+    optuna_storage: str | None = None,
     track: Sequence[str] = (),
 ) -> Request:
     """A request for a search of ``space``; a resumed one keeps the flags of its start.
@@ -75,7 +72,8 @@ def make_request(
     if resume:
         flags = stored_flags(folder) | flags
     config = _with_flags(space, flags)
-    return Request(config, flags, folder, resume, address, console, study, tuple(track))
+    target = None if optuna_storage is None else OptunaTarget.parse(optuna_storage)
+    return Request(config, flags, folder, resume, address, console, target, tuple(track))
 
 
 def _with_flags(space: Config, flags: Mapping[str, Any]) -> Config:
@@ -107,26 +105,6 @@ def check_resume(request: Request) -> None:
         _compare(stored_config(folder), request.config, folder)
 
 
-def study_place(request: Request) -> Path | Database:
-    """Where the study of a request lies, or is to lie.
-
-    Raises:
-        UserError: The URL cannot be used, or the run has a journal already.
-    """
-    folder = request.folder
-    stored = folder.database()
-    if request.study is None and stored is None:
-        return folder.study_file
-    if folder.has_journal():
-        raise RunError(
-            f"{folder.path} keeps its study in {folder.study_file.name}; leave out --study"
-        )
-    if stored is None:
-        # A name in a database that any number of runs share, wherever their folders lie.
-        stored = "", f"{folder.path.name}-{uuid.uuid4().hex[:12]}"
-    return Database(request.study or stored[0], stored[1])
-
-
 def confirmation_request(folder: RunFolder, console: Console) -> Request:
     """The request that confirms a finished search and does nothing else.
 
@@ -134,7 +112,7 @@ def confirmation_request(folder: RunFolder, console: Console) -> Request:
         RunError: The search is not finished.
     """
     config = stored_config(folder)
-    records = study_records(folder)
+    records = folder.records()
     if len(records) != config.search.num_samples or not all(r.finished for r in records):
         raise RunError(f"{folder.path}: the search is not finished; go on with --resume first")
     if config.confirm.top == 0:

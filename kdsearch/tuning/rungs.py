@@ -1,4 +1,4 @@
-"""ASHA's rungs, filled again from the study: a resumed search stops as it did before."""
+"""ASHA's rungs, filled again from the trials' records: a resumed search stops as before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.schedulers.async_hyperband import _Bracket as RaysBracket
 
 from kdsearch.config.space_file import SchedulerSettings
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord
 
 
 class _Rewards(dict[str, float]):
@@ -46,7 +46,7 @@ class _Bracket(RaysBracket):
 
 
 class Rungs:
-    """Ray's ASHA, asked about the study's trials by their numbers."""
+    """Ray's ASHA, asked about trials by their numbers."""
 
     def __init__(self, settings: SchedulerSettings, max_epochs: int) -> None:
         """Begin with empty rungs."""
@@ -64,12 +64,12 @@ class Rungs:
         self._known: set[int] = set()
 
     def refill(self, records: Iterable[TrialRecord]) -> None:
-        """Learn what earlier drivers saw.
+        """Learn what earlier drivers saw, in the order in which trials finished.
 
         Of an unfinished trial the last epoch is left out: its driver may have died between
         the report and the decision, and the trial will report it again.
         """
-        for record in records:
+        for record in sorted(records, key=_position):
             epochs = sorted(record.curve.items())
             for epoch, best_so_far in epochs if record.finished else epochs[:-1]:
                 self.lags(record.number, epoch, best_so_far)
@@ -84,3 +84,8 @@ class Rungs:
         result = {"epoch": epoch, "val_auc": best_so_far}
         decision: str = self._asha.on_trial_result(nobody, trial, result)
         return decision == TrialScheduler.STOP
+
+
+def _position(record: TrialRecord) -> tuple[float, int]:
+    """Sort by the order of endings, unfinished trials last."""
+    return (math.inf if record.order is None else record.order, record.number)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ from kdsearch.evaluation.verdict import conclude
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
 from kdsearch.methods.device import resolve_device, resolve_precision
 from kdsearch.methods.protocol import Compute, Exporting
-from kdsearch.runs.database import Database
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.recovery import recover
-from kdsearch.runs.study import Study, TrialRecord
+from kdsearch.runs.study import Study, sound
+from kdsearch.runs.study_view import StudyView
+from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import COMPUTE, describe_student
 from kdsearch.texts import printable, redact
 from kdsearch.tuning import tune_run
-from kdsearch.tuning.bridge import Ledger, StudyScheduler, StudySearcher
+from kdsearch.tuning.bridge import StudyScheduler, StudySearcher
 from kdsearch.tuning.confirm import (
     Candidate,
     ConfirmationInputs,
@@ -40,6 +41,7 @@ from kdsearch.tuning.confirm import (
     left_to_confirm,
     seeds,
 )
+from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.placement import (
     Placement,
     available_cpus,
@@ -53,12 +55,12 @@ from kdsearch.tuning.progress import (
     duration,
     teacher_progress,
 )
-from kdsearch.tuning.request import Request, check_resume, study_place
+from kdsearch.tuning.request import Request, check_resume
 from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.teacher import Teacher, TeacherCache, describe_teacher, read_teacher
 from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers
 from kdsearch.tuning.workers.stack_size import describe_sizes
-from kdsearch.tuning.workers.trial import TrialInputs
+from kdsearch.tuning.workers.trial import TrialInputs, trial_seed
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def search(request: Request) -> list[TrialRecord]:
     """Run or resume a search until it holds ``num_samples`` trials.
 
     Returns:
-        Every trial of the study.
+        The record of every trial.
 
     Raises:
         UserError: Something that the user can mend, before anything is trained.
@@ -79,21 +81,18 @@ def search(request: Request) -> list[TrialRecord]:
     if request.address is None:
         # What this machine lacks is said before a teacher is trained on it.
         local_cpus(request.config)
-    place = study_place(request)
     signals = tune_run.Signals()
     with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:
-        return _Search(request, place, signals, at_end).run()
+        return _Search(request, signals, at_end).run()
 
 
 class _Search:
     def __init__(
         self,
         request: Request,
-        place: Path | Database,
         signals: tune_run.Signals,
         at_end: ExitStack,
     ) -> None:
-        self._place = place
         self._signals = signals
         self._at_end = at_end
         self._config = request.config
@@ -103,9 +102,15 @@ class _Search:
         self._trackers: list[Tracker] = []
 
     def run(self) -> list[TrialRecord]:
-        study = self._study_of_earlier_drivers()
-        if study is not None and self._complete(study):
-            return study.records()
+        records = [self._restored(record) for record in self._records()]
+        self._check_numbers(records)
+        view = StudyView(
+            self._folder, self._config.space, self._say, self._request.optuna_storage
+        )
+        view.open(records)
+        self._at_end.callback(view.close)
+        if self._complete(records):
+            return records
         self._trackers = open_trackers(self._request.track, self._folder, self._config)
         if unwritable := why_unwritable(cache_dir()):
             self._say(
@@ -119,46 +124,47 @@ class _Search:
         self._folder.begin_work()
         compute = resolve_teacher_compute(self._request)
         teacher = self._teacher(dataset, compute)
-        # A study without trials is there as well, though it counts as false.
-        study = self._open_study() if study is None else study
         inputs = self._inputs(dataset, teacher, compute)
-        if self._trials_left(study) or self._confirmations_left(study.records()):
+        if self._trials_left(records) or self._confirmations_left(records):
             with self._cluster(inputs) as (on_cluster, placement):
-                self._run_trials(study, on_cluster, placement)
-                self._confirm(study.records(), dataset, on_cluster, placement)
-        records = study.records()
+                self._run_trials(records, view, on_cluster, placement)
+                records = self._records()
+                self._confirm(records, dataset, on_cluster, placement)
         leaderboard_to_file(self._folder, records, self._config)
         self._finish(records, dataset, teacher, inputs)
         return records
 
-    def _study_of_earlier_drivers(self) -> Study | None:
-        there = self._folder.study_file.exists() or self._folder.trial_numbers()
-        # A database is tried before anything is trained, and kept from others from then on.
-        remote = isinstance(self._place, Database)
-        return self._open_study() if there or remote else None
+    def _records(self) -> list[TrialRecord]:
+        return [sound(record, self._config.space) for record in self._folder.records()]
 
-    def _open_study(self) -> Study:
-        """The run's study; where it has lost trials, their folders give them back."""
-        if isinstance(self._place, Database):
-            self._folder.write_database(self._place.public_url, self._place.study)
-        rebuilt = recover(self._folder, self._place, self._config.space)
-        if rebuilt:
-            self._say(rebuilt)
-        study = Study(self._place, self._config.space, self._config.search)
-        self._at_end.callback(study.close)
-        return study
+    def _restored(self, record: TrialRecord) -> TrialRecord:
+        """Return the record; a damaged one with the settings that its checkpoint holds."""
+        if record.finished or not record.reason:
+            return record
+        trial, restored = self._folder.trial(record.number), record
+        params = None if record.params else trial.checkpoint_params()
+        if params is not None:
+            restored = sound(replace(record, params=params, reason=""), self._config.space)
+        how = "is trained again" if restored.reason else "continues from its checkpoint"
+        self._say(f"{trial.path}: {record.reason}; trial {record.number} {how}")
+        return restored
 
-    def _complete(self, study: Study) -> bool:
-        records = study.records()
+    def _check_numbers(self, records: Sequence[TrialRecord]) -> None:
         total = self._config.search.num_samples
-        if len(records) > total:
+        if records and records[-1].number >= total:
             raise ConfigError(
-                f"{self._folder.path} holds {len(records)} trials already, more than "
-                f"num_samples={total}"
+                f"{self._folder.path} has a trial {records[-1].number}, more than "
+                f"num_samples={total} asks for: trials 0 to {total - 1}"
             )
-        done = len(records) == total and all(record.finished for record in records)
-        whole = done and self._folder.concluded and not self._confirmations_left(records)
+
+    def _complete(self, records: Sequence[TrialRecord]) -> bool:
+        whole = (
+            not self._trials_left(records)
+            and self._folder.concluded
+            and not self._confirmations_left(records)
+        )
         if whole:
+            total = self._config.search.num_samples
             self._say(f"{self._folder.path}: complete with {total} trials; nothing to do")
         return whole
 
@@ -204,8 +210,8 @@ class _Search:
                 f"is another one (fingerprint {known!s:.12}, here {teacher.fingerprint:.12})"
             )
 
-    def _trials_left(self, study: Study) -> int:
-        return self._config.search.num_samples - sum(r.finished for r in study.records())
+    def _trials_left(self, records: Sequence[TrialRecord]) -> int:
+        return self._config.search.num_samples - sum(r.finished for r in records)
 
     @contextmanager
     def _cluster(self, inputs: TrialInputs) -> Iterator[tuple[TrialInputs, Placement]]:
@@ -224,25 +230,38 @@ class _Search:
                 self._say(describe_sizes(measured, placement.main.students))
             yield inputs, placement
 
-    def _run_trials(self, study: Study, inputs: TrialInputs, placement: Placement) -> None:
+    def _run_trials(
+        self,
+        earlier: list[TrialRecord],
+        view: StudyView,
+        inputs: TrialInputs,
+        placement: Placement,
+    ) -> None:
         total = self._config.search.num_samples
-        earlier = study.records()
-        progress = SearchProgress(self._console, total, earlier)
-        keep = max(self._config.search.keep_weights, self._config.confirm.top)
-        tracking = Tracking(self._folder, self._trackers, self._say)
-        ledger = Ledger(study, self._folder, Observers(progress, tracking), keep)
-        unfinished = study.adopt()
-        trials = len(unfinished) + total - len(earlier)
+        study = Study(self._config.space, self._config.search, earlier)
+        unfinished = [study.take(number) for number in study.unfinished()]
+        trials = len(unfinished) + total - len(study)
         if trials == 0:
             return
+        progress = SearchProgress(self._console, total, earlier)
+        tracking = Tracking(self._folder, self._trackers, self._say)
+        ledger = Ledger(
+            study,
+            self._folder,
+            Observers(progress, tracking, view),
+            records=earlier,
+            keep_weights=max(self._config.search.keep_weights, self._config.confirm.top),
+            seed_of=partial(trial_seed, self._config),
+        )
         rungs = None
         if self._config.scheduler.name == "asha":
             rungs = Rungs(self._config.scheduler, self._config.max_epochs())
-            rungs.refill(earlier)
+            rungs.refill(r for r in earlier if r.finished or not r.reason)
         with progress.shown(), closing(tracking):
             tune_run.run_tune(
                 inputs,
                 placement,
+                ledger,
                 StudySearcher(ledger, unfinished, total),
                 StudyScheduler(ledger, rungs),
                 trials=trials,
@@ -252,9 +271,11 @@ class _Search:
 
     def _candidates(self, records: Sequence[TrialRecord]) -> list[Candidate]:
         """What is to be confirmed: nothing while trials are left, or where none is wanted."""
-        done = len(records) == self._config.search.num_samples
-        done = done and all(record.finished for record in records)
-        if not done or self._config.confirm.top == 0 or best_record(records) is None:
+        if (
+            self._trials_left(records)
+            or self._config.confirm.top == 0
+            or best_record(records) is None
+        ):
             return []
         return candidates(self._config, records)
 
@@ -323,7 +344,7 @@ class _Search:
         inputs: TrialInputs,
     ) -> None:
         """Measure the best student and the teacher on the test beats, once."""
-        left = self._config.search.num_samples - sum(record.finished for record in records)
+        left = self._trials_left(records)
         if left:
             self._say(f"{left} trials are left; go on with --resume")
             return

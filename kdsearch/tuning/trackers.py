@@ -8,7 +8,6 @@ that fails is left out from then on, and costs no result.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from kdsearch.config.space_file import Config
 from kdsearch.errors import ConfigError, UserError
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.study import Fate, Suggestion
-from kdsearch.tuning.bridge import Observer
+from kdsearch.runs.study import Suggestion
+from kdsearch.runs.trial_folder import TrialState
+from kdsearch.tuning.ledger import Observer
 
 logger = logging.getLogger(__name__)
 KNOWN = ("tensorboard", "mlflow", "wandb")
@@ -74,8 +74,10 @@ class Tracker(Protocol):
     def epoch(self, trial: Shown, report: EpochReport) -> None:
         """An epoch that the tracker does not have."""
 
-    def end(self, trial: Shown, state: Fate, reason: str, history: list[EpochReport]) -> None:
-        """A trial met its fate."""
+    def end(
+        self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
+    ) -> None:
+        """A trial ended."""
 
     def close(self) -> None:
         """No more will come of this start; some trials may not have ended."""
@@ -91,7 +93,7 @@ class Tracking:
         self._folder = folder
         self._trackers = list(trackers)
         self._say = say
-        self._run = _identity(folder) if trackers else ""
+        self._run = folder.identity() if trackers else ""
         self._trials: dict[int, Shown] = {}
         self._told: dict[tuple[Tracker, int], int] = {}
 
@@ -114,8 +116,8 @@ class Tracking:
         """A trial finished an epoch."""
         self._catch_up(number, epoch)
 
-    def ended(self, number: int, state: Fate, reason: str) -> None:
-        """A trial met its fate."""
+    def ended(self, number: int, state: TrialState, reason: str) -> None:
+        """A trial ended."""
         trial = self._trials.pop(number)
         history = self._history(number)
         for tracker in list(self._trackers):
@@ -169,8 +171,8 @@ class Observers:
         for observer in self._observers:
             observer.reported(number, epoch, epochs, best_so_far)
 
-    def ended(self, number: int, state: Fate, reason: str) -> None:
-        """A trial met its fate."""
+    def ended(self, number: int, state: TrialState, reason: str) -> None:
+        """A trial ended."""
         for observer in self._observers:
             observer.ended(number, state, reason)
 
@@ -226,7 +228,9 @@ class TensorBoard:
         """Its figures and the terms of its loss."""
         self._events[trial.number].add([report])
 
-    def end(self, trial: Shown, state: Fate, reason: str, history: list[EpochReport]) -> None:
+    def end(
+        self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
+    ) -> None:
         """A row in the table of hyperparameters."""
         events = self._events.pop(trial.number)
         events.end({**trial.config, "state": state}, final_metrics(history))
@@ -252,7 +256,7 @@ class Mlflow:
         # It would tell of every table that it makes in a new store.
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         uri = uri or mlflow.get_tracking_uri()
-        self._run = _identity(folder)
+        self._run = folder.identity()
         make: Any = MLflowLoggerCallback
         self._callback = make(
             tracking_uri=uri,
@@ -279,8 +283,10 @@ class Mlflow:
         """Its figures and the terms of its loss."""
         self._callback.log_trial_result(0, trial, _figures(report))
 
-    def end(self, trial: Shown, state: Fate, reason: str, history: list[EpochReport]) -> None:
-        """The trial's fate as a tag: MLflow has no word for what was stopped early."""
+    def end(
+        self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
+    ) -> None:
+        """The trial's state as a tag: MLflow has no word for what was stopped early."""
         best = final_metrics(history).items()
         for name, value in best:
             self._client.log_metric(self._id(trial), name.replace("final/", "final_"), value)
@@ -321,10 +327,12 @@ class WeightsAndBiases:
         """Its figures and the terms of its loss."""
         self._callback.log_trial_result(0, trial, _figures(report))
 
-    def end(self, trial: Shown, state: Fate, reason: str, history: list[EpochReport]) -> None:
-        """Its fate stands in the run's configuration."""
-        fate = {"config": {"state": state, "reason": reason}}
-        self._callback.log_trial_result(0, trial, {TRAINING_ITERATION: len(history), **fate})
+    def end(
+        self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
+    ) -> None:
+        """Its state is in the run's configuration."""
+        ended = {"config": {"state": state, "reason": reason}}
+        self._callback.log_trial_result(0, trial, {TRAINING_ITERATION: len(history), **ended})
         self._open.remove(trial)
         self._callback.log_trial_end(trial, failed=state == "failed")
 
@@ -343,12 +351,3 @@ def _figures(report: EpochReport) -> dict[str, Any]:
         "seconds": report.seconds,
         "loss": dict(report.losses),
     }
-
-
-def _identity(folder: RunFolder) -> str:
-    """What tells this run from others of its name, also after a move."""
-    known = folder.tracked_as()
-    if not known:
-        known = uuid.uuid4().hex[:12]
-        folder.write_tracked_as(known)
-    return known

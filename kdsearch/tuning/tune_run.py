@@ -44,7 +44,13 @@ from kdsearch.config.space_file import BUILT_IN, Config  # noqa: E402
 from kdsearch.errors import Interrupted, RunError, UserError  # noqa: E402
 from kdsearch.files.bucket import BucketPath, Place, place  # noqa: E402
 from kdsearch.runs.folder import RunFolder  # noqa: E402
-from kdsearch.tuning.bridge import StudyScheduler, StudySearcher  # noqa: E402
+from kdsearch.tuning.bridge import (  # noqa: E402
+    Retries,
+    StudyScheduler,
+    StudySearcher,
+    TimeBudget,
+)
+from kdsearch.tuning.ledger import Ledger  # noqa: E402
 from kdsearch.tuning.nodes import runtime_environment  # noqa: E402
 from kdsearch.tuning.placement import THIN_CPUS, Placement, Processes, local_cpus  # noqa: E402
 from kdsearch.tuning.workers.packed_trial import train_in_packer  # noqa: E402
@@ -247,6 +253,7 @@ def _sees(run: str) -> bool:
 def run_tune(
     inputs: TrialInputs,
     placement: Placement,
+    ledger: Ledger,
     searcher: StudySearcher,
     scheduler: StudyScheduler,
     *,
@@ -254,7 +261,7 @@ def run_tune(
     scratch: Path,
     signals: Signals,
 ) -> None:
-    """Run ``trials`` trials; what became of them stands in the study.
+    """Run ``trials`` trials; what became of them is in their folders.
 
     Args:
         scratch: A folder for Tune's own files, which nobody reads; removed at the end.
@@ -270,6 +277,7 @@ def run_tune(
         function = tune.with_parameters(train_student, inputs=inputs)
         resources = {"cpu": placement.main.cpus, "gpu": placement.main.gpus}
     trainable = tune.with_resources(function, resources)
+    budget = config.search.time_budget_s
     shutil.rmtree(scratch, ignore_errors=True)
     _silence()
     tuner = tune.Tuner(
@@ -279,7 +287,6 @@ def run_tune(
             scheduler=scheduler,
             num_samples=trials,
             max_concurrent_trials=placement.at_a_time,
-            time_budget_s=config.search.time_budget_s,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.trial_id}",
         ),
@@ -287,7 +294,8 @@ def run_tune(
             name="tune",
             storage_path=str(scratch),
             failure_config=tune.FailureConfig(max_failures=config.search.retries),
-            callbacks=[_CheckSignals(signals)],
+            callbacks=[_CheckSignals(signals), Retries(ledger)],
+            stop=None if budget is None else TimeBudget(budget),
             verbose=0,
         ),
     )

@@ -1,4 +1,4 @@
-"""What must hold of a search that was killed and resumed, wherever its study lies."""
+"""What must hold of a search that was killed and resumed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ def check_promises(
     before: dict[int, dict[str, Any]],
     *,
     kills: int,
-    study: optuna.Study | None = None,
 ) -> None:
     """Nothing finished before is lost or changed, and little was computed twice.
 
     Args:
         before: The leaderboard at the kill, by trial.
-        study: Where the run's study lies, if not in a journal in its folder.
     """
     after = {row["trial"]: row for row in place.trials()}
     assert sorted(after) == list(range(TRIALS))
@@ -37,13 +35,13 @@ def check_promises(
     assert wanted <= set(computed)
     twice = sum(count - 1 for count in computed.values())
     assert twice <= 2 * kills, f"computed twice: {computed}"
-    check_optuna(study or study_in_journal(place), after)
+    check_optuna(study_in_journal(place), after)
 
 
 def study_in_journal(place: Workplace) -> optuna.Study:
     backend = optuna.storages.journal.JournalFileBackend(str(place.run / "study.journal"))
     return optuna.load_study(
-        study_name="kdsearch", storage=optuna.storages.JournalStorage(backend)
+        study_name=place.run.name, storage=optuna.storages.JournalStorage(backend)
     )
 
 

@@ -11,16 +11,18 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kdsearch.analysis.optuna_storage import storage_url, write_optuna
-from kdsearch.analysis.run import open_run
 from kdsearch.config.space_file import parse_config
+from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.study import Study
+from kdsearch.runs.study import Suggestion
+from kdsearch.runs.study_view import StudyView
+from kdsearch.runs.trial_folder import TrialRecord
 
 SPACE = {
     "data": {"source": "simulated"},
@@ -46,21 +48,30 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
     """The address of a dashboard that shows a run of three trials."""
     folder, config = RunFolder(tmp_path / "kd"), parse_config(SPACE, "kd.yaml")
     folder.write_config(config.as_dict(), {})
-    study = Study(folder.study_file, config.space, config.search)
-    for state, curve in CURVES.items():
-        number = study.ask().number
+    view = StudyView(folder, config.space, print)
+    view.open([])
+    for number, (state, curve) in enumerate(CURVES.items()):
+        params = {"temperature": 1.0, "alpha": 0.1, "w_adv": 1.0}
+        record = TrialRecord(number, "running", params)  # type: ignore[arg-type]
+        view.started(Suggestion(number, record.params))
+        history: list[EpochReport] = []
         for epoch, best_so_far in enumerate(curve, start=1):
-            study.report(number, epoch, best_so_far, 1.0)
-        study.finish(number, state, "boom" if state == "failed" else "")  # type: ignore[arg-type]
-    target = str(tmp_path / "journal.log")
-    write_optuna([open_run(folder.path)], target)
+            report = EpochReport(epoch, {}, 1.0, best_so_far, best_so_far)
+            folder.trial(number).write(report, history, {}, None)
+            history.append(report)
+            view.reported(number, epoch, 3, best_so_far)
+        reason = "boom" if state == "failed" else ""
+        ended = replace(record, state=state, curve=dict(enumerate(curve, 1)), reason=reason)  # type: ignore[arg-type]
+        folder.trial(number).write_record(ended)
+        view.ended(number, ended.state, reason)
+    view.close()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("optuna-dashboard")), "--port", str(port)]
     with (tmp_path / "dashboard.log").open("w") as log:
         server = subprocess.Popen(
-            [*command, storage_url(target)], stdout=log, stderr=subprocess.STDOUT
+            [*command, str(folder.study_file)], stdout=log, stderr=subprocess.STDOUT
         )
     try:
         yield f"http://127.0.0.1:{port}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from kdsearch.config.dimensions import Choice, Dimension, Float, Integer
 from kdsearch.data.beats import Dataset, LabelledBeats, TrainingData, normalise
 from kdsearch.methods.beatgan.settings import TeacherSettings
 from kdsearch.methods.protocol import Compute, EpochReport
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.trial_folder import TrialFolder, TrialRecord
 
 CPU = Compute("cpu", "fp32")
 
@@ -53,6 +56,18 @@ def write_space(folder: Path, **changes: Mapping[str, Any]) -> Path:
 
 def report(epoch: int, val_auc: float = 0.75) -> EpochReport:
     return EpochReport(epoch, {"reconstruction": 0.5 / epoch}, 0.25, val_auc, val_auc / 2)
+
+
+def write_trial(folder: RunFolder, record: TrialRecord) -> TrialFolder:
+    """Write a trial as a search does, its weights and checkpoint left out."""
+    trial = folder.trial(record.number)
+    trial.path.mkdir(parents=True)
+    lines = [report(epoch, auc) for epoch, auc in record.curve.items()]
+    text = "".join(json.dumps(vars(line)) + "\n" for line in lines)
+    if text:
+        (trial.path / "metrics.jsonl").write_text(text)
+    trial.write_record(record)
+    return trial
 
 
 def waves(n: int, seed: int) -> np.ndarray:

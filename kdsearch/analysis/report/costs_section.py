@@ -8,7 +8,7 @@ from kdsearch.analysis.comparison import pareto_front
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Chart, Group, Section, Series
 from kdsearch.analysis.report.contents import NOT_YET, Contents
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord
 
 
 def costs_section(contents: Contents) -> Section:
@@ -39,9 +39,9 @@ def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
         Series("worth their cost", [x for x, _ in front], [y for _, y in front], palette.INK)
     ]
     series += [
-        _students(fate, members, costs)
-        for fate in palette.WORDS
-        if (members := [r for r in records if r.state == fate])
+        _students(state, members, costs)
+        for state in palette.WORDS
+        if (members := [r for r in records if r.state == state])
     ]
     if "teacher" in costs and contents.run.teacher:
         series.append(_star(costs["teacher"], contents.run.teacher["val_auc"]))
@@ -54,14 +54,14 @@ def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
     )
 
 
-def _students(fate: str, members: list[TrialRecord], costs: dict[str, Any]) -> Series:
+def _students(state: str, members: list[TrialRecord], costs: dict[str, Any]) -> Series:
     return Series(
-        palette.WORDS[fate],
+        palette.WORDS[state],
         [costs[str(r.number)]["parameters"] for r in members],
         [r.val_auc for r in members],
-        palette.FATES[fate],
+        palette.COLOURS[state],
         kind="points",
-        symbol=palette.SYMBOLS[fate],
+        symbol=palette.SYMBOLS[state],
         hover=[
             f"trial {r.number}: val_auc {r.val_auc:.4f}, {_words(costs[str(r.number)])}"
             for r in members

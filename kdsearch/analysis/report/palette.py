@@ -13,7 +13,7 @@ GREY, INK = "#8A94A0", "#1F2933"
 
 Symbol = Literal["circle", "square", "x", "star"]
 
-FATES = {"completed": BLUE, "stopped": ORANGE, "failed": VERMILION, "running": GREEN}
+COLOURS = {"completed": BLUE, "stopped": ORANGE, "failed": VERMILION, "running": GREEN}
 SYMBOLS: dict[str, Symbol] = {
     "completed": "circle",
     "stopped": "square",

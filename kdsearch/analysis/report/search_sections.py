@@ -23,7 +23,7 @@ from kdsearch.analysis.report.chart import (
 )
 from kdsearch.analysis.report.contents import Contents
 from kdsearch.analysis.run import Run
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord
 
 NO_TRIALS = "No trial has finished an epoch yet."
 AUC = "validation AUC"
@@ -94,7 +94,7 @@ def learning_curves(contents: Contents) -> Section:
     return Section(
         "learning-curves",
         "Learning curves",
-        text="Every trial by its fate. Epochs are judged on the validation beats.",
+        text="Every trial by its state. Epochs are judged on the validation beats.",
         groups=[Group([chart])] if drawn else (),
         missing="" if drawn else NO_TRIALS,
     )
@@ -106,7 +106,7 @@ def _learning_curve(record: TrialRecord, contents: Contents) -> Series:
         palette.WORDS[record.state],
         _epochs(aucs),
         aucs,
-        palette.FATES[record.state],
+        palette.COLOURS[record.state],
         symbol="circle",
         width=1.8,
         opacity=0.75,
@@ -259,17 +259,17 @@ def _short(value: Any) -> str:
 
 def _slice(dimension: _Dimension, records: Sequence[TrialRecord]) -> Chart:
     series = []
-    for fate, word in palette.WORDS.items():
-        members = [r for r in records if r.state == fate]
+    for state, word in palette.WORDS.items():
+        members = [r for r in records if r.state == state]
         if members:
             series.append(
                 Series(
                     word,
                     [dimension.place(r.params[dimension.key]) for r in members],
                     [r.val_auc for r in members],
-                    palette.FATES[fate],
+                    palette.COLOURS[state],
                     kind="points",
-                    symbol=palette.SYMBOLS[fate],
+                    symbol=palette.SYMBOLS[state],
                     opacity=0.8,
                     hover=[_words(r) for r in members],
                 )
@@ -324,18 +324,18 @@ def plane_section(contents: Contents) -> Section:
     low, high = records[0].val_auc, records[-1].val_auc
     series = [
         Series(
-            palette.WORDS[fate],
+            palette.WORDS[state],
             [x.place(r.params[x.key]) for r in members],
             [y.place(r.params[y.key]) for r in members],
             palette.GREY,
             kind="points",
             size=13,
-            symbol=palette.SYMBOLS[fate],
+            symbol=palette.SYMBOLS[state],
             hover=[_words(r) for r in members],
             values=[r.val_auc for r in members],
         )
-        for fate in palette.WORDS
-        if (members := [r for r in records if r.state == fate])
+        for state in palette.WORDS
+        if (members := [r for r in records if r.state == state])
     ]
     chart = Chart(
         "Validation AUC over temperature and alpha",

@@ -24,7 +24,7 @@ import torch
 
 from kdsearch.errors import TrialDiverged
 from kdsearch.methods.protocol import Stack
-from kdsearch.runs.folder import Superseded, TrialFolder
+from kdsearch.runs.trial_folder import Superseded, TrialFolder
 from kdsearch.tuning.workers.messages import Entry, Outcome, failed, unstorable
 from kdsearch.tuning.workers.slots import Member, Slots
 from kdsearch.tuning.workers.training import Trainer, structure

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 from pydantic import BaseModel
 
 from kdsearch.methods.protocol import EpochReport, Method, Stack, State
-from kdsearch.runs.folder import TrialFolder
+from kdsearch.runs.trial_folder import TrialFolder
 from kdsearch.tuning.workers.messages import EPOCH, EPOCHS, SECONDS, VAL_AUC, Result
 
 # Errors of the storage itself (full, read-only, gone, refused): no other try and no other trial

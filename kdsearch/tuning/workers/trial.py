@@ -14,7 +14,8 @@ from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
 from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import Compute, Stack, State, Targets
-from kdsearch.runs.folder import RunFolder, Superseded, TrialFolder
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.trial_folder import Superseded, TrialFolder
 from kdsearch.tuning.workers.messages import failed, unstorable
 from kdsearch.tuning.workers.training import STORAGE_ERRORS, Trainer, Training
 
@@ -67,7 +68,8 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
 
 def folder_of(trial: dict[str, Any], inputs: TrialInputs) -> TrialFolder:
     """Where the trial's epochs are kept."""
-    return RunFolder(inputs.run).trial(trial["number"], inputs.generation)
+    run = RunFolder(inputs.run)
+    return run.trial(trial["number"], inputs.generation, trial["params"])
 
 
 def training_of(trial: dict[str, Any], inputs: TrialInputs) -> Training:

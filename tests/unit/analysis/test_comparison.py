@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kdsearch.analysis.comparison import best_so_far, over_compute, over_trials
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord
 
 
 def record(number: int, auc: float, seconds: float, state: str = "completed") -> TrialRecord:

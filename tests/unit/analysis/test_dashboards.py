@@ -11,28 +11,24 @@ import pytest
 from search_cases import report
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-from test_summary import CURVES, TEACHER, make_run
+from test_summary import TEACHER, make_run
 
-from kdsearch.analysis.optuna_storage import storage_url, write_optuna
+from kdsearch.analysis.optuna_storage import write_optuna
 from kdsearch.analysis.run import open_run
 from kdsearch.analysis.tensorboard import FINAL, write_tensorboard
 from kdsearch.cli.analyze import ANALYZE
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.atomic import write_json
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.study import STUDY_NAME
+from kdsearch.runs.study_view import OptunaTarget, StudyView
 
 STATES = ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    """Trials of every fate, all of their epochs on disk, and a best student."""
+    """Trials in every state, all of their epochs on disk, and a best student."""
     folder = make_run(tmp_path / "kd", teacher=True)
-    for number, (_, curve) in CURVES.items():
-        epochs = [report(epoch, auc) for epoch, auc in enumerate(curve, start=1)]
-        for index, epoch in enumerate(epochs):
-            folder.trial(number).write(epoch, epochs[:index], {}, None)
     test = {"roc_auc": 0.8125, "average_precision": 0.75}
     test |= {"confusion.f1": 0.5, "equal_error_rate": 0.25}
     metrics = {"trial": 0, "student": {"test": test}, "teacher": {"test": test}}
@@ -42,23 +38,17 @@ def folder(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def read(target: str, name: str = "kd") -> optuna.Study:
-    url = storage_url(target)
-    if url.endswith(".log"):
-        backend = optuna.storages.journal.JournalFileBackend(url)
-        return optuna.load_study(
-            study_name=name, storage=optuna.storages.JournalStorage(backend)
-        )
-    return optuna.load_study(study_name=name, storage=url)
+def read(target: OptunaTarget, name: str = "kd") -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=target.open())
 
 
 @pytest.mark.parametrize("target", ["{}/new/j.log", "{}/k.db", "sqlite:///{}/k"])
 def test_optuna_sees_what_it_would_have_kept_itself(
     folder: RunFolder, tmp_path: Path, target: str
 ):
-    target = target.format(tmp_path)
-    write_optuna([open_run(folder.path)], target)
-    found = read(target)
+    place = OptunaTarget.parse(target.format(tmp_path))
+    write_optuna([open_run(folder.path)], place)
+    found = read(place)
     original = read_original(folder)
     assert [trial.state.name for trial in found.trials] == STATES
     assert [trial.value for trial in found.trials] == [0.875, 0.25, None, None]
@@ -76,51 +66,55 @@ def test_optuna_sees_what_it_would_have_kept_itself(
 
 
 def read_original(folder: RunFolder) -> list[Any]:
+    """As a search writes it while it runs."""
+    run = open_run(folder.path)
+    view = StudyView(folder, run.space, print)
+    view.open(run.records)
+    view.close()
     backend = optuna.storages.journal.JournalFileBackend(str(folder.study_file))
     storage = optuna.storages.JournalStorage(backend)
-    return optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
+    return optuna.load_study(study_name="kd", storage=storage).trials
 
 
 def test_a_storage_keeps_its_other_studies_and_takes_a_run_anew(
     folder: RunFolder, tmp_path: Path
 ):
-    target = str(tmp_path / "all.db")
-    optuna.create_study(study_name="mine", storage=storage_url(target))
+    target = OptunaTarget.parse(str(tmp_path / "all.db"))
+    optuna.create_study(study_name="mine", storage=target.open())
     for _ in range(2):
         write_optuna([open_run(folder.path)], target)
-    assert set(optuna.get_all_study_names(storage_url(target))) == {"mine", "kd"}
+    assert set(optuna.get_all_study_names(target.open())) == {"mine", "kd"}
     assert len(read(target).trials) == 4
 
 
 def test_runs_of_one_name_are_told_apart(folder: RunFolder, tmp_path: Path):
     other = make_run(tmp_path / "other" / "kd", {0: ("completed", [0.5])})
     runs = [open_run(folder.path), open_run(other.path)]
-    names = write_optuna(runs, str(tmp_path / "j.log"))
+    target = OptunaTarget.parse(str(tmp_path / "j.log"))
+    names = write_optuna(runs, target)
     assert names == [str(folder.path), str(other.path)]
-    assert len(read(str(tmp_path / "j.log"), names[1]).trials) == 1
+    assert len(read(target, names[1]).trials) == 1
 
 
-def test_a_damaged_study_is_told_by_the_trials_folders(folder: RunFolder, tmp_path: Path):
-    for number in CURVES:
-        note = {"params": {"alpha": 0.5}, "state": CURVES[number][0], "reason": ""}
-        write_json(folder.trial(number).path / "trial.json", note)
-    folder.study_file.write_text('{"op_code": 7}\n')
-    write_optuna([open_run(folder.path)], str(tmp_path / "j.log"))
-    trials = read(str(tmp_path / "j.log")).trials
-    assert [trial.state.name for trial in trials] == STATES
-    assert trials[0].params == {"alpha": 0.5}
+def test_another_runs_study_is_not_replaced(folder: RunFolder, tmp_path: Path):
+    other = make_run(tmp_path / "other" / "kd", {0: ("completed", [0.5])})
+    target = OptunaTarget.parse(str(tmp_path / "all.db"))
+    write_optuna([open_run(folder.path)], target)
+    with pytest.raises(ConfigError, match=r"all\.db has a study 'kd' that is not this run's"):
+        write_optuna([open_run(other.path)], target)
+    assert len(read(target).trials) == 4
 
 
 def test_what_is_no_storage_is_refused(folder: RunFolder, tmp_path: Path):
     run = open_run(folder.path)
     with pytest.raises(ConfigError, match=r"expected FILE\.log, .* but found 'x\.txt'"):
-        write_optuna([run], "x.txt")
-    with pytest.raises(ConfigError, match="is the run's own study"):
-        write_optuna([run], str(folder.study_file))
+        OptunaTarget.parse("x.txt")
+    with pytest.raises(ConfigError, match="is a run's own study"):
+        write_optuna([run], OptunaTarget.parse(str(folder.study_file)))
     (tmp_path / "text.db").write_text("no database " * 100)
     logging.getLogger("alembic").setLevel(logging.CRITICAL)
     with pytest.raises(RunError, match=r"text\.db: cannot be written as Optuna's"):
-        write_optuna([run], str(tmp_path / "text.db"))
+        write_optuna([run], OptunaTarget.parse(str(tmp_path / "text.db")))
 
 
 # TensorBoard.
@@ -180,5 +174,5 @@ def test_the_command_writes_both_and_says_how_to_look(
     said = capsys.readouterr().err
     assert f"optuna-dashboard {tmp_path}/j.log" in said
     assert f"tensorboard --logdir {tmp_path}/tb" in said
-    assert len(read(f"{tmp_path}/j.log").trials) == 4
+    assert len(read(OptunaTarget.parse(f"{tmp_path}/j.log")).trials) == 4
     assert (tmp_path / "tb" / "kd" / "teacher").is_dir()

@@ -13,7 +13,7 @@ from search_cases import space_file
 
 from kdsearch.analysis.leaderboard import best_record, best_yaml, leaderboard, render
 from kdsearch.config.space_file import parse_config
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord
 
 SEARCHED = ["temperature", "target"]
 COLUMNS = [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from search_cases import write_trial
 
 from kdsearch.analysis.report import SECTIONS, SIMULATED, write_html, write_plots
 from kdsearch.analysis.report.chart import log_ticks
@@ -25,10 +26,11 @@ from kdsearch.evaluation.finalists import (
     evaluate_run,
     read_evaluation,
 )
-from kdsearch.methods.protocol import Compute, EpochReport
+from kdsearch.methods.protocol import Compute
 from kdsearch.metrics.ranking import evaluate
-from kdsearch.runs.folder import Note, RunFolder
-from kdsearch.runs.study import FEWEST_FOR_IMPORTANCE, TrialRecord, importances, write_study
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.study import FEWEST_FOR_IMPORTANCE, importances
+from kdsearch.runs.trial_folder import TrialRecord
 
 SPACE: dict[str, Dimension] = {
     "temperature": Float(0.5, 4, log=True),
@@ -89,15 +91,8 @@ def record(number: int, **changes: Any) -> TrialRecord:
 
 
 def search(folder: RunFolder, records: list[TrialRecord]) -> None:
-    write_study(folder.study_file, records, SPACE)
     for one in records:
-        trial = folder.trial(one.number)
-        trial.write_note(Note(one.params, one.state, one.reason))
-        history: list[EpochReport] = []
-        for epoch, auc in one.curve.items():
-            report = EpochReport(epoch, {"generator": 1.0}, 0.1, auc, auc)
-            trial.write(report, history, {}, None)
-            history.append(report)
+        write_trial(folder, one)
 
 
 def measure(folder: RunFolder, method: Any = None, cache: Path = Path("unused")) -> Any:

@@ -11,14 +11,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from search_cases import report, space_file
+from search_cases import space_file, write_trial
 
 from kdsearch.analysis.run import open_run
 from kdsearch.analysis.summary import _select, summarise
 from kdsearch.config.space_file import Config, parse_config
 from kdsearch.errors import ConfigError, RunError
-from kdsearch.runs.folder import Note, RunFolder
+from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Study
+from kdsearch.runs.trial_folder import TrialRecord
 
 COLUMNS = [
     *("rank", "trial", "state", "val_auc", "best_epoch", "epochs"),
@@ -56,13 +57,20 @@ def make_run(
     """A run as a driver leaves it, its trials ending as ``curves`` tells."""
     config, folder = config or make_config(**changes), RunFolder(path)
     folder.write_config(config.as_dict(), {})
-    study = Study(folder.study_file, config.space, config.search)
-    for state, curve in curves.values():
-        number = study.ask().number
-        for epoch, best_so_far in enumerate(curve, start=1):
-            study.report(number, epoch, best_so_far, 1.5 * epoch)
-        if state != "running":
-            study.finish(number, state, "boom" if state == "failed" else "")
+    study = Study(config.space, config.search, [])
+    for order, (state, curve) in enumerate(curves.values()):
+        suggestion = study.ask()
+        record = TrialRecord(
+            number=suggestion.number,
+            state=state,
+            params=suggestion.params,
+            curve=dict(enumerate(curve, start=1)),
+            reason="boom" if state == "failed" else "",
+            order=None if state == "running" else order,
+            began=f"2026-11-27T10:0{order}:00+00:00",
+            ended="" if state == "running" else f"2026-11-27T11:0{order}:00+00:00",
+        )
+        write_trial(folder, record)
     if teacher:
         folder.write_teacher({}, TEACHER)
     return folder
@@ -327,22 +335,25 @@ def test_a_best_auc_that_means_little_has_a_hint(tmp_path: Path, auc: float, hin
 # Damage.
 
 
-def test_a_torn_journal_shows_its_whole_entries(run: RunFolder):
-    run.study_file.write_bytes(run.study_file.read_bytes()[:-30])
+def test_a_trial_without_a_readable_record_is_unfinished(run: RunFolder):
+    (run.trial(0).path / "trial.json").write_text("{")
+    (run.trial(1).path / "metrics.jsonl").unlink()
+    table = rows(summarise([run.path], form="csv")).set_index("trial")
+    assert set(table.index) == {0, 1, 2, 3}
+    assert list(table["state"][[0, 1]]) == ["running", "running"]
+    assert table["reason"][0].startswith("trial.json is damaged: Invalid JSON")
+    assert table["reason"][1] == "metrics.jsonl has 0 of 1 epochs"
+
+
+def test_no_study_is_needed(run: RunFolder):
+    assert not run.study_file.exists()
+    run.study_file.write_text("nonsense")
     assert trials(run) == [0, 3, 1, 2]
-    assert run.study_file.read_bytes()[-1:] != b"\n"
-
-
-def break_study(run: RunFolder) -> None:
-    lines = run.study_file.read_bytes().split(b"\n")
-    lines[3] = b"nonsense"
-    run.study_file.write_bytes(b"\n".join(lines))
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_study, r"study\.journal: the study is damaged"),
         (lambda run: run.config_file.write_text("a: ["), r"search\.yaml: broken YAML"),
         (lambda run: run.config_file.write_text(""), r"search\.yaml: damaged"),
         (lambda run: run.config_file.write_text("space: {}"), r"search\.yaml: damaged"),
@@ -363,17 +374,3 @@ def test_damage_is_an_error_of_the_user(
 def test_no_run_is_an_error_of_the_user(tmp_path: Path):
     with pytest.raises(RunError, match="nowhere: no such run folder"):
         summarise([tmp_path / "nowhere"])
-
-
-@pytest.mark.parametrize("lose", [break_study, lambda run: run.study_file.unlink()])
-def test_a_lost_study_is_read_from_the_trials_folders(
-    run: RunFolder, lose: Callable[[RunFolder], object]
-):
-    trial = run.trial(0)
-    trial.write_note(Note({"temperature": 2.0}, "completed"))
-    trial.write(report(1, 0.5), [], {}, None)
-    lose(run)
-    table = rows(summarise([run.path], form="csv"))
-    assert list(table["trial"]) == [0]
-    assert table["val_auc"][0] == 0.5
-    assert table["temperature"][0] == 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from search_cases import space_file
 
 from kdsearch.config.space_file import parse_config
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.tuning.confirm import candidates
 
 

@@ -9,7 +9,7 @@ import pytest
 from ray.tune.schedulers import ASHAScheduler
 
 from kdsearch.config.space_file import SchedulerSettings
-from kdsearch.runs.study import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.tuning.rungs import Rungs
 
 

@@ -15,7 +15,8 @@ from kdsearch.config.space_file import parse_config
 from kdsearch.errors import ConfigError, UserError
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.study import Fate, Suggestion
+from kdsearch.runs.study import Suggestion
+from kdsearch.runs.trial_folder import TrialState
 from kdsearch.tuning.trackers import Shown, Tracking, open_trackers
 
 CONFIG = parse_config(space_file(), "kd.yaml")
@@ -111,7 +112,9 @@ class Broken:
         self.called.append("epoch")
         raise ConnectionError("no route to host\nand a long story")
 
-    def end(self, trial: Shown, state: Fate, reason: str, history: list[EpochReport]) -> None:
+    def end(
+        self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
+    ) -> None:
         self.called.append("end")
 
     def close(self) -> None:

@@ -1,0 +1,230 @@
+"""The driver's writing of trials: on the disk first, and bounded on the disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from search_cases import SPACE, report, write_trial
+
+from kdsearch.config.space_file import SearchSettings
+from kdsearch.errors import StorageFailed
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.study import Study, Suggestion
+from kdsearch.runs.trial_folder import TrialFolder, TrialRecord, TrialState
+from kdsearch.tuning.bridge import DIED, Retries, StudyScheduler, StudySearcher, TimeBudget
+from kdsearch.tuning.ledger import Ledger
+
+PARAMS = {"temperature": 2.0, "w_adv": 1.0, "epochs": 3, "target": "score"}
+
+
+class Nobody:
+    def started(self, suggestion: Suggestion) -> None: ...
+    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None: ...
+    def ended(self, number: int, state: TrialState, reason: str) -> None: ...
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "kd")
+
+
+def opened(folder: RunFolder, keep_weights: int = 2) -> Ledger:
+    """The ledger of a driver that has just started."""
+    records = folder.records()
+    study = Study(SPACE, SearchSettings(), records)
+    return Ledger(
+        study,
+        folder,
+        Nobody(),
+        records=records,
+        keep_weights=keep_weights,
+        seed_of=lambda number: 100 + number,
+    )
+
+
+def train(ledger: Ledger, number: int, *aucs: float) -> None:
+    """Write and report epochs as a worker does; what was written is reported again."""
+    trial = ledger.folder.trial(number)
+    for epoch, auc in enumerate(aucs, start=1):
+        history = trial.history()
+        if len(history) < epoch:
+            trial.write(report(epoch, auc), history, {}, {})
+        best = max(aucs[:epoch])
+        result = {"epoch": epoch, "epochs": 9, "val_auc": best, "seconds": 0.25 * epoch}
+        ledger.report(number, result)
+
+
+def files(folder: RunFolder, number: int) -> set[str]:
+    return folder.trial_files()[number]
+
+
+def test_a_trial_is_written_when_it_begins_and_when_it_ends(folder: RunFolder):
+    ledger = opened(folder)
+    suggestion = ledger.ask()
+    ledger.start(suggestion)
+    began = folder.trial(0).record()
+    assert (began.state, began.params, began.seed) == ("running", suggestion.params, 100)
+    assert began.began
+    train(ledger, 0, 0.5, 0.75, 0.625)
+    ledger.finish(0, "completed")
+    ended = folder.trial(0).record()
+    assert (ended.state, ended.order, ended.reason) == ("completed", 0, "")
+    assert ended.curve == {1: 0.5, 2: 0.75, 3: 0.75}
+    assert ended.began == began.began < ended.ended
+    assert files(folder, 0) == {"trial.json", "metrics.jsonl", "best.pt"}
+
+
+def test_the_order_of_endings_continues_after_a_resume(folder: RunFolder):
+    ledger = opened(folder)
+    for _ in range(3):
+        ledger.start(ledger.ask())
+    train(ledger, 2, 0.5)
+    ledger.finish(2, "stopped")
+    train(ledger, 0, 0.5)
+    resumed = opened(folder)
+    for number in resumed.study.unfinished():
+        resumed.start(resumed.study.take(number))
+    train(resumed, 1, 0.5)
+    resumed.finish(1, "failed", "boom")
+    train(resumed, 0, 0.5, 0.75)
+    resumed.finish(0, "completed")
+    assert [record.order for record in folder.records()] == [2, 1, 0]
+
+
+def test_a_trial_that_fails_before_its_first_report_keeps_its_epochs(folder: RunFolder):
+    ledger = opened(folder)
+    ledger.start(ledger.ask())
+    train(ledger, 0, 0.5, 0.75)
+    resumed = opened(folder)
+    resumed.start(resumed.study.take(0))
+    resumed.finish(0, "failed", "boom")
+    assert folder.trial(0).record().curve == {1: 0.5, 2: 0.75}
+
+
+def test_what_is_left_of_a_damaged_trial_is_removed(folder: RunFolder):
+    ledger = opened(folder)
+    ledger.start(ledger.ask())
+    train(ledger, 0, 0.5, 0.75)
+    (folder.trial(0).path / "trial.json").write_text("{")
+    (folder.trial(0).path / "last.pt").write_bytes(b"half")
+    resumed = opened(folder)
+    resumed.start(resumed.study.take(0))
+    assert files(folder, 0) == {"trial.json"}
+    assert folder.trial(0).record().state == "running"
+    assert folder.trial(0).record().curve == {}
+
+
+def test_only_the_best_keep_their_weights(folder: RunFolder):
+    ledger = opened(folder)
+    for auc in (0.5, 0.75, 0.625, 0.25):
+        suggestion = ledger.ask()
+        ledger.start(suggestion)
+        train(ledger, suggestion.number, auc)
+        ledger.finish(suggestion.number, "completed")
+    assert [("best.pt" in files(folder, n)) for n in range(4)] == [False, True, True, False]
+    assert not any("last.pt" in files(folder, n) for n in range(4))
+
+
+def test_a_start_removes_what_a_kill_left_and_nothing_else(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    for number, auc in enumerate((0.5, 0.75, 0.625, 0.25)):
+        path = write_trial(folder, TrialRecord(number, "completed", PARAMS, {1: auc})).path
+        if number in (1, 2):
+            (path / "best.pt").touch()
+    left = folder.trial(0).path
+    for name in ("last.pt", "best.pt", ".best.pt.0123abcd.tmp"):
+        (left / name).touch()
+    write_trial(folder, TrialRecord(4, "running", PARAMS))
+    (folder.trial(4).path / "last.pt").touch()
+    looked_at: list[str] = []
+    reduce = TrialFolder.reduce
+
+    def watched(self: TrialFolder, *, keep_weights: bool) -> None:
+        looked_at.append(self.path.name)
+        reduce(self, keep_weights=keep_weights)
+
+    monkeypatch.setattr(TrialFolder, "reduce", watched)
+    opened(folder)
+    assert looked_at == ["0"], "a resume of many trials must not look at each"
+    assert files(folder, 0) == {"trial.json", "metrics.jsonl"}
+    assert "best.pt" in files(folder, 1) & files(folder, 2)
+    assert "last.pt" in files(folder, 4)
+
+
+def unwritable(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, "Input/output error", "trials/0/trial.json")
+
+
+@pytest.mark.parametrize("method", ["write_record", "reduce", "take_error"])
+def test_storage_that_fails_ends_the_search(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    ledger = opened(folder)
+    ledger.start(ledger.ask())
+    train(ledger, 0, 0.5)
+    monkeypatch.setattr(TrialFolder, method, unwritable)
+    with pytest.raises(StorageFailed, match=r"trials/0/trial\.json: Input/output error"):
+        ledger.finish(0, "completed", ledger.take_error(0))
+
+
+def test_leftovers_that_cannot_be_removed_end_the_search(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    path = write_trial(folder, TrialRecord(0, "completed", PARAMS, {1: 0.5})).path
+    (path / "last.pt").touch()
+    monkeypatch.setattr(TrialFolder, "reduce", unwritable)
+    with pytest.raises(StorageFailed, match="Input/output error"):
+        opened(folder)
+
+
+# As Tune calls it.
+
+
+def test_an_earlier_trys_reason_is_not_a_later_ones(folder: RunFolder):
+    ledger = opened(folder)
+    searcher = StudySearcher(ledger, [], total=1)
+    config = searcher.suggest("abc")
+    assert config is not None
+    folder.trial(0).write_error("ValueError: of the first try")
+    Retries(ledger).on_trial_recover(0, [], SimpleNamespace(config=config))
+    assert not folder.trial(0).error_file.exists()
+    searcher.on_trial_complete("abc", error=True)
+    assert folder.trial(0).record().reason == DIED
+
+
+def test_the_last_trys_reason_is_the_trials(folder: RunFolder):
+    ledger = opened(folder)
+    searcher = StudySearcher(ledger, [], total=1)
+    searcher.suggest("abc")
+    folder.trial(0).write_error("ValueError: boom")
+    searcher.on_trial_complete("abc", error=True)
+    assert folder.trial(0).record().reason == "ValueError: boom"
+
+
+def test_a_decision_is_on_the_disk_when_tune_hears_of_it(folder: RunFolder):
+    ledger = opened(folder)
+    searcher, scheduler = StudySearcher(ledger, [], total=1), StudyScheduler(ledger, None)
+    trial = SimpleNamespace(config=searcher.suggest("abc"))
+    folder.trial(0).write(report(1, 0.5), [], {}, {})
+    result = {"epoch": 1, "epochs": 1, "val_auc": 0.5, "seconds": 0.25}
+    assert scheduler.on_trial_result(None, trial, result) == "CONTINUE"
+    stored = json.loads((folder.trial(0).path / "trial.json").read_text())
+    assert (stored["state"], stored["epochs"]) == ("completed", 1)
+    assert scheduler.on_trial_result(None, trial, result) == "STOP"
+
+
+def test_the_time_budget_does_not_count_jumps_of_the_clock(monkeypatch: pytest.MonkeyPatch):
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.time", lambda: clock[0] * 1e6)
+    budget = TimeBudget(60)
+    assert not budget.stop_all()
+    clock[0] += 59
+    assert not budget.stop_all()
+    clock[0] += 1
+    assert budget.stop_all()
