@@ -173,7 +173,7 @@ def test_a_full_disk_ends_every_trial_with_one_reason(
             raise OSError(28, "No space left on device", file)
         save_state(path, state)
 
-    monkeypatch.setattr("kdsearch.runs.folder.save_state", save)
+    monkeypatch.setattr("kdsearch.runs.trial_folder.save_state", save)
     visitors = [Visitor(packer, number) for number in range(3)]
     kinds = {"best.pt": ["final"], "last.pt": ["trained", "final"]}[file]
     assert [visitor.ended() for visitor in visitors] == [kinds] * 3
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_read_stops_the_search(
     def broken(path: Path) -> dict[str, Any]:
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr("kdsearch.runs.folder.load_state", broken)
+    monkeypatch.setattr("kdsearch.runs.trial_folder.load_state", broken)
     outcome = packer.enter(trial(0))
     assert isinstance(outcome, Outcome)
     assert outcome.kind == "final"
@@ -234,6 +234,6 @@ def test_checkpoints_are_written_while_the_next_epoch_is_trained(
         save_state(path, state)
 
     method.on_advance = lambda: len(method.crews) > 1 and began.set()
-    monkeypatch.setattr("kdsearch.runs.folder.save_state", save)
+    monkeypatch.setattr("kdsearch.runs.trial_folder.save_state", save)
     visitors = [Visitor(packer, number) for number in range(3)]
     assert [visitor.ended() for visitor in visitors] == [["trained"] * EPOCHS] * 3
