@@ -1,0 +1,1 @@
+"""The run folder, the trials in it, and the study of them."""

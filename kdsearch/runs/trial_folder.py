@@ -1,0 +1,399 @@
+"""A trial's folder: the record of the trial, its epochs, and where to continue.
+
+trials/<number>/
+  trial.json     number, settings, state, reason, seed; written when the trial begins and ends
+  metrics.jsonl  a line per epoch
+  last.pt        the student's state after the last epoch, with the trial's settings; removed
+                 when the trial ends
+  best.pt        weights of the best epoch; kept for the best trials
+  error.txt      why the last try failed, until the driver has read it
+
+The folder is the only record of a trial. Everything else that shows trials is derived from it:
+the leaderboard, Optuna's study, ASHA's rungs, the report.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from itertools import accumulate
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kdsearch.config.dimensions import Value
+from kdsearch.errors import RunError
+from kdsearch.files.atomic import (
+    DamagedFile,
+    load_state,
+    remove_leftovers,
+    save_state,
+    whole_file,
+    write_json,
+    write_text,
+)
+from kdsearch.files.bucket import Place
+from kdsearch.methods.protocol import EpochReport, State
+
+TrialState = Literal["completed", "stopped", "failed", "running"]
+RECORD, METRICS, LAST, BEST = "trial.json", "metrics.jsonl", "last.pt", "best.pt"
+
+
+class Superseded(Exception):
+    """Another driver has taken over the run; this worker belongs to a dead one."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What a trial's folder says of it.
+
+    Attributes:
+        number: Number of the trial in its search, from 0.
+        state: ``running`` also where a killed search left it, and where its files are damaged.
+        params: The searched values.
+        curve: Best validation AUC so far, by epoch.
+        seconds: Training time of all its epochs.
+        reason: Why it failed, or what is damaged, or an empty text.
+        order: How many trials had finished before it; None until it finishes.
+        seed: Seed of its weights and mini-batches.
+        began: When its first training began, in ISO format.
+        ended: When it finished.
+    """
+
+    number: int
+    state: TrialState
+    params: dict[str, Value]
+    curve: dict[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    reason: str = ""
+    order: int | None = None
+    seed: int | None = None
+    began: str = ""
+    ended: str = ""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return max(self.curve, default=0)
+
+    @property
+    def val_auc(self) -> float:
+        """Best validation AUC of any epoch; NaN before the first."""
+        return max(self.curve.values(), default=float("nan"))
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch that reached the best validation AUC; 0 before the first."""
+        return min((e for e, auc in self.curve.items() if auc == self.val_auc), default=0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will come."""
+        return self.state != "running"
+
+
+class _Stored(BaseModel):
+    """The content of ``trial.json``; the epochs are in ``metrics.jsonl``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    number: int
+    params: dict[str, bool | int | float | str]
+    state: TrialState
+    epochs: int | None = None
+    reason: str = ""
+    order: int | None = None
+    seed: int | None = None
+    began: str = ""
+    ended: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where an unfinished trial can continue.
+
+    Attributes:
+        state: The student's own state, for `Stack.put_in`.
+        history: The report of every epoch up to here.
+    """
+
+    state: State
+    history: list[EpochReport]
+
+
+class TrialFolder:
+    """The files of one trial."""
+
+    def __init__(
+        self,
+        path: Place,
+        generation_file: Place,
+        generation: int | None = None,
+        params: dict[str, Value] | None = None,
+    ) -> None:
+        """Name a trial's folder; nothing is read or created.
+
+        Args:
+            generation_file: Holds the run's generation.
+            generation: The driver's, without which no epoch can be written.
+            params: The searched values, kept in each checkpoint.
+        """
+        self.path = path
+        self.error_file = path / "error.txt"
+        self.best_file = path / BEST
+        self._last_file = path / LAST
+        self._metrics_file = path / METRICS
+        self._record_file = path / RECORD
+        self._generation_file = generation_file
+        self._generation = generation
+        self._params = params
+
+    def write_record(self, record: TrialRecord) -> None:
+        """Write ``trial.json``; the record's epochs are in the folder already."""
+        stored = _Stored(
+            **{name: getattr(record, name) for name in _Stored.model_fields if name != "epochs"},
+            epochs=record.epochs if record.finished else None,
+        )
+        write_json(self._record_file, stored.model_dump())
+
+    def record(self) -> TrialRecord:
+        """Read the record of the trial.
+
+        A trial whose files are missing or damaged is unfinished, with the damage as its reason.
+        """
+        history = self.history()
+        number = int(self.path.name)
+        try:
+            stored = _Stored.model_validate_json(self._record_file.read_bytes())
+            if stored.number != number:
+                raise ValueError(f"it belongs to trial {stored.number}")
+        except FileNotFoundError:
+            return _record(history, number=number, state="running", reason="trial.json is missing")
+        except ValueError as error:
+            reason = f"trial.json is damaged: {in_one_line(error)}"
+            return _record(history, number=number, state="running", reason=reason)
+        plain = stored.model_dump(exclude={"epochs"})
+        if stored.state == "running":
+            return _record(history, **plain)
+        if stored.epochs is None or len(history) < stored.epochs:
+            reason = f"metrics.jsonl has {len(history)} of {stored.epochs} epochs"
+            return _record(history, **{**plain, "state": "running", "reason": reason})
+        return _record(history[: stored.epochs], **plain)
+
+    def history(self) -> list[EpochReport]:
+        """Read every epoch whose line is whole, in order."""
+        try:
+            lines = self._metrics_file.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        reports: list[EpochReport] = []
+        for line in lines:
+            report = _parse(line)
+            if report is None or report.epoch != len(reports) + 1:
+                break
+            reports.append(report)
+        return reports
+
+    def write(
+        self, report: EpochReport, history: list[EpochReport], state: State, best: State | None
+    ) -> None:
+        """Write one epoch: its line, the best weights if it is the best, then the checkpoint.
+
+        The checkpoint comes last: an epoch counts once the checkpoint has it, and what a kill
+        left of a later epoch is written again.
+
+        Args:
+            report: The epoch just trained.
+            history: The epochs before it.
+            state: The student's state after it.
+            best: The student's weights, if no epoch before was as good.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self.write_history([*history, report])
+        if best is not None:
+            self.write_best(best)
+        self.write_checkpoint(report.epoch, state)
+
+    def write_history(self, history: list[EpochReport]) -> None:
+        """Write the lines of all epochs.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self._check_generation()
+        write_text(self._metrics_file, "".join(json.dumps(asdict(r)) + "\n" for r in history))
+
+    def write_best(self, weights: State) -> None:
+        """Write the weights of the best epoch so far."""
+        save_state(self.best_file, weights)
+
+    def write_checkpoint(self, epoch: int, state: State) -> None:
+        """Write the state after an epoch whose line, and weights if the best, are written.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self._check_generation()
+        checkpoint = {"epoch": epoch, "state": state, "params": self._params}
+        save_state(self._last_file, checkpoint)
+
+    def _check_generation(self) -> None:
+        if self._generation not in (None, read_generation(self._generation_file)):
+            raise Superseded(f"{self.path}: a newer search has taken over this run")
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Read the newest state, if it is whole and all its epochs are known."""
+        try:
+            last = load_state(self._last_file)
+        except (FileNotFoundError, DamagedFile):
+            return None
+        history = self.history()[: last["epoch"]]
+        if len(history) < last["epoch"]:
+            return None
+        return Checkpoint(last["state"], history)
+
+    def checkpoint_params(self) -> dict[str, Value] | None:
+        """Read the trial's settings from its checkpoint, for a trial without ``trial.json``."""
+        if self.checkpoint() is None:
+            return None
+        params: dict[str, Value] | None = load_state(self._last_file).get("params")
+        return params
+
+    def best_weights(self) -> State:
+        """Read the weights of the best epoch.
+
+        Raises:
+            RunError: They are missing or damaged.
+        """
+        try:
+            return load_state(self.best_file)
+        except FileNotFoundError:
+            raise RunError(f"{self.best_file}: no such file") from None
+        except DamagedFile as error:
+            raise RunError(str(error)) from None
+
+    def reduce(self, *, keep_weights: bool) -> None:
+        """Remove what a finished trial does not need."""
+        self._last_file.unlink(missing_ok=True)
+        if not keep_weights:
+            self.best_file.unlink(missing_ok=True)
+        remove_leftovers(self.path)
+
+    def clear(self) -> None:
+        """Remove everything, for a trial that begins again."""
+        for name in (RECORD, METRICS, LAST, BEST, self.error_file.name):
+            (self.path / name).unlink(missing_ok=True)
+        remove_leftovers(self.path)
+
+    def write_error(self, reason: str) -> None:
+        """Write why a try failed, for the driver to read."""
+        write_text(self.error_file, reason)
+
+    def take_error(self) -> str:
+        """Read and remove why the last try failed; empty if the worker left no reason."""
+        try:
+            reason = self.error_file.read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        self.error_file.unlink(missing_ok=True)
+        return reason
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """One configuration trained again with one seed.
+
+    Attributes:
+        training: Its epochs and where to continue, as of a trial.
+    """
+
+    path: Place
+    training: TrialFolder
+
+    def result(self) -> dict[str, Any] | None:
+        """Read what came of it; None while it is not finished, or where it is damaged."""
+        try:
+            result = json.loads((self.path / "result.json").read_bytes())
+            if "reason" not in result:
+                figures = result["best_epoch"], result["epochs"], result["seconds"]
+                if not all(isinstance(figure, int | float) for figure in figures):
+                    return None
+                self.scores()
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RunError):
+            return None
+        return dict(result)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write what came of it; written last, it stands for the scores as well."""
+        write_json(self.path / "result.json", result)
+
+    def scores(self) -> dict[str, NDArray[np.float32]]:
+        """Read the scores of the validation and the test beats, each of shape (n,).
+
+        Raises:
+            RunError: They are missing or damaged.
+        """
+        path = self.path / "scores.npz"
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+                return {name: archive[name] for name in ("validation", "test")}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None
+
+    def write_scores(self, scores: dict[str, NDArray[np.float32]]) -> None:
+        """Write the scores."""
+        with whole_file(self.path / "scores.npz") as file:
+            np.savez_compressed(file, **scores)  # type: ignore[arg-type]
+
+
+def read_generation(file: Place) -> int:
+    """Read the run's generation; 0 before the first driver."""
+    try:
+        return int(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def is_trial(names: Collection[str]) -> bool:
+    """Return whether files of these names are a trial's."""
+    return not {RECORD, METRICS, LAST, BEST}.isdisjoint(names)
+
+
+def now() -> str:
+    """Return the time as a record holds it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _record(history: list[EpochReport], **stored: Any) -> TrialRecord:
+    best_so_far = accumulate((report.val_auc for report in history), max)
+    return TrialRecord(
+        **{"params": {}, **stored},
+        curve=dict(enumerate(best_so_far, start=1)),
+        seconds=sum(report.seconds for report in history),
+    )
+
+
+def in_one_line(error: ValueError) -> str:
+    """Return what is wrong with a file, without what it is."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{where}: {first['msg']}" if where else str(first["msg"])
+    return " ".join(str(error).split())
+
+
+def _parse(line: bytes) -> EpochReport | None:
+    try:
+        report = EpochReport(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+    figures = (report.epoch, report.val_auc, report.val_ap, report.seconds)
+    return report if all(isinstance(figure, int | float) for figure in figures) else None
