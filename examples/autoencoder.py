@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdsearch.data.beats import BeatShape
 from kdsearch.methods.torch_method import (
     Count,
     Positive,
@@ -45,17 +46,18 @@ class Autoencoder(TorchMethod):
     student_settings = Student
     per_student = frozenset({"alpha", "lr", "temperature"})
 
-    def network(self, settings: Any, leads: int, length: int) -> nn.Module:
+    def network(self, settings: Any, shape: BeatShape) -> nn.Module:
         """The teacher is convolutional, the student two matrices."""
+        leads, length = shape.leads, shape.length
         if isinstance(settings, Teacher):
-            wide, shape = settings.width, {"kernel_size": 4, "stride": 2, "padding": 1}
+            wide, halve = settings.width, {"kernel_size": 4, "stride": 2, "padding": 1}
             return nn.Sequential(
-                *(nn.Conv1d(leads, wide, **shape), nn.GELU()),
-                *(nn.Conv1d(wide, wide, **shape), nn.GELU()),
-                nn.Conv1d(wide, 1, **shape),
-                *(nn.ConvTranspose1d(1, wide, **shape), nn.GELU()),
-                *(nn.ConvTranspose1d(wide, wide, **shape), nn.GELU()),
-                nn.ConvTranspose1d(wide, leads, **shape),
+                *(nn.Conv1d(leads, wide, **halve), nn.GELU()),
+                *(nn.Conv1d(wide, wide, **halve), nn.GELU()),
+                nn.Conv1d(wide, 1, **halve),
+                *(nn.ConvTranspose1d(1, wide, **halve), nn.GELU()),
+                *(nn.ConvTranspose1d(wide, wide, **halve), nn.GELU()),
+                nn.ConvTranspose1d(wide, leads, **halve),
             )
         size = leads * length
         return nn.Sequential(
@@ -85,8 +87,12 @@ class Autoencoder(TorchMethod):
         """
         made = network(x)
         terms = {"reconstruction": functional.mse_loss(made, x)}
-        if taught and settings.alpha > 0:
+        if taught:
             theirs = taught["reconstruction"]
             trust = torch.exp(-(theirs - x).square() / settings.temperature)
-            terms["distillation"] = settings.alpha * (trust * (made - theirs).square()).mean()
+            terms["distillation"] = (trust * (made - theirs).square()).mean()
         return terms
+
+    def term_weights(self, settings: Any) -> Mapping[str, Any]:
+        """The student's ``alpha`` weighs what is distilled; a teacher has none."""
+        return {"distillation": settings.alpha} if isinstance(settings, Student) else {}

@@ -24,8 +24,7 @@ from experiments.table import Table, add_data, dataset_of
 from kdsearch.data import Dataset
 from kdsearch.data.beats import FloatArray
 from kdsearch.evaluation.costs import measure
-from kdsearch.methods.memory import Memory
-from kdsearch.methods.memory import distortions
+from kdsearch.methods.memory import Memory, distortions
 from kdsearch.methods.memory.method import SEED
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
 from kdsearch.methods.memory.stack import DISTORTED, DISTORTED_SCORES, OWN, teach

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +128,20 @@ class LabelledBeats:
     abnormal: BoolArray
     classes: TextArray
     record: TextArray | None
+
+
+class BeatShape(NamedTuple):
+    """What a network needs to know of the beats that it is made for.
+
+    Attributes:
+        leads: Those of a context included.
+        length: Padded samples, a multiple of 32.
+        signal_leads: Leads of the beat itself, which stand first.
+    """
+
+    leads: int
+    length: int
+    signal_leads: int
 
 
 @dataclass(frozen=True)

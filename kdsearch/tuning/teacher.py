@@ -28,7 +28,7 @@ from kdsearch.runs.folder import RunFolder
 logger = logging.getLogger(__name__)
 
 # Raised whenever the same settings would give another teacher.
-RECIPE = 3
+RECIPE = 4
 
 
 @dataclass(frozen=True)

@@ -2,38 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from torch import Tensor, nn
 
-from kdsearch.data.beats import FloatArray, TrainingData
+from kdsearch.data.beats import BeatShape, FloatArray, TrainingData
+from kdsearch.methods.device import from_numpy
 from kdsearch.methods.memory.distortions import distort
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
-from kdsearch.methods.memory.stack import PER_STUDENT, MemoryStack, StudentStack, score, teach
-from kdsearch.methods.memory.student import ScoringNetwork, load_scoring
-from kdsearch.methods.memory.teacher import FORMAT, METHOD, Recall, recall
-from kdsearch.methods.memory.teacher import KIND as TEACHER
+from kdsearch.methods.memory.stack import (
+    MEMORY,
+    MemoryStack,
+    StudentStack,
+    contrast,
+    score_regression,
+    teach,
+)
+from kdsearch.methods.memory.student import Scorer, ScoringNetwork, initial_components
+from kdsearch.methods.memory.teacher import METHOD, Recall, recall
 from kdsearch.methods.protocol import Compute, Method, Stack, State, Targets
+from kdsearch.methods.torch_method import TorchMethod
+from kdsearch.methods.torch_stack import shape_of
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
 # Of the distorted beats, which are the same for all students of all searches.
 SEED = 0
+# Part of the training in which the learning rate rises.
+WARM_UP = 0.05
 
 
-class Memory:
+class Memory(TorchMethod):
     """Nearest neighbours among all normal beats, and small networks that score as they do."""
 
     name = METHOD
     teacher_settings: type[BaseModel] = TeacherSettings
     student_settings: type[BaseModel] = StudentSettings
-    per_student = PER_STUDENT
+    per_student = frozenset({"alpha", "w_contrast", "lr", "weight_decay"})
+    # A bad mini-batch would give longer ones.
+    longest_gradient = 1.0
 
-    def check(self, teacher: BaseModel, student: BaseModel) -> None:
-        """Any student can learn from any memory."""
+    def network(self, settings: Any, shape: BeatShape) -> Scorer:
+        """A student; the memory itself is no network that is trained."""
+        return Scorer(settings, shape)
+
+    def start(self, settings: Any, data: TrainingData) -> Mapping[str, Tensor]:
+        """Principal components of the training beats, or nothing with ``init: random``."""
+        if settings.init == "random":
+            return {}
+        signal = shape_of(data).signal_leads
+        return initial_components(from_numpy(data.train, "cpu"), signal, settings.components)
+
+    def scores(self, network: nn.Module, x: Tensor) -> Tensor:
+        """A student's scores of beats (n, leads, length), shape (n,)."""
+        return cast("Scorer", network).score(x)
+
+    def losses(
+        self, network: nn.Module, x: Tensor, settings: Any, taught: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Score as the memory does, and tell normal from distorted beats."""
+        scores, logits = network(x)
+        return {
+            "distillation": score_regression(scores, taught[MEMORY]),
+            "contrast": contrast(logits),
+        }
+
+    def term_weights(self, settings: Any) -> Mapping[str, Any]:
+        """Those of the settings."""
+        return {"distillation": settings.alpha, "contrast": settings.w_contrast}
+
+    def learning_rate(self, settings: Any, progress: float) -> float:
+        """The largest rate, which is reached after `WARM_UP` and then falls as a cosine."""
+        if progress < WARM_UP:
+            part = max(progress / WARM_UP, 0.01)
+        else:
+            part = (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
+        rate: float = settings.lr * part
+        return rate
 
     def teacher_stack(
         self, settings: BaseModel, data: TrainingData, compute: Compute
@@ -69,7 +119,7 @@ class Memory:
     ) -> StudentStack:
         """An empty stack for students that differ from ``settings`` in `per_student` alone."""
         student = _expect(settings, StudentSettings)
-        return StudentStack(student, slots, data=data, targets=targets, compute=compute)
+        return StudentStack(self, student, slots, data=data, targets=targets, compute=compute)
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
         """Scores of a memory or of a student, shape (n,).
@@ -77,29 +127,17 @@ class Memory:
         Raises:
             ValueError: The weights are of another method, or of beats of another shape.
         """
-        found = weights.get("method"), weights.get("format")
-        if found != (METHOD, FORMAT):
-            raise ValueError(
-                f"weights of method {METHOD!r} in format {FORMAT} expected, "
-                f"found method {found[0]!r} in format {found[1]!r}"
-            )
-        expected = _shape(weights)
-        if x.shape[1:] != expected:
-            raise ValueError(f"the weights are of beats of shape {expected}, not {x.shape[1:]}")
-        return recall(weights, x) if weights["kind"] == TEACHER else score(weights, x, compute)
+        if weights.get("kind") != "teacher":
+            return super().score(weights, x, compute)
+        self.check_weights(weights, x)
+        return recall(weights, x)
 
     def scoring_network(self, weights: State) -> ScoringNetwork | Recall:
         """The scores of a student, or of a memory, as one network on the CPU."""
-        if weights["kind"] == TEACHER:
+        if weights["kind"] == "teacher":
             return Recall(weights).eval()
-        return load_scoring(weights, "cpu")
-
-
-def _shape(weights: State) -> tuple[int, int]:
-    if weights["kind"] == TEACHER:
-        leads, length = weights["shape"]
-        return leads, length
-    return weights["architecture"]["leads"], weights["architecture"]["length"]
+        network = ScoringNetwork(cast("Scorer", self.load(weights)))
+        return network.eval().requires_grad_(False)
 
 
 def _expect(settings: BaseModel, kind: type[Settings]) -> Settings:

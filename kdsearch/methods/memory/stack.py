@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,34 +12,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdsearch.data.beats import FloatArray, LabelledBeats, TrainingData
-from kdsearch.data.context import signal_leads
-from kdsearch.errors import TrialDiverged
-from kdsearch.methods.device import autocast, from_numpy, to_cpu
+from kdsearch.methods.device import from_numpy
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
-from kdsearch.methods.memory.student import (
-    Scorer,
-    Shape,
-    initial_components,
-    initial_state,
-    load_scorer,
-    load_scoring,
-    weights_state,
-)
 from kdsearch.methods.memory.teacher import fill, own_scores, recall
 from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
+from kdsearch.methods.torch_method import TorchMethod
+from kdsearch.methods.torch_stack import Student, TorchStack
 from kdsearch.metrics.ranking import rank
-
-PER_STUDENT = frozenset({"alpha", "w_contrast", "lr", "weight_decay"})
-"""Settings that may differ in a stack; everything else is its structure."""
 
 # Names of the targets: what the memory says of training beats, and of distorted ones.
 OWN, DISTORTED, DISTORTED_SCORES = "own", "distorted", "distorted_scores"
-
-BATCH = 512
-# Part of the training in which the learning rate rises.
-WARM_UP = 0.05
-# Gradients are made no longer than this, which a bad mini-batch would do.
-LONGEST_GRADIENT = 1.0
+# What the memory says of a mini-batch.
+MEMORY = "memory"
 
 
 class MemoryStack:
@@ -105,25 +85,8 @@ class MemoryStack:
             raise ValueError(f"slot {slot} is empty")
 
 
-@dataclass
-class _Student:
-    settings: StudentSettings
-    seed: int
-    epoch: int
-    rng: torch.Generator
-    network: Scorer
-    adam: torch.optim.AdamW
-
-
-class StudentStack:
-    """Students that train one after the other; each is small enough for a core of its own.
-
-    Args:
-        settings: Those that fix the structure; the settings in `PER_STUDENT` do not matter.
-        slots: How many students there may be at a time.
-        data: Training beats, and what validates every epoch.
-        targets: From `teach`.
-        compute: Where and how precisely to calculate.
+class StudentStack(TorchStack):
+    """Students that learn from normal and from distorted beats, in equal numbers.
 
     Raises:
         ValueError: The targets are not of these beats, or fewer than the settings ask for.
@@ -131,6 +94,7 @@ class StudentStack:
 
     def __init__(
         self,
+        method: TorchMethod,
         settings: StudentSettings,
         slots: int,
         *,
@@ -138,154 +102,34 @@ class StudentStack:
         targets: Targets,
         compute: Compute,
     ) -> None:
-        self.slots = slots
-        self._structure = _structure(settings)
-        self._shape = shape_of(settings, data)
-        self._data = data
-        self._compute = compute
-        self._lessons = _lessons(settings, data.train, targets, compute.device)
-        self._components = (
-            initial_components(
-                from_numpy(data.train, "cpu"), self._shape.signal_leads, settings.components
-            )
-            if settings.init == "components"
-            else None
-        )
-        self._students: dict[int, _Student] = {}
-
-    def put_in(
-        self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None
-    ) -> None:
-        """Start a student in an empty slot, new from its seed or going on from a saved state.
-
-        Raises:
-            ValueError: The slot is occupied or does not exist, or the settings are of another
-                structure.
-        """
-        if not 0 <= slot < self.slots or slot in self._students:
-            raise ValueError(f"slot {slot} of {self.slots} is occupied or does not exist")
-        settings = self._of_this_structure(settings)
-        rng = torch.Generator().manual_seed(seed)
-        values = (
-            initial_state(self._shape, rng, self._components)
-            if state is None
-            else state["network"]
-        )
-        network = load_scorer(self._shape, values).to(self._compute.device)
-        adam = torch.optim.AdamW(
-            network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-        )
-        epoch = 0
-        if state is not None:
-            epoch = state["epoch"]
-            # A state may be shared with others, and the optimiser keeps what it is given.
-            adam.load_state_dict(deepcopy(state["adam"]))
-            rng.set_state(state["rng"])
-        self._students[slot] = _Student(settings, seed, epoch, rng, network, adam)
-
-    def take_out(self, slot: int) -> None:
-        """Empty a slot.
-
-        Raises:
-            ValueError: It is empty.
-        """
-        self._student(slot)
-        del self._students[slot]
-
-    def advance(self) -> Mapping[int, EpochReport | Exception]:
-        """Train every student for one epoch and validate it; one that diverged is taken out."""
-        outcomes: dict[int, EpochReport | Exception] = {}
-        for slot, student in sorted(self._students.items()):
-            try:
-                outcomes[slot] = self._epoch(student)
-            except TrialDiverged as diverged:
-                outcomes[slot] = diverged
-                self.take_out(slot)
-        return outcomes
-
-    def save(self, slot: int) -> State:
-        """Everything needed to go on from the end of the last epoch, bit for bit."""
-        student = self._student(slot)
-        return {
-            "epoch": student.epoch,
-            "seed": student.seed,
-            "rng": student.rng.get_state(),
-            "network": _copied(student.network),
-            "adam": to_cpu(deepcopy(student.adam.state_dict())),
-        }
-
-    def weights(self, slot: int) -> State:
-        """The network, and how its answers make a score."""
-        student = self._student(slot)
-        return weights_state(
-            self._shape,
-            _copied(student.network),
-            alpha=student.settings.alpha,
-            w_contrast=student.settings.w_contrast,
-        )
-
-    def _epoch(self, student: _Student) -> EpochReport:
-        start = time.perf_counter()
-        losses = self._train(student)
-        student.epoch += 1
-        slot = next(key for key, value in self._students.items() if value is student)
-        scores = score(self.weights(slot), self._data.validation.x, self._compute)
-        for name, value in {**losses, "validation score": float(scores.sum())}.items():
-            if not math.isfinite(value):
-                raise TrialDiverged(f"{name} became {value} in epoch {student.epoch}")
-        seconds = time.perf_counter() - start
-        return _report(student.epoch, losses, seconds, scores, self._data.validation)
-
-    def _train(self, student: _Student) -> dict[str, float]:
-        student.network.train()
-        half = min(student.settings.batch_size // 2, len(self._lessons.normal))
-        order = torch.randperm(len(self._lessons.normal), generator=student.rng)
-        batches = torch.split(order, half)[: len(order) // half]
-        sums: dict[str, Tensor] = {}
-        for step, normal in enumerate(batches):
-            progress = (student.epoch + step / len(batches)) / student.settings.epochs
-            for group in student.adam.param_groups:
-                group["lr"] = student.settings.lr * _rate(progress)
-            distorted = torch.randint(
-                len(self._lessons.distorted), (half,), generator=student.rng
-            )
-            terms = self._step(student, normal, distorted)
-            sums = {name: sums.get(name, 0) + value for name, value in terms.items()}
-        return {name: float(value) / len(batches) for name, value in sums.items()}
-
-    def _step(self, student: _Student, normal: Tensor, distorted: Tensor) -> dict[str, Tensor]:
-        lessons, settings = self._lessons, student.settings
-        normal, distorted = normal.to(self._compute.device), distorted.to(self._compute.device)
-        x = torch.cat([lessons.normal[normal], lessons.distorted[distorted]])
-        memory = torch.cat([lessons.normal_scores[normal], lessons.distorted_scores[distorted]])
-        with autocast(self._compute):
-            taught, logits = student.network(x)
-        terms = {
-            "distillation": score_regression(taught, memory),
-            "contrast": contrast(logits, normals=len(normal)),
-        }
-        total = settings.alpha * terms["distillation"] + settings.w_contrast * terms["contrast"]
-        student.adam.zero_grad()
-        torch.autograd.backward(total)
-        torch.nn.utils.clip_grad_norm_(student.network.parameters(), LONGEST_GRADIENT)
-        student.adam.step()
-        return {name: term.detach() for name, term in {**terms, "student": total}.items()}
-
-    def _of_this_structure(self, settings: BaseModel) -> StudentSettings:
-        if not isinstance(settings, StudentSettings):
+        wanted, found = settings.distorted * len(data.train), len(targets[DISTORTED])
+        if len(targets[OWN]) != len(data.train) or found < wanted:
             raise ValueError(
-                f"settings of a memory's student expected, not {type(settings).__name__}"
+                f"{len(targets[OWN])} normal and {found} distorted targets for "
+                f"{len(data.train)} training beats and {wanted} distorted ones"
             )
-        for name, there in _structure(settings).items():
-            here = self._structure[name]
-            if here != there:
-                raise ValueError(f"{name} is {here} in this stack, not {there}")
-        return settings
+        super().__init__(method, settings, slots, data=data, targets=targets, compute=compute)
+        self._distorted = wanted
 
-    def _student(self, slot: int) -> _Student:
-        if slot not in self._students:
-            raise ValueError(f"slot {slot} is empty")
-        return self._students[slot]
+    def mini_batches(self, student: Student) -> Tensor:
+        """Rows of normal beats, each once, then as many of distorted ones, drawn at random."""
+        half = min(student.settings.batch_size // 2, len(self.x))
+        order = torch.randperm(len(self.x), generator=student.rng)
+        return torch.stack(
+            [
+                torch.cat(
+                    [normal, torch.randint(self._distorted, (half,), generator=student.rng)]
+                )
+                for normal in torch.split(order, half)[: len(order) // half]
+            ]
+        )
+
+    def gather(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Beats, the normal ones first, and what the memory says of them."""
+        normal, distorted = rows.chunk(2, dim=-1)
+        x = torch.cat([self.x[normal], self.targets[DISTORTED][distorted]], dim=1)
+        memory = [self.targets[OWN][normal], self.targets[DISTORTED_SCORES][distorted]]
+        return x, {MEMORY: torch.cat(memory, dim=1)}
 
 
 def score_regression(taught: Tensor, memory: Tensor) -> Tensor:
@@ -297,14 +141,13 @@ def score_regression(taught: Tensor, memory: Tensor) -> Tensor:
     return functional.smooth_l1_loss(taught, memory)
 
 
-def contrast(logits: Tensor, *, normals: int) -> Tensor:
-    """Cross-entropy of telling the first ``normals`` beats, normal, from the distorted rest.
+def contrast(logits: Tensor) -> Tensor:
+    """Cross-entropy of telling the first half of the beats, normal, from the distorted rest.
 
     Args:
         logits: Positive where distorted, shape (n,).
     """
-    truth = torch.zeros_like(logits)
-    truth[normals:] = 1
+    truth = (torch.arange(len(logits), device=logits.device) >= len(logits) // 2).float()
     return functional.binary_cross_entropy_with_logits(logits, truth)
 
 
@@ -321,64 +164,6 @@ def teach(memory: State, distorted: FloatArray) -> Targets:
         DISTORTED: distorted,
         DISTORTED_SCORES: recall(memory, distorted),
     }
-
-
-@torch.inference_mode()
-def score(weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
-    """A student's scores of normalised and padded beats (n, leads, length), shape (n,)."""
-    network = load_scoring(weights, compute.device)
-    parts = []
-    for beats in torch.split(from_numpy(x, compute.device), BATCH):
-        with autocast(compute):
-            parts.append(network(beats).float())
-    return torch.cat(parts).cpu().numpy()
-
-
-def shape_of(settings: StudentSettings, data: TrainingData) -> Shape:
-    """The architecture of a student of such beats."""
-    leads, length = data.train.shape[1:]
-    signal = signal_leads(leads, context=data.context)
-    return Shape(leads, signal, length, settings.width, settings.depth, settings.components)
-
-
-@dataclass(frozen=True)
-class _Lessons:
-    normal: Tensor
-    normal_scores: Tensor
-    distorted: Tensor
-    distorted_scores: Tensor
-
-
-def _lessons(
-    settings: StudentSettings, train: FloatArray, targets: Targets, device: str
-) -> _Lessons:
-    wanted, found = settings.distorted * len(train), len(targets[DISTORTED])
-    if len(targets[OWN]) != len(train) or found < wanted:
-        raise ValueError(
-            f"{len(targets[OWN])} normal and {found} distorted targets for {len(train)} "
-            f"training beats and {wanted} distorted ones"
-        )
-    return _Lessons(
-        normal=from_numpy(train, device),
-        normal_scores=from_numpy(targets[OWN], device),
-        distorted=from_numpy(targets[DISTORTED][:wanted], device),
-        distorted_scores=from_numpy(targets[DISTORTED_SCORES][:wanted], device),
-    )
-
-
-def _structure(settings: StudentSettings) -> dict[str, object]:
-    return settings.model_dump(exclude=set(PER_STUDENT))
-
-
-def _rate(progress: float) -> float:
-    """Part of the largest learning rate after this part of the training."""
-    if progress < WARM_UP:
-        return max(progress / WARM_UP, 0.01)
-    return (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
-
-
-def _copied(network: Scorer) -> dict[str, Tensor]:
-    return {name: value.cpu().clone() for name, value in network.state_dict().items()}
 
 
 def _report(

@@ -26,8 +26,8 @@ from torch import nn
 from autoencoder import Autoencoder
 
 class Dropping(Autoencoder):
-    def network(self, settings, leads, length):
-        return nn.Sequential(nn.Dropout(0.3), super().network(settings, leads, length))
+    def network(self, settings, shape):
+        return nn.Sequential(nn.Dropout(0.3), super().network(settings, shape))
 """
 
 
@@ -46,8 +46,9 @@ def method(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchMethod]:
 
 @pytest.fixture(scope="module")
 def taught(method: TorchMethod) -> tuple[State, Targets]:
-    stack = method.teacher_stack(method.teacher_settings(), DATA.training, CPU)
-    stack.put_in(0, method.teacher_settings(width=2, batch_size=8), seed=0)
+    teacher = method.teacher_settings(width=2, batch_size=8)
+    stack = method.teacher_stack(teacher, DATA.training, CPU)
+    stack.put_in(0, teacher, seed=0)
     assert isinstance(stack.advance()[0], EpochReport)
     weights = stack.weights(0)
     return weights, method.targets(weights, [method.student_settings()], DATA.training, CPU)
@@ -145,7 +146,7 @@ def test_weights_score_by_themselves(method: TorchMethod, taught: Any, tmp_path:
     worst = errors.topk(3).values.mean(dim=1).numpy()
     expected = method.score(teacher, DATA.training.train, CPU)
     np.testing.assert_allclose(worst, expected, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"beats of shape \(1, 16\), not \(1, 32\)"):
+    with pytest.raises(ValueError, match=r"beats of shape \(1, 32\), not \(1, 16\)"):
         method.score(teacher, x[..., :16], CPU)
 
 

@@ -1,0 +1,116 @@
+"""Dropout and noise from a student's own seed, whoever else is in its stack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+
+class OwnRandomness(TorchFunctionMode):
+    """Context in which dropout, `torch.rand_like` and `torch.randn_like` follow a seed.
+
+    torch's generators draw one sequence for all students of a stack, so that a student's
+    numbers would depend on its neighbours. Here each number is a hash of seed, call and
+    position: it can be calculated for many seeds at once, inside `torch.vmap` too. Other
+    random functions are left as they are.
+
+    Args:
+        seed: An int64 scalar; a new one for each step.
+    """
+
+    def __init__(self, seed: Tensor) -> None:
+        super().__init__()
+        self._seed = seed
+        self._calls = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Replace what draws random numbers and pass on everything else."""
+        replacement = _REPLACEMENTS.get(func)
+        if replacement is None:
+            return func(*args, **(kwargs or {}))
+        return replacement(self, *args, **(kwargs or {}))
+
+    def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Numbers between 0 and 1, both excluded, float32."""
+        self._calls += 1
+        # Murmur3's finaliser (Appleby, 2011), in 32 bits; torch shifts arithmetically, hence
+        # the masks.
+        seed = (self._seed + self._calls * 0x9E3779B97F4A7C15 % 2**63).bitwise_and(0x7FFFFFFF)
+        bits = torch.arange(math.prod(shape), dtype=torch.int32, device=device)
+        bits = bits * -1640531527 + _mixed(seed.to(torch.int32))
+        bits = _mixed(bits) >> 8 & 0xFFFFFF
+        return ((bits.float() + 0.5) / 2**24).reshape(shape)
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    bits = (bits ^ (bits >> 16 & 0xFFFF)) * -2048144789
+    bits = (bits ^ (bits >> 13 & 0x7FFFF)) * -1028477387
+    return bits ^ (bits >> 16 & 0xFFFF)
+
+
+def _dropout(
+    own: OwnRandomness,
+    input: Tensor,  # noqa: A002
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Tensor:
+    return _dropped(own, input, tuple(input.shape), p, training, inplace)
+
+
+def _feature_dropout(
+    own: OwnRandomness,
+    input: Tensor,  # noqa: A002
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Tensor:
+    """Whole channels of (B, channels, ...)."""
+    shape = (*input.shape[:2], *(1 for _ in input.shape[2:]))
+    return _dropped(own, input, shape, p, training, inplace)
+
+
+def _dropped(
+    own: OwnRandomness,
+    x: Tensor,
+    shape: tuple[int, ...],
+    p: float,
+    training: bool,
+    inplace: bool,
+) -> Tensor:
+    if not training or p == 0:
+        return x
+    kept = (own.uniform(shape, x.device) >= p).to(x.dtype)
+    factor = kept / (1 - p) if p < 1 else kept
+    return x.mul_(factor) if inplace else x * factor
+
+
+def _rand_like(own: OwnRandomness, x: Tensor, **options: Any) -> Tensor:
+    return own.uniform(tuple(x.shape), x.device).to(options.get("dtype") or x.dtype)
+
+
+def _randn_like(own: OwnRandomness, x: Tensor, **options: Any) -> Tensor:
+    normal = torch.erfinv(own.uniform(tuple(x.shape), x.device) * 2 - 1) * math.sqrt(2)
+    return normal.to(options.get("dtype") or x.dtype)
+
+
+_REPLACEMENTS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    functional.dropout: _dropout,
+    functional.dropout1d: _feature_dropout,
+    functional.dropout2d: _feature_dropout,
+    functional.dropout3d: _feature_dropout,
+    torch.rand_like: _rand_like,
+    torch.randn_like: _randn_like,
+}

@@ -1,0 +1,687 @@
+"""Networks of one structure that train side by side as rows of the same tensors.
+
+Row k of every tensor belongs to one student. `torch.vmap` runs the method's loss for all rows
+at once, so that a step takes the same number of operators for one student as for many, and
+nothing in a step waits for the device. Where vmap refuses a module or a loss, the rows are
+evaluated one after the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from kdsearch.data.beats import BeatShape, TrainingData
+from kdsearch.data.context import signal_leads
+from kdsearch.errors import TrialDiverged
+from kdsearch.methods.device import autocast, from_numpy
+from kdsearch.methods.own_randomness import OwnRandomness
+from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
+from kdsearch.methods.stacked_adam import StackedAdam
+from kdsearch.metrics.ranking import rank
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+# Beats that are scored at a time.
+BATCH = 512
+# Parameters begin at multiples of so many values: 64 bytes, a cache line.
+ALIGNED = 16
+
+Tensors = dict[str, Tensor]
+
+
+class Networks(Protocol):
+    """What a stack asks of its method; `TorchMethod` describes it."""
+
+    name: str
+    per_student: frozenset[str]
+    longest_gradient: float | None
+
+    def network(self, settings: Any, shape: BeatShape) -> nn.Module:
+        """An untrained network."""
+
+    def start(self, settings: Any, data: TrainingData) -> Mapping[str, Tensor]:
+        """Values that all networks begin with."""
+
+    def losses(
+        self, network: nn.Module, x: Tensor, settings: Any, taught: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Terms of a mini-batch."""
+
+    def term_weights(self, settings: Any) -> Mapping[str, Any]:
+        """Their weights; 1 where not named."""
+
+    def learning_rate(self, settings: Any, progress: float) -> float:
+        """After a part of the training."""
+
+    def scores(self, network: nn.Module, x: Tensor) -> Tensor:
+        """Of each beat."""
+
+
+@dataclass(eq=False)
+class Student:
+    """One network in training.
+
+    Attributes:
+        slot: Where the harness finds it.
+        settings: Its configuration.
+        seed: Of its weights and mini-batches.
+        epoch: Epochs trained so far.
+        rng: On the CPU; draws its weights, then its mini-batches.
+        network: Its module; the values in training are the stack's, not those in it.
+        losses: The method's `losses` of this network.
+        scores: The method's `scores` of this network.
+    """
+
+    slot: int
+    settings: Any
+    seed: int
+    epoch: int
+    rng: torch.Generator
+    network: nn.Module
+    losses: _Call
+    scores: _Call
+
+
+class TorchStack:
+    """A `Stack` of the networks of a `TorchMethod`.
+
+    Students occupy the first rows; when one leaves, the last takes its row, so that empty slots
+    cost nothing. A subclass may override `mini_batches` and `gather` to learn from something
+    else than the training beats.
+
+    Args:
+        method: Whose networks these are.
+        settings: Those that fix the structure; the method's `per_student` do not matter.
+        slots: Number of students at a time, at most.
+        data: What they learn from and are validated on.
+        targets: The teacher's answers, a row per training beat; None to train a teacher.
+        compute: Where and how precisely to calculate.
+    """
+
+    def __init__(
+        self,
+        method: Networks,
+        settings: BaseModel,
+        slots: int,
+        *,
+        data: TrainingData,
+        targets: Targets | None,
+        compute: Compute,
+    ) -> None:
+        self.slots = slots
+        self.method = method
+        self.data = data
+        self.compute = compute
+        self.targets = {
+            name: from_numpy(np.ascontiguousarray(rows), compute.device)
+            for name, rows in (targets or {}).items()
+        }
+        self.x = from_numpy(np.ascontiguousarray(data.train), compute.device)
+        self._validation = from_numpy(np.ascontiguousarray(data.validation.x), compute.device)
+        self._shape = shape_of(data)
+        self._settings = settings
+        self._start = method.start(settings, data)
+        self._is_teacher = targets is None
+        self._students: list[Student] = []
+        self._rows: _Rows | None = None
+        # Why one module cannot stand for all students of this epoch, if so.
+        self._differing: str | None = None
+        # Why vmap refuses the method's losses or scores, if it does, once they were tried.
+        self._refused: dict[str, str | None] = {}
+
+    def put_in(
+        self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None
+    ) -> None:
+        """Start a student in an empty slot, new from its seed or resumed from a state.
+
+        Raises:
+            ValueError: The slot is occupied or does not exist, or the settings are of another
+                structure.
+        """
+        occupied = {student.slot for student in self._students}
+        if not 0 <= slot < self.slots or slot in occupied:
+            raise ValueError(f"slot {slot} of {self.slots} is occupied or does not exist")
+        self._check_structure(settings)
+        student = self._new_student(slot, settings, seed)
+        if state is not None:
+            load(student.network, state["network"])
+            student.epoch = int(state["epoch"])
+            student.rng.set_state(state["rng"])
+        if self._rows is None:
+            self._rows = _Rows(student.network, self.slots, self.compute.device)
+        self._rows.put(
+            len(self._students), student.network, None if state is None else state["adam"]
+        )
+        self._students.append(student)
+
+    def take_out(self, slot: int) -> None:
+        """Empty a slot.
+
+        Raises:
+            ValueError: It is empty.
+        """
+        rows, row = self._occupied(slot)
+        last = self._students.pop()
+        if row < len(self._students):
+            rows.move(len(self._students), row)
+            self._students[row] = last
+
+    def advance(self) -> dict[int, EpochReport | Exception]:
+        """Train every occupied slot for one epoch and validate it; who diverged is out."""
+        if not self._students:
+            return {}
+        started = time.perf_counter()
+        self._differing = self._difference()
+        losses = self._train()
+        scores = self._validate()
+        seconds = (time.perf_counter() - started) / len(self._students)
+        outcomes = {
+            student.slot: self._outcome(student, losses[row], scores[row], seconds)
+            for row, student in enumerate(self._students)
+        }
+        for slot, outcome in outcomes.items():
+            if isinstance(outcome, Exception):
+                self.take_out(slot)
+        return dict(sorted(outcomes.items()))
+
+    def save(self, slot: int) -> State:
+        """Everything needed to go on from the end of the last epoch, bit for bit."""
+        rows, row = self._occupied(slot)
+        student = self._students[row]
+        return {
+            "format": FORMAT,
+            "epoch": student.epoch,
+            "rng": student.rng.get_state(),
+            "network": rows.take(row, student.network),
+            "adam": rows.adam.take(row),
+        }
+
+    def weights(self, slot: int) -> State:
+        """What scoring needs, and how the network is made."""
+        rows, row = self._occupied(slot)
+        student = self._students[row]
+        return {
+            "format": FORMAT,
+            "method": self.method.name,
+            "kind": "teacher" if self._is_teacher else "student",
+            "settings": student.settings.model_dump(mode="json"),
+            "shape": list(self._shape),
+            "network": rows.take(row, student.network),
+        }
+
+    def mini_batches(self, student: Student) -> Tensor:
+        """Rows of the beats of one epoch's mini-batches, shape (batches, size), on the CPU.
+
+        All that is random about them comes from the student's ``rng``.
+        """
+        size = min(student.settings.batch_size, len(self.x))
+        order = torch.randperm(len(self.x), generator=student.rng)
+        return order[: len(order) // size * size].view(-1, size)
+
+    def gather(self, rows: Tensor) -> tuple[Tensor, Tensors]:
+        """The beats of a mini-batch of each student, and what the teacher says of them.
+
+        Args:
+            rows: From `mini_batches`, shape (n, size), on the device.
+
+        Returns:
+            Beats, shape (n, size, leads, length), and the targets of the same rows by name.
+        """
+        return self.x[rows], {name: answers[rows] for name, answers in self.targets.items()}
+
+    def _new_student(self, slot: int, settings: Any, seed: int) -> Student:
+        rng = torch.Generator().manual_seed(seed)
+        with _global_generator(rng):
+            network = self.method.network(settings, self._shape)
+        with torch.no_grad():
+            for name, value in self._start.items():
+                network.get_parameter(name).copy_(value)
+        network.to(self.compute.device)
+        losses, scores = (_Call(network, f) for f in (self.method.losses, self.method.scores))
+        return Student(slot, settings, seed, 0, rng, network, losses, scores)
+
+    def _check_structure(self, settings: BaseModel) -> None:
+        kind = type(self._settings)
+        if not isinstance(settings, kind):
+            raise ValueError(
+                f"settings of type {kind.__name__} expected, not {type(settings).__name__}"
+            )
+        here, theirs = (
+            s.model_dump(exclude=set(self.method.per_student))
+            for s in (self._settings, settings)
+        )
+        for name, value in here.items():
+            if theirs[name] != value:
+                raise ValueError(f"{name} is {value} in this stack, not {theirs[name]}")
+
+    def _occupied(self, slot: int) -> tuple[_Rows, int]:
+        for row, student in enumerate(self._students):
+            if student.slot == slot:
+                return self._tensors, row
+        raise ValueError(f"slot {slot} is empty")
+
+    @property
+    def _tensors(self) -> _Rows:
+        return cast("_Rows", self._rows)
+
+    def _outcome(
+        self,
+        student: Student,
+        losses: dict[str, float],
+        scores: NDArray[np.float32],
+        seconds: float,
+    ) -> EpochReport | TrialDiverged:
+        for name, value in {**losses, "validation score": float(scores.sum())}.items():
+            if not math.isfinite(value):
+                return TrialDiverged(f"{name} became {value} in epoch {student.epoch}")
+        ranking = rank(scores, self.data.validation.abnormal)
+        return EpochReport(
+            epoch=student.epoch,
+            losses=losses,
+            seconds=seconds,
+            val_auc=ranking.roc_auc(),
+            val_ap=ranking.average_precision(),
+        )
+
+    def _train(self) -> list[dict[str, float]]:
+        """Train each student for one epoch; the mean of each term."""
+        for student in self._students:
+            student.network.train()
+        device = self.compute.device
+        # Copied to the device before the first step, so that no step waits for the host.
+        rows = torch.stack([self.mini_batches(s) for s in self._students], dim=1).to(device)
+        rates = self._learning_rates(len(rows)).to(device)
+        decay = self._vector([getattr(s.settings, "weight_decay", 0) for s in self._students])
+        seeds = self._seeds(len(rows))
+        on_device, numbers = seeds.to(device), self._numbers()
+        sums: Tensors = {}
+        with _reproducible():
+            for step, size in enumerate(rates):
+                inputs = (numbers, on_device[step], *self.gather(rows[step]))
+                gradients, terms = self._gradients(inputs, seeds[step])
+                _clip(gradients, self.method.longest_gradient)
+                self._tensors.adam.step(gradients, lr=size, weight_decay=decay.unsqueeze(1))
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, 0) + term.detach().double()
+        for student in self._students:
+            student.epoch += 1
+        columns = {name: (total / len(rows)).tolist() for name, total in sums.items()}
+        return [
+            {name: values[row] for name, values in columns.items()}
+            for row in range(len(self._students))
+        ]
+
+    def _gradients(self, inputs: tuple[Any, ...], seeds: Tensor) -> tuple[Tensor, Tensors]:
+        """Gradients of all students, shape (n, P), and the terms of their losses, (n,) each."""
+        if self._together("losses", lambda: self._gradients_together(inputs, trial=True)):
+            return self._gradients_together(inputs)
+        found = [
+            self._gradients_alone(row, _row(inputs, row), int(seed))
+            for row, seed in enumerate(seeds)
+        ]
+        gradients, terms = zip(*found, strict=True)
+        return torch.cat(gradients), {
+            name: torch.stack([one[name] for one in terms]) for name in terms[0]
+        }
+
+    def _gradients_together(
+        self, inputs: tuple[Any, ...], *, trial: bool = False
+    ) -> tuple[Tensor, Tensors]:
+        trained, others = self._tensors.first(len(self._students))
+        if trial:
+            others = {name: value.clone() for name, value in others.items()}
+        function = partial(self._loss, self._students[0])
+        total, terms, changed = vmap(function)(trained, others, *inputs)
+        gradients = self._tensors.gradients(total.sum(), trained, len(total))
+        _keep(changed, others)
+        return gradients, terms
+
+    def _gradients_alone(
+        self, row: int, inputs: tuple[Any, ...], seed: int
+    ) -> tuple[Tensor, Tensors]:
+        # For random functions that are not replaced by `OwnRandomness`.
+        torch.manual_seed(seed)
+        trained, others = self._tensors.one(row)
+        total, terms, changed = self._loss(self._students[row], trained, others, *inputs)
+        gradients = self._tensors.gradients(total, trained, 1)
+        _keep(changed, others)
+        return gradients, terms
+
+    def _loss(
+        self,
+        student: Student,
+        trained: Tensors,
+        others: Tensors,
+        numbers: Tensors,
+        seed: Tensor,
+        x: Tensor,
+        taught: Tensors,
+    ) -> tuple[Tensor, Tensors, Tensors]:
+        """The sum to be minimised, its terms, and buffers after the mini-batch."""
+        settings = student.settings.model_copy(update=numbers)
+        values = _prefixed({**trained, **others})
+        with OwnRandomness(seed), autocast(self.compute):
+            terms = functional_call(student.losses, values, (x, settings, taught))
+        weights = self.method.term_weights(settings)
+        total = torch.stack(
+            [term.float() * weights.get(name, 1) for name, term in terms.items()]
+        ).sum()
+        changed = {name: values[f"network.{name}"] for name in others}
+        return total, {**terms, "total": total}, changed
+
+    def _validate(self) -> NDArray[np.float32]:
+        """Scores of the validation beats, shape (n, beats)."""
+        for student in self._students:
+            student.network.eval()
+        with torch.no_grad():
+            parts = [self._scores(x) for x in torch.split(self._validation, BATCH)]
+        scores: NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
+        return scores
+
+    def _scores(self, x: Tensor) -> Tensor:
+        if self._together("scores", lambda: self._scores_together(x)):
+            return self._scores_together(x)
+        rows = [
+            self._score(student, *self._tensors.one(row), x)
+            for row, student in enumerate(self._students)
+        ]
+        return torch.stack(rows)
+
+    def _scores_together(self, x: Tensor) -> Tensor:
+        trained, others = self._tensors.first(len(self._students))
+        function = partial(self._score, self._students[0])
+        return vmap(function, in_dims=(0, 0, None))(trained, others, x)
+
+    def _score(self, student: Student, trained: Tensors, others: Tensors, x: Tensor) -> Tensor:
+        with autocast(self.compute):
+            scores = functional_call(student.scores, _prefixed({**trained, **others}), (x,))
+        return cast("Tensor", scores).float()
+
+    def _together(self, what: str, attempt: Callable[[], object]) -> bool:
+        """Whether one call serves all students; says why, if not."""
+        reason = self._differing
+        if reason is None:
+            if what not in self._refused:
+                self._refused[what] = _refusal(attempt)
+            reason = self._refused[what]
+        if reason is not None:
+            _say(f"{self.method.name}: {what} of students are calculated one by one: {reason}")
+        return reason is None
+
+    def _difference(self) -> str | None:
+        """What prevents one module from standing for all students, if anything does."""
+        first, *others = self._students
+        for other in others:
+            for name in sorted(self.method.per_student - self._numbers().keys()):
+                if getattr(first.settings, name, None) != getattr(other.settings, name, None):
+                    return f"{name} is no float, and differs"
+            found = _different_attribute(first.network, other.network)
+            if found is not None:
+                return f"{found} of their networks differs, and is no parameter or buffer"
+        return None
+
+    def _numbers(self) -> Tensors:
+        """Settings that differ between students, shape (n,) each."""
+        columns = {
+            name: [getattr(student.settings, name, None) for student in self._students]
+            for name in sorted(self.method.per_student)
+        }
+        return {
+            name: self._vector(values)
+            for name, values in columns.items()
+            if all(isinstance(value, float) for value in values)
+        }
+
+    def _vector(self, values: list[Any]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.compute.device)
+
+    def _learning_rates(self, steps: int) -> Tensor:
+        """Shape (steps, n, 1)."""
+        rates = [
+            [
+                self.method.learning_rate(
+                    s.settings, (s.epoch + step / steps) / s.settings.epochs
+                )
+                for s in self._students
+            ]
+            for step in range(steps)
+        ]
+        return torch.tensor(rates, dtype=torch.float32).unsqueeze(2)
+
+    def _seeds(self, steps: int) -> Tensor:
+        """Of dropout and noise: a function of seed, epoch and step alone; shape (steps, n)."""
+        columns = [
+            np.random.SeedSequence([s.seed, s.epoch]).generate_state(steps, np.uint64) >> 1
+            for s in self._students
+        ]
+        return torch.from_numpy(np.stack(columns, axis=1).astype(np.int64))
+
+
+class _Call(nn.Module):
+    """A method's function of a network, as a module whose parameters can be replaced."""
+
+    def __init__(self, network: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network = network
+        self._function = function
+
+    def forward(self, *arguments: Any) -> Any:
+        return self._function(self.network, *arguments)
+
+
+class _Rows:
+    """Values of all networks of a stack: row k of every tensor is the k-th student's.
+
+    Parameters lie side by side in one matrix, which the optimiser changes as a whole.
+
+    Raises:
+        ValueError: A parameter is not float32.
+    """
+
+    def __init__(self, network: nn.Module, rows: int, device: str) -> None:
+        trained, others = _split(network)
+        self._columns: dict[str, tuple[slice, torch.Size]] = {}
+        stop = 0
+        for name, value in trained.items():
+            if value.dtype != torch.float32:
+                raise ValueError(f"parameter {name} is {value.dtype}, not torch.float32")
+            self._columns[name] = (slice(stop, stop + value.numel()), value.shape)
+            stop += math.ceil(value.numel() / ALIGNED) * ALIGNED
+        self._values = torch.zeros(rows, stop, device=device)
+        self._others = {
+            name: torch.zeros(rows, *value.shape, dtype=value.dtype, device=device)
+            for name, value in others.items()
+        }
+        self._padding = torch.zeros(rows, ALIGNED, device=device)
+        self.adam = StackedAdam(self._values)
+
+    def put(self, row: int, network: nn.Module, adam: dict[str, Tensor] | None) -> None:
+        """Copy a network's values into a row, and its optimiser's state; None is a new one."""
+        trained, others = _split(network)
+        with torch.no_grad():
+            for name, value in self.one(row)[0].items():
+                value.copy_(trained[name])
+            for name, value in self._others.items():
+                value[row].copy_(others[name])
+        self.adam.put(row, adam)
+
+    def take(self, row: int, network: nn.Module) -> Tensors:
+        """The network's `state_dict` with the values of a row, copied to the CPU."""
+        flat = self._values[row].cpu()
+        values = {
+            name: flat[columns].view(shape) for name, (columns, shape) in self._columns.items()
+        } | {name: value[row].cpu() for name, value in self._others.items()}
+        names = {id(tensor): name for name, tensor in _all(network).items()}
+        return {
+            key: values[names[id(tensor)]].clone()
+            for key, tensor in network.state_dict(keep_vars=True).items()
+        }
+
+    def move(self, source: int, row: int) -> None:
+        """Copy one row over another."""
+        for tensor in (self._values, *self._others.values()):
+            tensor[row].copy_(tensor[source])
+        self.adam.move(source, row)
+
+    def first(self, n: int) -> tuple[Tensors, Tensors]:
+        """Parameters to differentiate by, and everything else, of the first n rows."""
+        trained = {
+            name: self._values[:n, columns].view(n, *shape).requires_grad_()
+            for name, (columns, shape) in self._columns.items()
+        }
+        return trained, {name: value[:n] for name, value in self._others.items()}
+
+    def one(self, row: int) -> tuple[Tensors, Tensors]:
+        """Parameters to differentiate by, and everything else, of one row."""
+        trained = {
+            name: self._values[row, columns].view(shape).requires_grad_()
+            for name, (columns, shape) in self._columns.items()
+        }
+        return trained, {name: value[row] for name, value in self._others.items()}
+
+    def gradients(self, total: Tensor, trained: Tensors, n: int) -> Tensor:
+        """Gradients of a scalar, as the optimiser takes them, shape (n, P)."""
+        found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+        parts: list[Tensor] = []
+        for gradient, value in zip(found, trained.values(), strict=True):
+            part = torch.zeros_like(value) if gradient is None else gradient
+            parts += [part.reshape(n, -1), self._padding[:n, : -(value.numel() // n) % ALIGNED]]
+        return torch.cat(parts, dim=1)
+
+
+def shape_of(data: TrainingData) -> BeatShape:
+    """What networks are made for."""
+    leads, length = data.train.shape[1:]
+    return BeatShape(leads, length, signal_leads(leads, context=data.context))
+
+
+def load(network: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Load values into a network.
+
+    Raises:
+        ValueError: They have other names or shapes.
+    """
+    try:
+        network.load_state_dict(values)
+    except RuntimeError as error:
+        raise ValueError(f"weights of another network: {error}") from None
+
+
+def _all(network: nn.Module) -> Tensors:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _split(network: nn.Module) -> tuple[Tensors, Tensors]:
+    """Parameters that are trained, and everything else."""
+    trained: Tensors = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    return trained, {n: value for n, value in _all(network).items() if n not in trained}
+
+
+def _prefixed(values: Tensors) -> Tensors:
+    return {f"network.{name}": value for name, value in values.items()}
+
+
+def _row(value: Any, row: int) -> Any:
+    """One student's part of nested tensors."""
+    if isinstance(value, dict):
+        return {name: _row(inner, row) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_row(inner, row) for inner in value)
+    return value[row]
+
+
+def _keep(changed: Tensors, others: Tensors) -> None:
+    """Copy buffers that a module replaced; those changed in place are there already."""
+    with torch.no_grad():
+        for name, value in changed.items():
+            if value.data_ptr() != others[name].data_ptr():
+                others[name].copy_(value)
+
+
+def _clip(gradients: Tensor, longest: float | None) -> None:
+    """Shorten each row to a length; as `torch.nn.utils.clip_grad_norm_`."""
+    if longest is not None:
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        gradients.mul_((longest / (norms + 1e-6)).clamp(max=1))
+
+
+def _refusal(attempt: Callable[[], object]) -> str | None:
+    """Why vmap refuses, if it does."""
+    try:
+        attempt()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        # Whatever a module or a loss does. If it is wrong without vmap, too, the loop says so.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return f"torch.vmap refuses them ({lines[0]})"
+    return None
+
+
+@cache
+def _say(message: str) -> None:
+    logger.warning(message)
+
+
+# What every module has.
+_COMMON = frozenset(vars(nn.Module()))
+
+
+def _different_attribute(one: nn.Module, other: nn.Module) -> str | None:
+    """Name of a plain value that two networks of one structure do not share."""
+    for (name, mine), (_, theirs) in zip(
+        one.named_modules(), other.named_modules(), strict=True
+    ):
+        for key in sorted(vars(mine).keys() - _COMMON):
+            if not _alike(vars(mine)[key], vars(theirs).get(key)):
+                return f"{name}.{key}".removeprefix(".")
+    return None
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether plain values are equal; whatever is no plain value passes."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, bool | int | float | str | tuple | list | dict | BaseModel | None):
+        return one == other
+    return True
+
+
+@contextmanager
+def _global_generator(rng: torch.Generator) -> Iterator[None]:
+    """Let torch's global generator stand for a student's fresh one, and go on after it."""
+    with torch.random.fork_rng(_gpus()):
+        torch.manual_seed(rng.initial_seed())
+        yield
+        rng.set_state(torch.get_rng_state())
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Have cuDNN sum in a fixed order, and leave torch's global generators as they were."""
+    deterministic = torch.backends.cudnn.deterministic
+    with torch.random.fork_rng(_gpus()):
+        torch.backends.cudnn.deterministic = True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.deterministic = deterministic
+
+
+def _gpus() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
