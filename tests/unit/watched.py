@@ -17,12 +17,14 @@ class Watched(BeatGan):
 
     def __init__(self) -> None:
         self.crews: list[int] = []
+        self.slots: list[int] = []
         self.faults: list[Exception] = []
         self.pause = 0.0
         self.on_advance: Callable[[], object] = lambda: None
 
     def student_stack(self, *args: Any, **options: Any) -> Any:
         stack = super().student_stack(*args, **options)
+        self.slots.append(stack.slots)
         advance = stack.advance
 
         def watched() -> Any:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, cast
 
@@ -40,6 +41,25 @@ logger = logging.getLogger(__name__)
 
 # How often it is looked whether time alone lets an epoch begin, with members ready and without.
 TICK_S, IDLE_TICK_S = 0.05, 1.0
+# A stack at most half occupied for so many epochs in a row is replaced by a smaller one.
+SHRINK_AFTER = 2
+
+
+@dataclass
+class _Shared:
+    """A stack, and for how many epochs in a row at most half of its slots were occupied.
+
+    An empty slot costs as much time and memory as an occupied one.
+    """
+
+    stack: Stack
+    half_empty: int = 0
+
+    def suits(self, students: int) -> bool:
+        """Whether the stack is large enough, and has not been too large for a while."""
+        half = 2 * students <= self.stack.slots
+        self.half_empty = self.half_empty + 1 if half else 0
+        return students <= self.stack.slots and self.half_empty < SHRINK_AFTER
 
 
 class Packer:
@@ -67,7 +87,8 @@ class Packer:
         self._clock = clock
         self._slots = Slots(slots, expected=expected, now=clock())
         self._changed = threading.Condition()
-        self._stacks: dict[str, Stack] = {}
+        self._stacks: dict[str, _Shared] = {}
+        self._crashed: set[int] = set()
         kept = max(inputs.config.search.keep_weights, inputs.config.confirm.top)
         self._trainer = Trainer(kept, behind=True)
         threading.Thread(target=self._work, name="packer", daemon=True).start()
@@ -93,13 +114,12 @@ class Packer:
         # Reading a checkpoint takes a while, and the others must not wait for it.
         try:
             training = training_of(trial, self._inputs)
-            suspect = suspect or folder.error_file.exists()
         except Exception as error:  # noqa: BLE001
             return _failure(folder, error)
         with self._changed:
-            member = self._slots.occupy(
-                trial["number"], training, suspect=suspect, now=self._clock()
-            )
+            number = trial["number"]
+            suspect = suspect or number in self._crashed
+            member = self._slots.occupy(number, training, suspect=suspect, now=self._clock())
             self._changed.notify_all()
         if member is None:
             return None
@@ -190,10 +210,8 @@ class Packer:
 
     def _train(self, key: str, crew: Sequence[Member]) -> list[Outcome]:
         try:
-            with self._changed:
-                for member in crew:
-                    self._put_in(member, key)
-            errors = self._trainer.advance(self._stacks[key], [m.training for m in crew])
+            stack = self._put_in(key, crew)
+            errors = self._trainer.advance(stack, [member.training for member in crew])
         except Exception as error:  # noqa: BLE001
             return self._break(key, crew, error)
         return [
@@ -203,17 +221,26 @@ class Packer:
             for training in [member.training for member in crew]
         ]
 
-    def _put_in(self, member: Member, key: str) -> None:
-        """Put a student into the stack of this key, unless it is in it."""
-        if member.stack == key:
-            return
-        if key not in self._stacks:
-            slots = 1 if member.suspect else self._slots.count
-            self._stacks[key] = student_stack(member.training.settings, slots, self._inputs)
-        stack = self._stacks[key]
-        taken = {m.training.slot for m in self._slots.members.values() if m.stack == key}
-        member.training.enter(stack, min(set(range(stack.slots)) - taken))
-        member.stack = key
+    def _put_in(self, key: str, crew: Sequence[Member]) -> Stack:
+        """Put all students of a key into their stack, in one of another size if need be."""
+        shared = self._stacks.get(key)
+        if shared is None or not shared.suits(len(crew)):
+            for member in crew:
+                member.training.detach()
+                member.stack = None
+            # The old one goes first: both together might not fit into memory.
+            shared = None
+            self._stacks.pop(key, None)
+            slots = min(1 << (len(crew) - 1).bit_length(), max(self._slots.count, len(crew)))
+            settings = crew[0].training.settings
+            shared = self._stacks[key] = _Shared(student_stack(settings, slots, self._inputs))
+        for member in crew:
+            if member.stack != key:
+                taken = {m.training.slot for m in crew if m.stack == key}
+                member.training.detach()
+                member.training.enter(shared.stack, min(set(range(shared.stack.slots)) - taken))
+                member.stack = key
+        return shared.stack
 
     def _break(self, key: str, crew: Sequence[Member], error: Exception) -> list[Outcome]:
         """Drop a stack that failed as a whole."""
@@ -222,16 +249,19 @@ class Packer:
             for member in crew:
                 member.training.abandon()
                 member.stack = None
+            crowded = isinstance(error, torch.OutOfMemoryError) and not crew[0].alone
+            if crowded:
+                # As many as now do not fit; half of them will.
+                self._slots.halve(crew, self._clock())
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()
-                if len(crew) > 1:
-                    # As many as now do not fit; half of them will.
-                    self._slots.halve(crew, self._clock())
             elif self._inputs.compute.device == "cuda":
                 # An error on a GPU may have spoilt the whole process's use of it.
                 self._die()
-        if len(crew) > 1:
+        if crowded or len(crew) > 1:
             return [Outcome("suspected")] * len(crew)
+        # Its next try begins alone: it is not to break its neighbours' stack each time.
+        self._crashed.add(crew[0].number)
         return [_failure(crew[0].training.folder, error)]
 
 

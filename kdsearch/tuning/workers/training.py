@@ -64,12 +64,15 @@ class Training:
         return max(report.val_auc for report in self.history)
 
     def enter(self, stack: Stack, slot: int) -> None:
-        """Start in an empty slot: new, from the checkpoint, or from another stack."""
+        """Start in an empty slot: new, from the checkpoint, or from where it was detached."""
+        stack.put_in(slot, self.settings, seed=self._seed, state=self._state)
+        self._stack, self.slot, self._state = stack, slot, None
+
+    def detach(self) -> None:
+        """Empty the slot and keep the state, to enter another stack."""
         if self._stack is not None:
             self._state = self._stack.save(self.slot)
             self.leave()
-        stack.put_in(slot, self.settings, seed=self._seed, state=self._state)
-        self._stack, self.slot, self._state = stack, slot, None
 
     def leave(self) -> None:
         """Empty the slot."""

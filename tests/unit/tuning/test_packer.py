@@ -114,6 +114,13 @@ def test_who_fails_alone_is_to_blame(packer: Packer, method: Watched) -> None:
     folder = RunFolder(packer._inputs.run).trial(0)
     assert folder.take_error() == "RuntimeError: again"
 
+    again = enter(packer, trial(0))
+    others = [Visitor(packer, number) for number in (1, 2)]
+    assert packer.begin(again.ticket) is True, "a trial that has crashed begins alone"
+    assert packer.result(again.ticket).kind == "trained"
+    packer.leave(again.ticket)
+    assert [visitor.ended() for visitor in others] == [["trained"] * EPOCHS] * 2
+
 
 def test_a_cleared_suspect_joins_the_others(packer: Packer, method: Watched) -> None:
     entries = [enter(packer, trial(number), suspect=number < 2) for number in range(3)]
@@ -141,6 +148,30 @@ def test_where_all_do_not_fit_half_of_them_do(packer: Packer, method: Watched) -
     visitors = [Visitor(packer, number) for number in range(3)]
     assert [visitor.ended() for visitor in visitors] == [["suspected"]] * 3
     assert packer.free() == 1
+    assert Visitor(packer, 1).ended() == ["trained"] * EPOCHS
+
+
+def test_memory_that_another_structure_takes_is_nobodys_fault(
+    packer: Packer, method: Watched
+) -> None:
+    """A student with a stack of its own trains beside a stack of two: all of it did not fit."""
+    method.faults = [torch.OutOfMemoryError("tried to allocate 64 GiB")]
+    entry = enter(packer, {"number": 0, "params": {**PARAMS, "width": 1}})
+    others = [Visitor(packer, number) for number in (1, 2)]
+    assert packer.begin(entry.ticket) is False
+    assert packer.result(entry.ticket).kind == "suspected"
+    assert [visitor.ended()[0] for visitor in others] == ["trained"] * 2
+
+
+def test_a_stack_is_as_large_as_its_students_need(inputs: TrialInputs, method: Watched) -> None:
+    """Empty slots cost as much as occupied ones: it shrinks, and grows when others enter."""
+    packer = Packer(inputs, 8, expected=5, die=lambda: None, clock=fast_clock)
+    short = [Visitor(packer, number, epochs=1) for number in range(4)]
+    long = Visitor(packer, 4)
+    assert [visitor.ended() for visitor in short] == [["trained"]] * 4
+    assert long.ended() == ["trained"] * EPOCHS
+    assert method.slots == [8, 1]
+    assert [outcome.result[EPOCH] for outcome in long.outcomes] == [1, 2, 3]
 
 
 def test_a_student_that_diverges_leaves_its_neighbours_alone(
