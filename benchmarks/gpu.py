@@ -1,12 +1,12 @@
 """Everything that a GPU has to show, as tables and as JSON that is written as it goes.
 
     benchmarks/gpu.sh --output results                  # on a GPU, all parts
-    benchmarks/gpu.sh --parts environment steps profile
+    benchmarks/gpu.sh --parts environment profile steps
     benchmarks/gpu.sh --tiny --device cpu               # tries the script itself, in a minute
 
 Parts, in this order: ``environment`` (what the machine is and can do at best), ``correctness``
-(stacks on the device against the CPU), ``steps`` (a step's time by the number of students),
-``profile`` (its kernels), ``checkpoints`` (their cost), ``plain`` (the plain script at its best
+(stacks on the device against the CPU), ``profile`` (kernels of a step), ``steps`` (its time by
+the number of students), ``checkpoints`` (their cost), ``plain`` (the plain script at its best
 number of processes), ``searches`` (whole searches of kdsearch and of the plain script, which
 need Ray) and ``quality`` (BeatGAN at the published size and length). Results are in
 ``gpu.json``, kernels in ``profile.txt`` too.
@@ -31,8 +31,8 @@ from typing import Any
 PARTS = {
     "environment": 30,
     "correctness": 60,
-    "steps": 120,
     "profile": 40,
+    "steps": 120,
     "checkpoints": 40,
     "plain": 60,
     "searches": 200,

@@ -32,13 +32,12 @@ from kdsearch.data import DataSettings, LabelledBeats, TrainingData, cache_dir, 
 from kdsearch.data.beats import normalise
 from kdsearch.files.atomic import save_state, write_json
 from kdsearch.methods.beatgan import BeatGan
+from kdsearch.methods.beatgan.engine import NO_GRAPH
 from kdsearch.methods.memory import Memory
 from kdsearch.methods.protocol import Compute, Method, Stack, State
 from kdsearch.metrics.ranking import rank
 
 LENGTH = 320
-# Environment variable by which the engine does without CUDA graphs.
-NO_GRAPH = "KDSEARCH_NO_CUDA_GRAPH"
 METHODS: dict[str, Callable[[], Method]] = {"beatgan": BeatGan, "memory": Memory}
 
 
