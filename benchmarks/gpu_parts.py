@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -235,19 +235,19 @@ def synchronise(device: str) -> None:
 # Differences from the CPU in float32 that pass, of losses and of validation scores. Adam
 # divides by the gradient's size: rounding alone moves a weight whose gradient is all but zero.
 TOLERANCE = {"fp32": 0.01, "bf16": 0.1}
+STACKS = (1, 4)
 
 
 def correctness(part: Part, options: argparse.Namespace) -> None:
-    """A short epoch on the device and on the CPU, from the same seeds."""
+    """A short epoch in stacks on the device and of each student alone on the CPU."""
     torch.backends.cudnn.allow_tf32 = False
-    torch.set_num_threads(os.cpu_count() or 1)
     for name in METHODS:
         # More steps than pass before a stack's step becomes a CUDA graph.
         course = Course.new(name, 8, options)
-        reference = course.trained(4, Compute("cpu", "fp32"))
+        reference = [course.trained([k], Compute("cpu", "fp32"))[0] for k in range(max(STACKS))]
         for precision in ("fp32", "bf16"):
-            for students in (1, 4):
-                found = course.trained(students, Compute(options.device, precision))
+            for students in STACKS:
+                found = course.trained(range(students), Compute(options.device, precision))
                 losses = max(
                     relative(f[0], r[0]) for f, r in zip(found, reference, strict=False)
                 )
@@ -263,7 +263,6 @@ def correctness(part: Part, options: argparse.Namespace) -> None:
                     scores=scores,
                     agrees=bool(worse <= TOLERANCE[precision]),
                 )
-    torch.set_num_threads(1)
 
 
 def relative(found: np.ndarray, reference: np.ndarray) -> float:
@@ -303,19 +302,19 @@ class Course:
         targets = method.targets(teacher, [student], data, cpu)
         return cls(method, steps, network, data, teacher, targets)
 
-    def stack(self, students: int, compute: Compute) -> Stack:
-        """A full stack."""
-        settings = [self.settings(k) for k in range(students)]
+    def stack(self, students: Sequence[int], compute: Compute) -> Stack:
+        """A full stack of these students."""
+        settings = [self.settings(k) for k in students]
         stack = self.method.student_stack(
             settings[0],
-            students,
+            len(settings),
             data=self.data,
             teacher=self.teacher,
             targets=self.targets,
             compute=compute,
         )
-        for k, own in enumerate(settings):
-            stack.put_in(k, own, seed=k)
+        for slot, k in enumerate(students):
+            stack.put_in(slot, settings[slot], seed=k)
         return stack
 
     def settings(self, k: int) -> Any:
@@ -325,16 +324,18 @@ class Course:
             update={"lr": settings.lr * 1.01**k, "alpha": settings.alpha * 0.99**k}
         )
 
-    def trained(self, students: int, compute: Compute) -> list[tuple[np.ndarray, np.ndarray]]:
+    def trained(
+        self, students: Sequence[int], compute: Compute
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Losses of the first epoch and validation scores after it, of each student."""
         stack = self.stack(students, compute)
         reports = stack.advance()
         return [
             (
-                np.array(list(reports[k].losses.values())),
-                self.method.score(stack.weights(k), self.data.validation.x, compute),
+                np.array(list(reports[slot].losses.values())),
+                self.method.score(stack.weights(slot), self.data.validation.x, compute),
             )
-            for k in range(students)
+            for slot in range(len(students))
         ]
 
 
@@ -396,7 +397,7 @@ def time_stack(
 ) -> None:
     if compute.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    stack = course.stack(students, compute)
+    stack = course.stack(range(students), compute)
     first = timed(stack.advance, compute.device)
     times = [timed(stack.advance, compute.device) for _ in epochs_to_time(first)]
     seconds = statistics.median(times) / course.steps
@@ -436,7 +437,7 @@ def profile(part: Part, options: argparse.Namespace) -> None:
     texts = []
     for name in METHODS:
         course = Course.new(name, few, options, **UNDISTILLED[name])
-        stack = course.stack(students, Compute(device, "bf16"))
+        stack = course.stack(range(students), Compute(device, "bf16"))
         for _ in range(3):
             stack.advance()
         alone = timed(stack.advance, device)
@@ -499,7 +500,7 @@ def checkpoints(part: Part, options: argparse.Namespace) -> None:
     students = 2 if options.tiny else 16
     batch = size.network["beatgan"].get("batch_size", 64)
     course = Course.new("beatgan", size.beats // batch, options, **UNDISTILLED["beatgan"])
-    stack = course.stack(students, Compute(device, "bf16"))
+    stack = course.stack(range(students), Compute(device, "bf16"))
     stack.advance()
     epoch = timed(stack.advance, device)
     states: list[State] = []
