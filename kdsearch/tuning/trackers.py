@@ -1,16 +1,18 @@
-"""Trackers that a search reports to while it runs; MLflow and W&B through Ray's own callbacks.
+"""Trackers that a search reports to while it runs.
 
-They are told of the study's trials and not of Tune's, which come anew with every resume. Each
-tracker finds out what it knows of a trial already, so that no epoch stands in it twice. One
-that fails is left out from then on, and costs no result.
+A tracker follows the run's trials, not Tune's, which are new at every resume. Each tracker
+looks up which epochs of a trial it has, so that none is reported twice. A tracker that fails is
+left out from then on; the search continues without it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,31 +33,28 @@ from kdsearch.tuning.ledger import Observer
 
 logger = logging.getLogger(__name__)
 KNOWN = ("tensorboard", "mlflow", "wandb")
-# How long the end of a search waits for what is still on its way to W&B.
+# How long the end of a trial waits for its upload to W&B.
 UPLOAD_TIMEOUT_S = 300
-# The key of a result by which Ray's callbacks count.
-TRAINING_ITERATION = "training_iteration"
-RUN_TAG, TRIAL_TAG = "kdsearch.analysis.run", "trial_name"
+RUN_TAG, TRIAL_TAG = "kdsearch.run", "trial_name"
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class Shown:
-    """A trial of the study in the form in which Ray's callbacks take one of Tune's.
+    """A trial as trackers show it.
 
     Attributes:
-        trial_id: The same in every resume of the run, and different from every other run's.
-        config: Its settings.
-        local_path: A folder in which a tracker may keep its own files.
-        experiment_dir_name: Name of the run.
+        number: In the run.
+        id: The same in every resume of the run, and different from every other run's.
+        params: Its searched settings.
     """
 
     number: int
-    trial_id: str
-    config: dict[str, Value]
-    local_path: str
-    experiment_dir_name: str
+    id: str
+    params: dict[str, Value]
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """Shown to people; sorts by number."""
         return f"trial-{self.number:03d}"
 
 
@@ -80,7 +79,7 @@ class Tracker(Protocol):
         """A trial ended."""
 
     def close(self) -> None:
-        """No more will come of this start; some trials may not have ended."""
+        """The search ends or pauses; some trials may not have ended."""
 
 
 class Tracking:
@@ -100,13 +99,7 @@ class Tracking:
     def started(self, suggestion: Suggestion) -> None:
         """A trial was handed to Tune."""
         number = suggestion.number
-        trial = Shown(
-            number=number,
-            trial_id=f"{self._run}-{number}",
-            config=dict(suggestion.params),
-            local_path=str(Path.cwd()),
-            experiment_dir_name=self._folder.path.name,
-        )
+        trial = Shown(number, f"{self._run}-{number}", dict(suggestion.params))
         self._trials[number] = trial
         for tracker in list(self._trackers):
             with self._left_out_if_it_fails(tracker):
@@ -191,7 +184,7 @@ def _open(text: str, folder: RunFolder, config: Config) -> Tracker:
     makers: Mapping[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: TensorBoard(Path(where or "tensorboard"), folder, config),
         "mlflow": lambda: Mlflow(where or None, folder),
-        "wandb": lambda: WeightsAndBiases(where or "kdsearch"),
+        "wandb": lambda: WeightsAndBiases(where or "kdsearch", folder),
     }
     if name not in makers:
         raise ConfigError(f"--track: expected one of {', '.join(KNOWN)}, but found {text!r}")
@@ -233,7 +226,7 @@ class TensorBoard:
     ) -> None:
         """A row in the table of hyperparameters."""
         events = self._events.pop(trial.number)
-        events.end({**trial.config, "state": state}, final_metrics(history))
+        events.end({**trial.params, "state": state}, final_metrics(history))
 
     def close(self) -> None:
         """Every epoch is written already."""
@@ -249,57 +242,61 @@ class Mlflow:
 
         Args:
             uri: Of the store; None for MLflow's own default, or ``MLFLOW_TRACKING_URI``.
+            folder: The experiment has its name.
         """
         import mlflow  # noqa: PLC0415
-        from ray.air.integrations.mlflow import MLflowLoggerCallback  # noqa: PLC0415
 
-        # It would tell of every table that it makes in a new store.
+        # Otherwise it logs every table that it makes in a new store.
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        uri = uri or mlflow.get_tracking_uri()
-        self._run = folder.identity()
-        make: Any = MLflowLoggerCallback
-        self._callback = make(
-            tracking_uri=uri,
-            experiment_name=f"kdsearch-{folder.path.name}",
-            tags={RUN_TAG: self._run},
-        )
-        self._callback.setup()
         self._client = mlflow.MlflowClient(uri)
+        name = f"kdsearch-{folder.path.name}"
+        experiment = self._client.get_experiment_by_name(name)
+        self._experiment = (
+            experiment.experiment_id if experiment else self._client.create_experiment(name)
+        )
+        self._run = folder.identity()
+        self._ids: dict[int, str] = {}
 
     def begin(self, trial: Shown) -> int:
-        """A trial that goes on keeps its run, and what stands in it."""
-        found = self._client.search_runs(
-            [self._callback.mlflow_util.experiment_id],
-            f"tags.`{RUN_TAG}` = '{self._run}' and tags.{TRIAL_TAG} = '{trial}'",
+        """A resumed trial keeps its run and its epochs."""
+        runs = self._client.search_runs(
+            [self._experiment],
+            f"tags.`{RUN_TAG}` = '{self._run}' and tags.{TRIAL_TAG} = '{trial.name}'",
         )
-        if found:
-            self._callback._trial_runs[trial] = found[0].info.run_id
-            self._client.update_run(found[0].info.run_id, status="RUNNING")
-        self._callback.log_trial_start(trial)
-        history = self._client.get_metric_history(self._id(trial), "val_auc")
+        if runs:
+            self._ids[trial.number] = runs[0].info.run_id
+            self._client.update_run(runs[0].info.run_id, status="RUNNING")
+        else:
+            self._ids[trial.number] = self._new_run(trial)
+        history = self._client.get_metric_history(self._ids[trial.number], "val_auc")
         return max((metric.step for metric in history), default=0)
 
     def epoch(self, trial: Shown, report: EpochReport) -> None:
         """Its figures and the terms of its loss."""
-        self._callback.log_trial_result(0, trial, _figures(report))
+        for key, value in _figures(report).items():
+            self._client.log_metric(self._ids[trial.number], key, value, step=report.epoch)
 
     def end(
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
     ) -> None:
-        """The trial's state as a tag: MLflow has no word for what was stopped early."""
-        best = final_metrics(history).items()
-        for name, value in best:
-            self._client.log_metric(self._id(trial), name.replace("final/", "final_"), value)
-        self._client.set_tag(self._id(trial), "state", state)
+        """The state is a tag: MLflow has no status for a trial that was stopped early."""
+        run = self._ids.pop(trial.number)
+        for key, value in final_metrics(history).items():
+            self._client.log_metric(run, key.replace("final/", "final_"), value)
+        self._client.set_tag(run, "state", state)
         if reason:
-            self._client.set_tag(self._id(trial), "reason", reason)
-        self._callback.log_trial_end(trial, failed=state == "failed")
+            self._client.set_tag(run, "reason", reason)
+        self._client.set_terminated(run, "FAILED" if state == "failed" else "FINISHED")
 
     def close(self) -> None:
-        """What did not end stays running, until a resume goes on with it."""
+        """A trial that did not end stays RUNNING until a resume."""
 
-    def _id(self, trial: Shown) -> str:
-        return str(self._callback._trial_runs[trial])
+    def _new_run(self, trial: Shown) -> str:
+        tags = {RUN_TAG: self._run, TRIAL_TAG: trial.name}
+        run = self._client.create_run(self._experiment, run_name=trial.name, tags=tags)
+        for key, value in trial.params.items():
+            self._client.log_param(run.info.run_id, key, value)
+        return str(run.info.run_id)
 
 
 class WeightsAndBiases:
@@ -307,47 +304,56 @@ class WeightsAndBiases:
 
     name = "wandb"
 
-    def __init__(self, project: str) -> None:
-        """Check that there is a key, or that ``WANDB_MODE`` is ``offline``."""
-        import wandb  # noqa: F401, PLC0415
-        from ray.air.integrations.wandb import WandbLoggerCallback  # noqa: PLC0415
+    def __init__(self, project: str, folder: RunFolder) -> None:
+        """Check that there is a key, unless ``WANDB_MODE`` is ``offline`` or ``disabled``."""
+        import wandb  # noqa: PLC0415
 
-        make: Any = WandbLoggerCallback
-        self._callback = make(project=project, upload_timeout=UPLOAD_TIMEOUT_S, resume="allow")
-        self._callback.setup()
-        self._open: list[Shown] = []
+        online = os.environ.get("WANDB_MODE", "online") not in ("offline", "disabled")
+        if online and not wandb.login(prompt=False):
+            raise ConfigError(
+                "no API key: run 'wandb login', or set WANDB_API_KEY or WANDB_MODE=offline"
+            )
+        self._init = partial(
+            wandb.init,
+            project=project,
+            group=folder.path.name,
+            resume="allow",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                # Several trials at a time, each a run of its own.
+                reinit="create_new",
+                finish_timeout=UPLOAD_TIMEOUT_S,
+            ),
+        )
+        self._runs: dict[int, Any] = {}
 
     def begin(self, trial: Shown) -> int:
-        """A trial that goes on keeps its id; W&B itself leaves out steps that it has."""
-        self._open.append(trial)
-        self._callback.log_trial_start(trial)
+        """A resumed trial keeps its id; W&B itself leaves out steps that it has."""
+        self._runs[trial.number] = self._init(
+            id=trial.id, name=trial.name, config=dict(trial.params)
+        )
         return 0
 
     def epoch(self, trial: Shown, report: EpochReport) -> None:
         """Its figures and the terms of its loss."""
-        self._callback.log_trial_result(0, trial, _figures(report))
+        self._runs[trial.number].log(_figures(report), step=report.epoch)
 
     def end(
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
     ) -> None:
-        """Its state is in the run's configuration."""
-        ended = {"config": {"state": state, "reason": reason}}
-        self._callback.log_trial_result(0, trial, {TRAINING_ITERATION: len(history), **ended})
-        self._open.remove(trial)
-        self._callback.log_trial_end(trial, failed=state == "failed")
+        """The state is in the run's configuration."""
+        run = self._runs.pop(trial.number)
+        run.config.update({"state": state, "reason": reason}, allow_val_change=True)
+        run.finish(exit_code=1 if state == "failed" else 0)
 
     def close(self) -> None:
-        """Wait a while for what is on its way."""
-        for trial in self._open:
-            self._callback.log_trial_end(trial)
-        self._callback.on_experiment_end([])
+        """Wait for the uploads of trials that did not end."""
+        for run in self._runs.values():
+            run.finish()
+        self._runs.clear()
 
 
-def _figures(report: EpochReport) -> dict[str, Any]:
-    return {
-        TRAINING_ITERATION: report.epoch,
-        "val_auc": report.val_auc,
-        "val_ap": report.val_ap,
-        "seconds": report.seconds,
-        "loss": dict(report.losses),
-    }
+def _figures(report: EpochReport) -> dict[str, float]:
+    figures = {"val_auc": report.val_auc, "val_ap": report.val_ap, "seconds": report.seconds}
+    return figures | {f"loss/{name}": value for name, value in report.losses.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from kdsearch.runs.trial_folder import TrialState
 from mlflow.entities import Run as MlflowRun
 from search_cases import report, space_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,7 +17,6 @@ from kdsearch.errors import ConfigError, UserError
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
-from kdsearch.runs.trial_folder import TrialState
 from kdsearch.tuning.trackers import Shown, Tracking, open_trackers
 
 CONFIG = parse_config(space_file(), "kd.yaml")
@@ -145,5 +145,5 @@ def test_what_cannot_track_is_said_before_anything_is_trained(
     for name in ("WANDB_MODE", "WANDB_API_KEY", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(UserError, match="--track wandb: No WandB API key found"):
+    with pytest.raises(UserError, match="--track wandb: no API key: run 'wandb login'"):
         start(wanted=("wandb",))
