@@ -163,9 +163,7 @@ def sound(record: TrialRecord, space: Mapping[str, Dimension]) -> TrialRecord:
     return record
 
 
-def _frozen(
-    record: TrialRecord, searched: Mapping[str, BaseDistribution]
-) -> FrozenTrial:
+def _frozen(record: TrialRecord, searched: Mapping[str, BaseDistribution]) -> FrozenTrial:
     if record.params.keys() != searched.keys() and (record.params or record.finished):
         raise ValueError(f"params: expected {', '.join(searched)}")
     trial = optuna.trial.create_trial(

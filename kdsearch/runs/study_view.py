@@ -240,7 +240,9 @@ class StudyView:
             except Exception as error:
                 # Whatever a disk, a server or its driver comes up with.
                 logger.warning("the Optuna view fails", exc_info=True)
-                first = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+                first = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[
+                    0
+                ]
                 self._lose(first)
             self._done += 1
             self._opened.set()
@@ -248,7 +250,9 @@ class StudyView:
     def _begin(self, records: list[TrialRecord]) -> None:
         by_number = {record.number: record for record in records}
         trials = [
-            frozen_trial(by_number.get(number) or TrialRecord(number, "running", {}), self._space)
+            frozen_trial(
+                by_number.get(number) or TrialRecord(number, "running", {}), self._space
+            )
             for number in range(max(by_number, default=-1) + 1)
         ]
         owner = self._folder.identity()
@@ -257,7 +261,9 @@ class StudyView:
             lines = _Lines()
             replace_study(JournalStorage(lines), self._name, owner, trials)
             write_text(self._folder.study_file, "".join(f"{line}\n" for line in lines.lines))
-            storage: BaseStorage = JournalStorage(JournalFileBackend(str(self._folder.study_file)))
+            storage: BaseStorage = JournalStorage(
+                JournalFileBackend(str(self._folder.study_file))
+            )
             study = optuna.load_study(study_name=self._name, storage=storage)
         else:
             study = replace_study(self._target.open(), self._name, owner, [])

@@ -157,7 +157,9 @@ class TrialFolder:
     def write_record(self, record: TrialRecord) -> None:
         """Write ``trial.json``; the record's epochs are in the folder already."""
         stored = _Stored(
-            **{name: getattr(record, name) for name in _Stored.model_fields if name != "epochs"},
+            **{
+                name: getattr(record, name) for name in _Stored.model_fields if name != "epochs"
+            },
             epochs=record.epochs if record.finished else None,
         )
         write_json(self._record_file, stored.model_dump())
@@ -174,7 +176,9 @@ class TrialFolder:
             if stored.number != number:
                 raise ValueError(f"it belongs to trial {stored.number}")
         except FileNotFoundError:
-            return _record(history, number=number, state="running", reason="trial.json is missing")
+            return _record(
+                history, number=number, state="running", reason="trial.json is missing"
+            )
         except ValueError as error:
             reason = f"trial.json is damaged: {in_one_line(error)}"
             return _record(history, number=number, state="running", reason=reason)

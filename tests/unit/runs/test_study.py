@@ -85,7 +85,9 @@ def test_a_sound_record_is_left_as_it_is():
 def test_optuna_sees_states_values_and_times():
     curve = {1: 0.5, 2: 0.75}
     record = TrialRecord(0, "completed", PARAMS, curve, 3.5)
-    record = replace(record, began="2026-11-27T10:00:00+00:00", ended="2026-11-27T10:01:00+00:00")
+    record = replace(
+        record, began="2026-11-27T10:00:00+00:00", ended="2026-11-27T10:01:00+00:00"
+    )
     completed = frozen_trial(record, SPACE)
     assert completed.value == 0.75
     assert completed.intermediate_values == curve
