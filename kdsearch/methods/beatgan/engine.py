@@ -226,14 +226,7 @@ class Engine:
             self._sums[name] += term
         # Parameters alone: running statistics and the optimiser's moments stay.
         collapsed = terms["discriminator"] < COLLAPSED
-        discriminator = self._players.discriminator
-        torch.where(
-            collapsed.unsqueeze(1),
-            self._fresh,
-            discriminator.values,
-            out=discriminator.values,
-        )
-        discriminator.refresh()
+        self._players.discriminator.replace(collapsed, self._fresh)
         self._redrawn |= collapsed
 
     def _draw(self, slot: int, rng: torch.Generator) -> None:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kdsearch.methods.beatgan import kernels
+
 aten = torch.ops.aten
 
 TAPS = 4
@@ -90,6 +92,8 @@ def unfold(x: Tensor) -> Tensor:
 
 def fold(x: Tensor) -> Tensor:
     """The adjoint of `unfold`: (B, L / 2, K, 4 * C) to (B, L, K, C)."""
+    if kernels.fits(x):
+        return kernels.fold(x)
     b, half, k, c = *x.shape[:3], x.shape[3] // TAPS
     taps = x.view(b, half, k, TAPS, c).permute(0, 1, 3, 2, 4)
     found = x.new_empty(b, 2 * half, k, c)
@@ -98,6 +102,36 @@ def fold(x: Tensor) -> Tensor:
     found[:, 0] = taps[:, 0, 1]
     found[:, -1] = taps[:, -1, 2]
     return found
+
+
+def activated_windows(
+    before: Tensor, norm: Norm | None, slope: float, parts: int = 1
+) -> tuple[Tensor, list[Statistics]]:
+    """Windows of the leaky ReLU of what `normalise` makes of (B, L, K, C).
+
+    Without a norm the same of ``before`` itself.
+    """
+    if kernels.fits(before):
+        return _fused_windows(before, norm, slope, parts)
+    normal, statistics = before, list[Statistics]()
+    if norm is not None:
+        normal, statistics = normalise(before, norm, parts)
+    room = padded(before)
+    aten.leaky_relu.out(normal, slope, out=room[:, 1:-1])
+    return windows(room), statistics
+
+
+def fold_activated(x: Tensor, activated: Tensor, slope: float) -> Tensor:
+    """`fold`, then the backward pass of the leaky ReLU that ``activated`` has windows of."""
+    if kernels.fits(x):
+        return kernels.fold(x, activated, slope)
+    gradient = fold(x)
+    b, half, k, c = *activated.shape[:3], activated.shape[3] // TAPS
+    # Between them the two taps in the middle have every sample once.
+    middle = activated.view(b, half, k, TAPS, c)[:, :, :, 1:3].transpose(2, 3)
+    pairs = gradient.view(b, half, 2, k, c)
+    aten.leaky_relu_backward.grad_input(pairs, middle, slope, True, grad_input=pairs)
+    return gradient
 
 
 def unfold_whole(x: Tensor) -> Tensor:
@@ -156,6 +190,23 @@ def normalise_backward(
     ]
     inputs = found[0][0] if parts == 1 else torch.cat([some[0] for some in found])
     return inputs.view(x.shape), [(weight, bias) for _, weight, bias in found]
+
+
+def _fused_windows(
+    before: Tensor, norm: Norm | None, slope: float, parts: int
+) -> tuple[Tensor, list[Statistics]]:
+    if norm is None:
+        return kernels.activated_windows(before, None, None, slope, 1), []
+    if norm.mean is not None and norm.variance is not None:
+        own = Statistics(norm.mean, (norm.variance + EPSILON).rsqrt())
+        return kernels.activated_windows(before, norm[:2], own, slope, 1), []
+    statistics = [
+        Statistics(*torch.batch_norm_stats(_rows(part), EPSILON))
+        for part in before.chunk(parts)
+    ]
+    mean, inverse = (torch.cat(vectors) for vectors in zip(*statistics, strict=True))
+    both = mean, inverse
+    return kernels.activated_windows(before, norm[:2], both, slope, parts), statistics
 
 
 def _rows(x: Tensor) -> Tensor:

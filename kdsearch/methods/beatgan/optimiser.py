@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from kdsearch.methods.beatgan import kernels
 from kdsearch.methods.beatgan.stacked import Parameters
 
 BETA2 = 0.999
@@ -39,7 +41,8 @@ class StackedAdam:
         self._age = torch.zeros(len(values), dtype=torch.float64, device=values.device)
         self._means, self._squares = torch.zeros_like(values), torch.zeros_like(values)
         size = CHUNK.get(values.device.type, values.shape[1])
-        buffers = (values, parameters.gradients, self._means, self._squares)
+        buffers = values, parameters.low, parameters.gradients, self._means, self._squares
+        self._buffers = buffers
         self._chunks = list(zip(*(torch.split(b, size, dim=1) for b in buffers), strict=True))
 
     def step(self) -> None:
@@ -50,14 +53,21 @@ class StackedAdam:
         root = second.sqrt()
         pace = (self.lr * root / first).to(self.lr.dtype).unsqueeze(1)
         epsilon = (EPSILON * root).to(self.lr.dtype).unsqueeze(1)
-        for values, gradient, means, squares in self._chunks:
+        if pace.is_cuda and kernels.available():
+            kernels.adam(*self._buffers, pace, epsilon, betas=(self._beta1, BETA2))
+        else:
+            self._move(pace, epsilon)
+        self._parameters.refresh_norms()
+
+    def _move(self, pace: Tensor, epsilon: Tensor) -> None:
+        for values, low, gradient, means, squares in self._chunks:
             full = gradient.to(values.dtype)
             means.lerp_(full, 1 - self._beta1)
             squares.mul_(BETA2).addcmul_(full, full, value=1 - BETA2)
             change = squares.sqrt().add_(epsilon)
             torch.div(means, change, out=change)
             values.addcmul_(change, pace, value=-1)
-        self._parameters.refresh()
+            low.copy_(values)
 
     def put(self, k: int, state: AdamState) -> None:
         """Set student k's moments and age from what `take` returned."""

@@ -14,21 +14,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from kdsearch.methods.beatgan import kernels
 from kdsearch.methods.beatgan.layers import (
     EPSILON,
     MOMENTUM,
     Norm,
     Statistics,
+    activated_windows,
     fold,
+    fold_activated,
     fold_whole,
     normalise,
     normalise_backward,
     outer_product,
-    padded,
     product,
     unfold,
     unfold_whole,
-    windows,
 )
 from kdsearch.methods.beatgan.networks import (
     HALVINGS,
@@ -63,7 +64,8 @@ class Parameters:
 
     Attributes:
         values: Shape (K, P); `refresh` has to follow a change.
-        gradients: Same shape, in the precision of the products.
+        low: The same in the precision of the products; in float32 the same tensor.
+        gradients: Same shape and precision as ``low``.
         matrices: Of the convolutions in order, (K, outputs, taps * inputs) each; those of
             transposed convolutions are (K, inputs, taps * outputs).
     """
@@ -121,22 +123,34 @@ class Parameters:
         low = torch.bfloat16 if compute.precision == "bf16" else dtype
         self.values, self.gradients = zeros(size), zeros(size, low)
         self.running = zeros(sum(channels))
-        self._low = self.values if low == dtype else zeros(size, low)
+        self.low = self.values if low == dtype else zeros(size, low)
         self._norms = zeros(sum(channels)).flatten()
         self.matrices, self.matrix_gradients = (
             [
                 rows[:, starts[name] : starts[name] + prod(shape)].view(students, shape[0], -1)
                 for name, shape in matrices.items()
             ]
-            for rows in (self._low, self.gradients)
+            for rows in (self.low, self.gradients)
         )
 
     def refresh(self) -> None:
         """Bring what the passes read up to date with ``values``."""
-        if self._low is not self.values:
-            self._low.copy_(self.values)
+        self.low.copy_(self.values)
+        self.refresh_norms()
+
+    def refresh_norms(self) -> None:
+        """The part of `refresh` that is left where ``low`` is up to date."""
         tail = self.values[:, self._tail].flatten()
         torch.index_select(tail, 0, self._by_layer, out=self._norms)
+
+    def replace(self, chosen: Tensor, fresh: Tensor) -> None:
+        """Set the values of students, ``chosen`` of shape (K,), to those of ``fresh``."""
+        if chosen.is_cuda and kernels.available():
+            kernels.replace(self.values, self.low, fresh, chosen)
+            self.refresh_norms()
+        else:
+            torch.where(chosen.unsqueeze(1), fresh, self.values, out=self.values)
+            self.refresh()
 
     def norms(self) -> list[Norm]:
         """In training mode, in the order of the layers."""
@@ -203,7 +217,14 @@ class Parameters:
 
 
 class Pass(NamedTuple):
-    """What the backward pass of a layer needs; each with beats as its first dimension."""
+    """What the backward pass of a layer needs; each tensor has the beats in front.
+
+    Attributes:
+        inputs: What was multiplied: windows in an encoder, codes or activations in a decoder.
+        before: The layer's activations before its norm.
+        after: Those after its activation function, in an encoder as windows but for the last.
+        statistics: Of the norm, if there is one.
+    """
 
     inputs: Tensor
     before: Tensor
@@ -227,22 +248,17 @@ def encode(
         parts: Passes of the published networks that are done at once.
     """
     passes: Passes = []
-    room = padded(x)
-    room[:, 1:-1] = x
-    for depth, matrix in enumerate(matrices):
-        inputs = windows(room)
+    inputs = unfold(x)
+    for norm, matrix in zip((None, *norms[:-1]), matrices[:-1], strict=True):
         before = product(inputs, matrix.mT)
-        normal, statistics = before, list[Statistics]()
-        if depth:
-            normal, statistics = normalise(before, norms[depth - 1], parts)
-        if depth < len(matrices) - 1:
-            room = padded(normal)
-            after = room[:, 1:-1]
-            aten.leaky_relu.out(normal, SLOPE, out=after)
-        else:
-            after = aten.leaky_relu_(normal, SLOPE)
+        after, statistics = activated_windows(before, norm, SLOPE, parts)
         passes.append(Pass(inputs, before, after, statistics))
-    return after, passes
+        inputs = after
+    before = product(inputs, matrices[-1].mT)
+    normal, statistics = normalise(before, norms[-1], parts)
+    features: Tensor = aten.leaky_relu_(normal, SLOPE)
+    passes.append(Pass(inputs, before, features, statistics))
+    return features, passes
 
 
 def encode_backward(
@@ -263,9 +279,9 @@ def encode_backward(
             not asked for, and otherwise that of the beats is not calculated.
     """
     of_norms: list[NormGradients] = []
+    gradient = aten.leaky_relu_backward(gradient, passes[-1].after, SLOPE, True)
     for depth in reversed(range(len(matrices))):
-        inputs, before, after, statistics = passes[depth]
-        gradient = aten.leaky_relu_backward(gradient, after, SLOPE, True)
+        inputs, before, _, statistics = passes[depth]
         if depth:
             gradient, found = normalise_backward(
                 gradient, before, norms[depth - 1], statistics, weights=into is not None
@@ -273,8 +289,11 @@ def encode_backward(
             of_norms.insert(0, found)
         if into is not None:
             outer_product(gradient, inputs, out=into[depth])
-        if depth or into is None:
-            gradient = fold(product(gradient, matrices[depth]))
+        if depth:
+            upper = product(gradient, matrices[depth])
+            gradient = fold_activated(upper, passes[depth - 1].after, SLOPE)
+    if into is None:
+        gradient = fold(product(gradient, matrices[0]))
     return gradient, of_norms
 
 

@@ -20,6 +20,7 @@ from beatgan_cases import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdsearch.errors import TrialDiverged
+from kdsearch.methods.beatgan import engine, kernels
 from kdsearch.methods.beatgan.settings import TAUGHT
 from kdsearch.methods.beatgan.stack import BeatGanStack
 from kdsearch.methods.protocol import Compute
@@ -156,3 +157,31 @@ def test_every_target_and_score_in_a_stack_of_four(
     for slot, outcome in stack.advance().items():
         distilled = "distillation" in report(outcome).losses
         assert distilled == (target != "none" and DIFFERENT[slot % 3]["alpha"] > 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("variable", [engine.NO_GRAPH, kernels.NO_TRITON])
+def test_graphs_and_fused_kernels_train_as_single_operators_do(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losses() -> list[dict[str, float]]:
+        kernels.available.cache_clear()
+        stack = full_stack(4, Compute("cuda", "fp32"), target=ALL)
+        # 3 mini-batches an epoch: the second epoch is replayed.
+        outcomes = [stack.advance() for _ in range(2)]
+        return [report(outcome[slot]).losses for outcome in outcomes for slot in range(4)]
+
+    fast = losses()
+    monkeypatch.setenv(variable, "1")
+    for found, expected in zip(fast, losses(), strict=True):
+        assert found == pytest.approx(expected, rel=1e-3)
+    kernels.available.cache_clear()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_is_captured_as_a_graph() -> None:
+    stack = full_stack(2, Compute("cuda", "bf16"), target=ALL)
+    stack.advance()
+    step = stack._engine.step
+    assert isinstance(step, engine.GraphedStep)
+    assert step._graph is not None
