@@ -49,7 +49,8 @@ CONFINED = {
     "filelock": {"data", "files", "runs", "tuning"},
 }
 # What a method needs, and no more: it runs on any machine with torch.
-METHOD_NEEDS = {"numpy", "pydantic", "torch"}
+# Triton comes with torch for CUDA, and is done without where it does not.
+METHOD_NEEDS = {"numpy", "pydantic", "torch", "triton"}
 METHODS = ("beatgan", "memory")
 METHOD_FILES = sorted(
     f for name in METHODS for f in (ROOT / "kdsearch" / "methods" / name).glob("*.py")
