@@ -199,6 +199,7 @@ def _headline(run: Run) -> str:
         lines[0] += f": {run.teacher['data']['description']}"
         if run.teacher["data"]["simulated"]:
             lines.append("The beats are simulated: nothing here says anything about patients.")
+        lines += run.teacher["data"].get("notes", [])
     lines += _hints(run)
     counts: Counter[str] = Counter(record.state for record in run.records)
     planned = run.config["search"]["num_samples"]

@@ -6,21 +6,29 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsearch.data.beats import AAMI_CLASSES, NORMAL, Beats, FloatArray, Moments, TextArray
+from kdsearch.data.beats import (
+    AAMI_CLASSES,
+    NORMAL,
+    Beats,
+    BoolArray,
+    FloatArray,
+    Moments,
+    TextArray,
+)
+from kdsearch.data.wfdb_files import CLASS_OF_SYMBOL
 from kdsearch.errors import DataError
 from kdsearch.files.cache import sha256_of_arrays
+from kdsearch.files.reading import read_arrays, reading
 
 ABNORMAL = "abnormal"
 SHORTEST, LONGEST = 16, 16384
 # Beyond it the span of a beat could overflow float32 when beats are normalised.
 LARGEST = 1e30
 RECIPE = "arrays 1"
-UNREADABLE = (ValueError, OSError, EOFError, BadZipFile, KeyError, SyntaxError)
 
 
 def load_npz(path: Path, leads: int) -> Beats:
@@ -29,8 +37,10 @@ def load_npz(path: Path, leads: int) -> Beats:
     Args:
         path: Has ``x``, shape (n, leads, length) or (n, length), and ``y``, shape (n,):
             0 (normal) and 1 (abnormal), or names of classes, of which ``N`` and ``normal``
-            are normal. It may have ``record``, shape (n,): the patient of each beat; and
-            ``time_s``, shape (n,): when it came, if all beats of a record are there in order.
+            are normal; or the symbols of WFDB's annotations, ``N`` among them, which stand for
+            their AAMI classes. It may have ``record``, shape (n,): the recording of each beat;
+            and ``time_s``, shape (n,): when it came, if all beats of a record are there in
+            order.
         leads: How many leads to take.
 
     Raises:
@@ -42,14 +52,15 @@ def load_npz(path: Path, leads: int) -> Beats:
             found = ", ".join(sorted(arrays)) or "none"
             raise DataError(f"{path}: no array '{name}' in it (found: {found})")
     x = _check_beats(arrays["x"], leads, f"{path}: x")
-    classes = read_classes(arrays["y"], len(x), f"{path}: y")
+    labels = read_labels(arrays["y"], len(x), f"{path}: y")
+    classes = classes_of_labels(labels)
     record = arrays.get("record")
     if record is not None:
         record = read_records(record, len(x), f"{path}: record")
     whose = np.full(len(x), "") if record is None else record
     moments = read_moments(arrays, whose, len(x), path)
     _check_both_kinds(classes, path)
-    return _beats(x, classes, record, path, moments)
+    return _beats(x, classes, record, path, moments, _renamed(labels, classes, path))
 
 
 def load_folder(folder: Path, leads: int) -> Beats:
@@ -67,13 +78,17 @@ def load_folder(folder: Path, leads: int) -> Beats:
     present = {name: path for name, path in paths.items() if path.is_file()}
     if NORMAL not in present:
         raise DataError(f"{paths[NORMAL]}: missing, but it has to hold the normal beats")
-    if len(present) == 1:
-        raise DataError(
-            f"{folder}: no abnormal beats: none of S, V, F, Q has a NAME_samples.npy"
-        )
+    read = {name: _read_npy(path) for name, path in present.items()}
+    # An empty one says that there are no beats of its class.
     parts = {
-        name: _check_beats(_read_npy(path), leads, str(path)) for name, path in present.items()
+        name: _check_beats(array, leads, str(paths[name]))
+        for name, array in read.items()
+        if name == NORMAL or array.shape[:1] != (0,)
     }
+    if len(parts) == 1:
+        raise DataError(
+            f"{folder}: no abnormal beats: none of S, V, F, Q has a NAME_samples.npy with beats"
+        )
     for name, part in parts.items():
         if part.shape[1:] != parts[NORMAL].shape[1:]:
             raise DataError(
@@ -92,6 +107,7 @@ def _beats(
     record: TextArray | None,
     path: Path,
     moments: Moments | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Beats:
     known = [x, classes] if record is None else [x, classes, record]
     if moments is not None:
@@ -103,6 +119,7 @@ def _beats(
         fingerprint=sha256_of_arrays(known, RECIPE),
         description=f"{path.name}, {len(x):,} beats",
         moments=moments,
+        notes=notes,
     )
 
 
@@ -112,30 +129,16 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: It is none, or holds pickles.
     """
-    try:
-        # Pickles can run any code when they are read, so they are never allowed.
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise ValueError("a single array, not an .npz file")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except UNREADABLE as error:
-        raise DataError(f"{path}: {_why_unreadable(error, '.npz')}") from None
+    with reading(path, "a readable .npz file"), path.open("rb") as file:
+        return read_arrays(file)
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except UNREADABLE as error:
-        raise DataError(f"{path}: {_why_unreadable(error, '.npy')}") from None
+    with reading(path, "a readable .npy file"):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an .npz file, not a single array")
     return array
-
-
-def _why_unreadable(error: Exception, kind: str) -> str:
-    text = " ".join(str(error).split())
-    if "ickle" in text or "Object arrays" in text or "Python objects" in text:
-        return f"holds Python objects (pickles), not plain arrays, or is no {kind} file"
-    return f"not a readable {kind} file ({text[:200]})"
 
 
 def _check_beats(x: NDArray[Any], leads: int, where: str) -> FloatArray:
@@ -160,10 +163,10 @@ def _check_beats(x: NDArray[Any], leads: int, where: str) -> FloatArray:
 
 
 def _as_float32(x: NDArray[Any], where: str) -> FloatArray:
-    # In float16, the limit itself would be infinite; float64 may overflow, to infinity.
     with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(x, dtype=np.float32)
-    usable = np.abs(values) <= LARGEST  # False for NaN, too
+        beats = np.ascontiguousarray(x, dtype=np.float32)
+    # After the conversion: the limit itself is infinite in half precision.
+    usable = np.abs(beats) <= LARGEST  # False for NaN, too
     if not usable.all():
         beat, lead, sample = np.argwhere(~usable)[0]
         value = x[beat, lead, sample]
@@ -171,11 +174,16 @@ def _as_float32(x: NDArray[Any], where: str) -> FloatArray:
             f"{where}: beat {beat}, lead {lead}, sample {sample} is {value}; "
             "NaN, infinite and huge values cannot be learned from"
         )
-    return values
+    return beats
 
 
-def read_classes(y: NDArray[Any], beats: int, where: str) -> TextArray:
-    """Labels 0 and 1 or names as classes, of which ``"N"`` is normal, shape (n,).
+def read_labels(y: NDArray[Any], beats: int, where: str) -> TextArray:
+    """Labels as text, ``N`` for normal beats, shape (n,).
+
+    Args:
+        y: 0 and 1, as numbers or texts, or names, of which ``N`` and ``normal`` are normal.
+        beats: How many there have to be.
+        where: Names them in messages.
 
     Raises:
         DataError: They are of another form, or not as many as the beats.
@@ -184,8 +192,16 @@ def read_classes(y: NDArray[Any], beats: int, where: str) -> TextArray:
         raise DataError(
             f"{where}: expected one label for each of {beats} beats, found {y.shape}"
         )
+    if y.dtype.kind == "S":
+        with reading(where, "labels in UTF-8"):
+            y = np.char.decode(y, "utf-8")
     if y.dtype.kind == "U":
-        return _read_names(y, where)
+        names = np.char.strip(y)
+        return (
+            _read_names(names, where)
+            if set(names.tolist()) - {"0", "1"}
+            else _of_numbers(names == "1")
+        )
     if y.dtype.kind not in "biuf":
         raise DataError(f"{where}: labels have to be 0 and 1 or text, but are {y.dtype}")
     unknown = y[(y != 0) & (y != 1)]
@@ -194,15 +210,43 @@ def read_classes(y: NDArray[Any], beats: int, where: str) -> TextArray:
             f"{where}: labels have to be 0 (normal) or 1 (abnormal), "
             f"but {unknown[0]} was found; other classes are given by name"
         )
-    return np.where(y.astype(np.bool_), ABNORMAL, NORMAL)
+    return _of_numbers(y != 0)
 
 
-def _read_names(y: NDArray[Any], where: str) -> TextArray:
-    names = np.char.strip(y)
+def _of_numbers(abnormal: BoolArray) -> TextArray:
+    return np.where(abnormal, ABNORMAL, NORMAL)
+
+
+def _read_names(names: TextArray, where: str) -> TextArray:
     if (names == "").any():
         raise DataError(f"{where}: the label of beat {np.flatnonzero(names == '')[0]} is empty")
     normal = (names == NORMAL) | (np.char.lower(names) == "normal")
     return np.where(normal, NORMAL, names)
+
+
+def classes_of_labels(labels: TextArray) -> TextArray:
+    """Classes of labels, of which ``N`` is normal, shape (n,).
+
+    Labels that are all symbols of WFDB's annotations, ``N`` among them, stand for their AAMI
+    classes: ``L``, a bundle branch block, is no abnormal beat.
+    """
+    names, place = np.unique(labels, return_inverse=True)
+    if not {NORMAL} <= set(names.tolist()) <= CLASS_OF_SYMBOL.keys():
+        return labels
+    return np.array([CLASS_OF_SYMBOL[str(name)] for name in names])[place]
+
+
+def _renamed(labels: TextArray, classes: TextArray, path: Path) -> tuple[str, ...]:
+    """What became of labels that are read as symbols."""
+    names, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    changes = [
+        f"{name} as {classes[row]} ({count:,})"
+        for name, row, count in zip(names, first, counts, strict=True)
+        if name != classes[row]
+    ]
+    if not changes:
+        return ()
+    return (f"{path.name}: labels are taken for WFDB's symbols: {', '.join(changes)}",)
 
 
 def read_records(record: NDArray[Any], beats: int, where: str) -> TextArray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -33,14 +33,14 @@ class Cutting:
         band_hz: Edges of the band-pass filter, applied forwards and backwards.
         filter_order: Its order, as a finite impulse response at that rate.
         samples_before: Samples of a beat before its R peak.
-        first_lead: Name of the first lead, or None where it is not the same everywhere.
+        leads: Names of the leads, the first ones; None for one that is not the same everywhere.
     """
 
     sampling_rate_hz: float
     band_hz: tuple[float, float]
     filter_order: int
     samples_before: int
-    first_lead: str | None = None
+    leads: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,17 @@ class Beats:
         x: Samples, shape (n, leads, length), float32, in the source's own unit; a memory
             map where the source is cached on disk.
         classes: Class of each beat, shape (n,); ``"N"`` is normal, everything else abnormal.
-        record: Record (patient) of each beat, shape (n,), or None where it is not known.
+        record: Recording of each beat, shape (n,), or None where it is not known.
         fingerprint: SHA-256 over what determines the arrays.
         description: One line for people, for example ``"MIT-BIH, 44 records, 97,568 beats"``.
         simulated: True for generated beats, which prove nothing about real ones.
         cutting: How they were cut, or None where somebody else did and nobody knows.
         moments: When they came, or None where nobody knows.
+        patient: Whose each beat is, shape (n,); None where each record is of another patient.
+        left_out: Of how many normal beats of a record no R peak was found, so that they are
+            not here.
+        notes: What the user should know of how the beats came about, a sentence each;
+            warnings begin with ``warning: ``.
     """
 
     x: FloatArray
@@ -102,6 +107,14 @@ class Beats:
     simulated: bool = False
     cutting: Cutting | None = None
     moments: Moments | None = None
+    patient: TextArray | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def patients(self) -> TextArray | None:
+        """Whose each beat is, shape (n,), or None where it is not known."""
+        return self.record if self.patient is None else self.patient
 
 
 @dataclass(frozen=True)
@@ -121,13 +134,20 @@ class LabelledBeats:
         x: Normalised and padded, shape (n, leads, length), float32.
         abnormal: Shape (n,), True for every class but N.
         classes: Shape (n,).
-        record: Shape (n,), or None where not known.
+        record: Recording of each, shape (n,), or None where not known.
+        patient: Whose each beat is, shape (n,); None where each record is of another patient.
     """
 
     x: FloatArray
     abnormal: BoolArray
     classes: TextArray
     record: TextArray | None
+    patient: TextArray | None = None
+
+    @property
+    def patients(self) -> TextArray | None:
+        """Whose each beat is, shape (n,), or None where it is not known."""
+        return self.record if self.patient is None else self.patient
 
 
 class BeatShape(NamedTuple):
@@ -173,6 +193,7 @@ class Dataset:
         simulated: True for generated beats.
         length: Samples of a beat before it was padded.
         cutting: As of the `Beats`.
+        notes: As of the `Beats`, and of how they were divided.
     """
 
     training: TrainingData
@@ -182,6 +203,7 @@ class Dataset:
     simulated: bool
     length: int
     cutting: Cutting | None = None
+    notes: tuple[str, ...] = ()
 
 
 def normalise(x: FloatArray) -> FloatArray:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kdsearch.data.beats import R_PEAK, FloatArray, Moments, TextArray, normalise
 
 # Part of the data's fingerprint: raise it whenever the same beats would get another context.
-VERSION = 1
+VERSION = 2
 
 ADAPTED_S = 300.0
 LATE_QUANTILE = 0.9

@@ -40,8 +40,22 @@ class DataSettings(Section):
 
     source: Annotated[str, Field(min_length=1)] = "simulated"
     """``simulated``, ``mitbih`` (downloaded once), or a path: WFDB records, .npz or .npy."""
-    leads: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How many leads are used, the first ones; MIT-BIH's first is MLII."""
+    leads: (
+        Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[str, ...], Field(min_length=1)]
+    ) = 1
+    """How many leads are used, the first ones (MLII is first where a record has it); or their
+    names, as ``[II, V5]``, which each WFDB record has to have."""
+    annotator: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] = "atr"
+    """Extension of the files that annotate WFDB records."""
+    patients: str | None = None
+    """A .csv file of two columns, ``record`` and ``patient``, where a patient has several
+    records. Otherwise a record is taken for a patient; MIT-BIH's 201 and 202 for one."""
+    on_bad: Literal["refuse", "skip"] = "refuse"
+    """What becomes of WFDB records that cannot be used, and of beats over missing values:
+    ``refuse`` stops with the first, ``skip`` leaves them out and says which."""
+    unconfirmed: Literal["auto", "drop", "keep"] = "auto"
+    """What becomes of beats labelled normal where a detector finds no R peak: BeatGAN drops
+    them from MIT-BIH, and so does ``auto``, which keeps them in all other records."""
     split: Literal["auto"] | SplitKind = "auto"
     """``auto``: ``fold`` where beats have AAMI classes, ``stratified`` where they are 0/1."""
     fold: Annotated[int, Field(ge=0, le=4)] = 0
@@ -59,3 +73,8 @@ class DataSettings(Section):
     """Seed of split, limits, augmentation and simulation."""
     simulated: SimulatedSettings = SimulatedSettings()
     """How beats are simulated; only the source ``simulated`` asks."""
+
+    @property
+    def lead_count(self) -> int:
+        """How many leads are used."""
+        return self.leads if isinstance(self.leads, int) else len(self.leads)

@@ -14,15 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import NORMAL, Beats, FloatArray, IndexArray, Moments, TextArray
-from kdsearch.data.mitbih import (
-    CUTTING,
-    SAMPLES_AFTER,
-    SAMPLES_BEFORE,
-    SAMPLING_RATE_HZ,
-    band_pass,
-)
 from kdsearch.data.randomness import Purpose, generator
+from kdsearch.data.recordings import CUTTING, SAMPLES_AFTER, SAMPLES_BEFORE, band_pass
 from kdsearch.data.settings import SimulatedSettings
+from kdsearch.data.wfdb_files import SAMPLING_RATE_HZ
 
 # Part of the fingerprint: raise it whenever the same settings would give other beats.
 VERSION = 1

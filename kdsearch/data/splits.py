@@ -38,12 +38,14 @@ def resolve(beats: Beats, settings: DataSettings) -> SplitKind:
 def split(beats: Beats, settings: DataSettings) -> Split:
     """Divide the beats into training, validation and test.
 
-    ``fold``: as published; patients stand on both sides. Fold k of five of the shuffled
+    ``fold``: like the published division, with other random numbers, for its authors shuffled
+    their beats without a seed; patients stand on both sides. Fold k of five of the shuffled
     normal beats is the test set, 10 % of the other normal beats and of each abnormal class
     are validation, and the other abnormal beats are test.
     ``inter_patient``: no patient on two sides. For MIT-BIH the test set is DS2 and validation
-    five records of DS1; elsewhere half of the records, chosen by seed, are test and a quarter
-    of the others validation. Abnormal beats of training records are not used.
+    five records of DS1, as in all literature, although one man has a record on both sides
+    (201 and 202); elsewhere half of the patients, chosen by seed, are test and a quarter of the
+    others validation. Abnormal beats of training patients are not used.
     ``stratified``: 60 % of the normal beats train, 20 % validate and 20 % test; each abnormal
     class is halved between validation and test.
 
@@ -54,6 +56,7 @@ def split(beats: Beats, settings: DataSettings) -> Split:
         DataError: A part has no normal beats, or validation or test has no abnormal ones;
             or the patients are not known.
     """
+    _check_both_kinds(beats)
     kind = resolve(beats, settings)
     if kind == "fold":
         parts = _by_fold(beats.classes, settings.fold, settings.seed)
@@ -68,6 +71,13 @@ def split(beats: Beats, settings: DataSettings) -> Split:
             "use more beats or another data.split"
         )
     return parts
+
+
+def _check_both_kinds(beats: Beats) -> None:
+    normal = beats.classes == NORMAL
+    for name, found in (("normal", normal), ("abnormal", ~normal)):
+        if not found.any():
+            raise DataError(f"{beats.description}: no {name} beats, but both kinds are needed")
 
 
 def _by_fold(classes: TextArray, fold: int, seed: int) -> Split:
@@ -106,27 +116,28 @@ def _by_patient(beats: Beats, seed: int) -> Split:
             f"{beats.description}: the split 'inter_patient' has to know the patient of each "
             "beat; give an array 'record', or use another data.split"
         )
-    record = beats.record
-    records = np.unique(record)
-    if set(records.tolist()) <= {*DS1, *DS2}:
-        return _by_records(beats.classes, record, np.array(DS1_VALIDATION), np.array(DS2))
+    if set(np.unique(beats.record).tolist()) <= {*DS1, *DS2}:
+        return _divided(beats.classes, beats.record, np.array(DS1_VALIDATION), np.array(DS2))
+    assert beats.patients is not None
+    patients = np.unique(beats.patients)
     rng = generator(seed, Purpose.SPLIT)
     for _ in range(DIVISIONS_TRIED):
-        shuffled = rng.permutation(records)
-        half = len(records) // 2
-        quarter = max(1, (len(records) - half) // 4)
+        shuffled = rng.permutation(patients)
+        half = len(patients) // 2
+        quarter = max(1, (len(patients) - half) // 4)
         validation, test = shuffled[half : half + quarter], shuffled[:half]
-        parts = _by_records(beats.classes, record, validation, test)
+        parts = _divided(beats.classes, beats.patients, validation, test)
         if not _missing(beats.classes, parts):
             break
     return parts
 
 
-def _by_records(
-    classes: TextArray, record: TextArray, validation: TextArray, test: TextArray
+def _divided(
+    classes: TextArray, of: TextArray, validation: TextArray, test: TextArray
 ) -> Split:
-    in_validation = np.isin(record, validation)
-    in_test = np.isin(record, test)
+    """Divide beats by what they are of, a record or a patient."""
+    in_validation = np.isin(of, validation)
+    in_test = np.isin(of, test)
     in_train = ~in_validation & ~in_test & (classes == NORMAL)
     return Split(_rows(in_train), _rows(in_validation), _rows(in_test))
 

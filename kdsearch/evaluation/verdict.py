@@ -179,9 +179,9 @@ def _difference(of: Confirmed, against: Confirmed, test: LabelledBeats) -> dict[
             "per_seed": [],
         }
     a, b = (np.stack([c.test_scores[seed] for seed in seeds]) for c in (of, against))
-    comparison = compare(a, b, test.abnormal, test.record)
+    comparison = compare(a, b, test.abnormal, test.patients)
     interval = comparison.difference
-    patients = None if test.record is None else len(np.unique(test.record))
+    patients = None if test.patients is None else len(np.unique(test.patients))
     return entry | {
         "estimate": interval.estimate,
         "low": _number(interval.low),

@@ -163,7 +163,9 @@ def metadata(student: Student) -> dict[str, str]:
                 "backwards to the whole recording before beats are cut"
             ),
             "samples_before_r_peak": str(cutting.samples_before),
-            "first_lead": cutting.first_lead or "not the same in all training records",
+            "lead_names": ", ".join(
+                lead or "not the same everywhere" for lead in cutting.leads
+            ),
         }
     )
     return {

@@ -277,16 +277,19 @@ class Student:
                 raise DataError(f"{name}: of {found} beats, but there are {len(x)}")
         return with_context(x, record, moments, references(raw, record, moments))
 
-    def _checked(self, beats: ArrayLike) -> FloatArray:
-        x = self._in_shape(_real_numbers(beats))
-        usable = np.abs(x) <= LARGEST  # False for NaN, too
+    def _checked(self, given: ArrayLike) -> FloatArray:
+        x = self._in_shape(_real_numbers(given))
+        with np.errstate(over="ignore"):
+            beats = x.astype(np.float32)
+        # After the conversion: the limit itself is infinite in half precision.
+        usable = np.abs(beats) <= LARGEST  # False for NaN, too
         if not usable.all():
             beat, lead, sample = np.argwhere(~usable)[0]
             raise DataError(
                 f"beats: beat {beat}, lead {lead}, sample {sample} is {x[beat, lead, sample]}; "
                 "NaN, infinite and huge values cannot be scored"
             )
-        return x.astype(np.float32)
+        return beats
 
     def _in_shape(self, x: NDArray[Any]) -> NDArray[Any]:
         leads, length = self.card.input.leads, self.card.input.length

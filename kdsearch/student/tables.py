@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kdsearch.data.arrays import read_classes, read_moments, read_npz, read_records
+from kdsearch.data.arrays import (
+    classes_of_labels,
+    read_labels,
+    read_moments,
+    read_npz,
+    read_records,
+)
 from kdsearch.errors import DataError
 from kdsearch.student.source import Source
 from kdsearch.student.student import Student
@@ -42,7 +48,11 @@ def read_npz_beats(path: Path, student: Student) -> Source:
     if x.ndim == 2 and leads == 1:
         x = x[:, None, :]
     beats = len(x)
-    classes = read_classes(arrays["y"], beats, f"{path}: y") if "y" in arrays else None
+    classes = (
+        classes_of_labels(read_labels(arrays["y"], beats, f"{path}: y"))
+        if "y" in arrays
+        else None
+    )
     record = (
         read_records(arrays["record"], beats, f"{path}: record")
         if "record" in arrays
@@ -75,10 +85,14 @@ def read_csv(path: Path, student: Student) -> Source:
         )
     texts = {n: table[n].to_numpy(dtype=np.str_) for n in TEXT_COLUMNS if n in table.columns}
     classes = texts.get(CLASS_COLUMN)
+    if classes is not None:
+        classes = classes_of_labels(
+            read_labels(classes, len(samples), f"{path}: {CLASS_COLUMN}")
+        )
     return Source(
         x=samples.reshape(len(samples), leads, length),
         record=texts.get(RECORD_COLUMN, np.full(len(samples), "")),
-        classes=None if classes is None else _classes(classes, path),
+        classes=classes,
     )
 
 
@@ -163,8 +177,3 @@ def _first_bad(column: pd.Series) -> str:
         f"line {column.index[bad]}, column {column.name}: expected a finite number, "
         f"found {str(column.iloc[bad])!r}"
     )
-
-
-def _classes(names: NDArray[np.str_], path: Path) -> NDArray[np.str_]:
-    labels = names.astype(np.int64) if set(names) <= {"0", "1"} else names
-    return read_classes(labels, len(names), f"{path}: {CLASS_COLUMN}")

@@ -22,6 +22,7 @@ def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Pat
     most = config.search.num_samples * config.max_epochs()
     lines = [
         f"data: {dataset.description}",
+        *dataset.notes,
         f"beats: {beats:,} to train on, {len(dataset.training.validation.x):,} to validate, "
         f"{len(dataset.test.x):,} to test",
         f"teacher: {'in the cache, ' if cached else ''}{teacher_epochs} epochs to train",

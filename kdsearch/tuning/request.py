@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from kdsearch.config.space_file import Config, ConfirmSettings, parse_config, read_yaml
+from kdsearch.data.sources import resolved_paths, resolved_source
 from kdsearch.errors import RunError
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study_view import OptunaTarget
@@ -71,7 +72,11 @@ def make_request(
     flags = {name: value for name, value in given.items() if value is not None}
     if resume:
         flags = stored_flags(folder) | flags
+    if "data" in flags:
+        # A resume from another folder has to find the same data.
+        flags["data"] = resolved_source(str(flags["data"]))
     config = _with_flags(space, flags)
+    config = replace(config, data=resolved_paths(config.data))
     target = None if optuna_storage is None else OptunaTarget.parse(optuna_storage)
     return Request(config, flags, folder, resume, address, console, target, tuple(track))
 
@@ -159,14 +164,15 @@ def _compare(stored: Config, given: Config, folder: RunFolder) -> None:
 def _identity(config: Config) -> dict[str, Any]:
     """What two searches must share to be one, flat; amounts and machines may differ.
 
-    Where the data lie is not part of it, since they may have moved; their content is compared
+    Where the data are is not part of it, since they may have moved; their content is compared
     when they are read.
     """
     plain = config.as_dict()
+    places = {("data", "source"), ("data", "patients")}
     free = {"num_samples", "max_concurrent", "time_budget_s", "retries", "keep_weights"}
     flat: dict[str, Any] = {"method": plain["method"]}
     for section in ("data", "teacher", "student", "space", "search", "scheduler"):
         for key, value in plain[section].items():
-            if (section, key) != ("data", "source") and key not in free:
+            if (section, key) not in places and key not in free:
                 flat[f"{section}.{key}"] = value
     return flat

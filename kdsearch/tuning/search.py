@@ -118,7 +118,8 @@ class _Search:
                 f"{CACHE_VARIABLE}"
             )
         dataset = load_dataset(self._config.data, cache_dir())
-        self._say(dataset.description)
+        for line in (dataset.description, *dataset.notes):
+            self._say(line)
         self._check_data(dataset)
         self._folder.write_config(self._config.as_dict(), self._request.flags)
         self._folder.begin_work()

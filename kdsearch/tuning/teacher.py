@@ -287,6 +287,7 @@ def describe_teacher(teacher: Teacher, dataset: Dataset) -> dict[str, Any]:
         "data": {
             "fingerprint": dataset.fingerprint,
             "description": dataset.description,
+            "notes": list(dataset.notes),
             "simulated": dataset.simulated,
         },
     }

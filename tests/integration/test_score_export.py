@@ -22,7 +22,9 @@ import yaml
 import kdsearch
 from kdsearch.cli.main import main
 from kdsearch.config.space_file import parse_config
-from kdsearch.data import Beats, DataSettings, load_beats, mitbih, prepare
+from kdsearch.data import Beats, DataSettings, load_beats, prepare
+from kdsearch.data.recordings import CUTTING, cut_record
+from kdsearch.data.wfdb_files import first_leads, read_header
 from kdsearch.errors import DataError
 from kdsearch.methods.beatgan.settings import TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
@@ -145,7 +147,7 @@ def test_a_record_with_annotations(
 ):
     path = write_record(tmp_path / "records", symbols=SYMBOLS)
     rows = score(run, path, tmp_path / "out")
-    cut = mitbih.cut_record(mitbih.read_header(path), 1)
+    cut = cut_record(first_leads(read_header(path)), 1)
     # The '+' is no beat, and the last one's window leaves the record.
     assert [row["class"] for row in rows] == ["N", "S", "V", *"N" * 15] == cut.classes.tolist()
     np.testing.assert_allclose(column(rows, "score"), student.score(cut.x), rtol=1e-5)
@@ -174,6 +176,24 @@ def test_without_annotations_beats_are_found_at_their_peaks(run: Path, tmp_path:
     assert "beats found by their R peaks, not annotated" in capsys.readouterr().out
 
 
+def test_detected_beats_that_cannot_be_trusted(run: Path, tmp_path: Path, capsys):
+    path = write_record(tmp_path / "a", symbols=SYMBOLS)
+    score(run, path, tmp_path / "out", "--detect")
+    assert "warning" not in capsys.readouterr().out
+    rng = np.random.default_rng(0)
+    for name, damage, reason in (
+        ("noise", lambda signal: rng.standard_normal(signal.shape), "both agree on "),
+        ("upside-down", lambda signal: -signal, "lead MLII is "),
+    ):
+        path = write_record(tmp_path / name, symbols=SYMBOLS, damage=damage)
+        score(run, path, tmp_path / "out", "--detect")
+        said = capsys.readouterr().out
+        assert "warning: r1: do not trust its " in said
+        assert reason in said
+        score(run, path, tmp_path / "out")
+        assert "warning" not in capsys.readouterr().out
+
+
 def test_another_sampling_rate(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     at_360 = score(run, write_record(tmp_path / "a", symbols=SYMBOLS), tmp_path / "out")
     path = write_record(tmp_path / "b", rate=500, symbols=SYMBOLS)
@@ -190,6 +210,9 @@ def test_a_folder_of_records(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     folder = tmp_path / "records"
     for name in ("102", "100", "101"):
         write_record(folder, name, symbols=SYMBOLS if name == "100" else None)
+    # MIT-BIH's records are known by their length as well: 102 is one, the others are not.
+    header = folder / "102.hea"
+    header.write_text(header.read_text().replace(f" {SECONDS * RATE}\n", " 650000\n"))
     rows = score(run, folder, tmp_path / "out")
     assert [int(row["index"]) for row in rows] == list(range(len(rows)))
     assert list(dict.fromkeys(row["record"] for row in rows)) == ["100", "101"]
@@ -200,7 +223,7 @@ def test_a_folder_of_records(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_record_on_the_lead_that_is_asked_for(run: Path, tmp_path: Path):
     path = write_record(tmp_path / "records", symbols=SYMBOLS)
     card = kdsearch.load_student(run).card
-    assert card.input.cutting == mitbih.CUTTING
+    assert card.input.cutting == CUTTING
     mlii = score(run, path, tmp_path / "out")
     v5 = score(run, path, tmp_path / "out", "--lead", "V5")
     # The same wave at half the height: each beat is scaled by its own extremes.
@@ -343,7 +366,7 @@ def test_files_that_cannot_be_scored(run: Path, tmp_path: Path, capsys):
     (tmp_path / "b.txt").write_text("1,2")
     refused(["score", run, tmp_path / "b.txt", *out], "expected a WFDB record", capsys)
     refused(["score", run, tmp_path / "none", *out], "no such file or folder", capsys)
-    refused(["score", run, tmp_path / "none.hea", *out], "none.hea: not a readable", capsys)
+    refused(["score", run, tmp_path / "none.hea", *out], "none.hea: no such file", capsys)
     (tmp_path / "empty").mkdir()
     refused(["score", run, tmp_path / "empty", *out], "no WFDB record", capsys)
     (tmp_path / "b.csv").write_text("1")
@@ -378,7 +401,9 @@ def test_records_that_cannot_be_scored(
     refused(["score", run, path, *out], "r1.dat: missing, but r1.hea is there", capsys)
     path = write_record(tmp_path / "whole", symbols=SYMBOLS)
     refused(
-        ["score", run, path, "--lead", "aVF", *out], "no lead aVF (found: V5, MLII)", capsys
+        ["score", run, path, "--lead", "aVF", *out],
+        "no lead aVF (found: MLII, V5); choose with --lead",
+        capsys,
     )
     refused(["score", foreign, path, *out], "somebody else had cut", capsys)
 
@@ -388,11 +413,11 @@ def test_a_lead_on_which_the_student_was_not_trained(
 ):
     best = Path(shutil.copytree(run / "best", tmp_path / "best"))
     card = yaml.safe_load((best / "config.yaml").read_text())
-    card["input"]["cutting"]["first_lead"] = "MLII"
+    card["input"]["cutting"]["leads"] = ["MLII"]
     (best / "config.yaml").write_text(yaml.safe_dump(card))
     path = write_record(tmp_path / "records", leads=("V5", "V2"))
     out = ["--out", tmp_path / "out"]
-    message = "no lead MLII, on which the student was trained (found: V5, V2)"
+    message = "no lead MLII (found: V5, V2), on which the student was trained"
     refused(["score", best, path, *out], message, capsys)
     assert len(score(best, path, tmp_path / "out", "--lead", "V2")) > 10
     card["input"]["cutting"]["filter_order"] = 540
@@ -407,7 +432,7 @@ def test_a_student_that_knows_the_patients_own_beat(
     student = kdsearch.load_student(run)
     path = write_record(tmp_path / "records", symbols=SYMBOLS)
     rows = score(run, path, tmp_path / "out")
-    cut = mitbih.cut_record(mitbih.read_header(path), 1)
+    cut = cut_record(first_leads(read_header(path)), 1)
     expected = student.score(cut.x, cut.moments)
     np.testing.assert_allclose(column(rows, "score"), expected, rtol=1e-5)
     with pytest.raises(DataError, match="has to know when each beat came"):
@@ -438,7 +463,7 @@ def test_record_100(tmp_path: Path, run: Path, student: Student):
     counts = {label: sum(row["class"] == label for row in rows) for label in "NSV"}
     assert counts == {"N": 2237, "S": 33, "V": 1}
     # Training left out normal beats whose R peak is elsewhere; all of its others are here.
-    cut = mitbih.cut_record(mitbih.read_header(path), 1)
+    cut = cut_record(first_leads(read_header(path)), 1)
     trained_on = iter(student.score(cut.x))
     scores = iter(column(rows, "score"))
     assert all(any(np.isclose(found, s, rtol=1e-4) for found in scores) for s in trained_on)

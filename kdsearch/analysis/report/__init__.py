@@ -82,7 +82,8 @@ def _sections(run: Run) -> list[Section]:
 
 def _facts(run: Run) -> list[str]:
     """What was searched on, and how far the search is."""
-    facts = [run.teacher["data"]["description"]] if run.teacher else []
+    data = run.teacher["data"] if run.teacher else {}
+    facts = [data["description"], *data.get("notes", [])] if data else []
     counts: Counter[str] = Counter(record.state for record in run.records)
     planned = run.config["search"]["num_samples"]
     parts = [f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state]]

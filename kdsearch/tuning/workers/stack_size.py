@@ -108,8 +108,7 @@ def _some(data: TrainingData, beats: int) -> TrainingData:
 
 
 def _subset(beats: LabelledBeats, rows: NDArray[np.int64]) -> LabelledBeats:
-    record = None if beats.record is None else beats.record[rows]
-    return LabelledBeats(beats.x[rows], beats.abnormal[rows], beats.classes[rows], record)
+    return LabelledBeats(beats.x[rows], beats.abnormal[rows], beats.classes[rows], record=None)
 
 
 def _settings(inputs: TrialInputs) -> BaseModel:

@@ -55,6 +55,26 @@ def test_class_names_records_and_a_single_lead(tmp_path: Path):
     assert beats.record.tolist() == ["0"] * 10 + ["1"] * 10
 
 
+@pytest.mark.parametrize("kind", [str, np.bytes_])
+def test_zeros_and_ones_as_text(tmp_path: Path, kind):
+    beats = load(npz(tmp_path, x=X, y=Y.astype(np.int64).astype(kind)))
+    assert beats.classes.tolist() == ["abnormal" if y else "N" for y in Y]
+
+
+def test_symbols_of_wfdb_are_their_aami_classes(tmp_path: Path):
+    beats = load(npz(tmp_path, x=X, y=np.array(["N", "L", "A", "V", "r"] * 4)))
+    assert beats.classes.tolist() == ["N", "N", "S", "V", "V"] * 4
+    (note,) = beats.notes
+    assert note == (
+        "beats.npz: labels are taken for WFDB's symbols: A as S (4), L as N (4), r as V (4)"
+    )
+    # Other names are nobody's symbols, and one that is no symbol makes the others names, too.
+    for names in (["N", "A", "VT"], ["normal", "L", "tachy"]):
+        named = load(npz(tmp_path, x=X[:18], y=np.array(names * 6)))
+        assert named.classes.tolist() == ["N", *names[1:]] * 6
+        assert named.notes == ()
+
+
 def test_integers_are_beats_too(tmp_path: Path):
     beats = load(npz(tmp_path, x=(100 * X).astype(np.int16), y=Y))
     assert beats.x.dtype == np.float32
@@ -106,8 +126,12 @@ BAD = {
     ),
     "NaN label": ({"x": X, "y": np.where(Y, np.nan, 0)}, "but nan was found"),
     "bytes for labels": (
-        {"x": X, "y": np.array([b"N"] * 20)},
-        r"0 and 1 or text, but are \|S1",
+        {"x": X, "y": np.array([b"\xff"] * 20)},
+        r"y: not labels in UTF-8 \(UnicodeDecodeError",
+    ),
+    "dates for labels": (
+        {"x": X, "y": np.zeros(20, "M8[s]")},
+        r"0 and 1 or text, but are datetime64\[s\]",
     ),
     "empty label": ({"x": X, "y": np.array(["N", " "] * 10)}, "label of beat 1 is empty"),
     "only normal": ({"x": X, "y": Y & False}, "no abnormal beats, but both kinds are needed"),
@@ -136,7 +160,10 @@ def cut_off(path: Path) -> None:
 
 NOT_ARCHIVES = {
     "empty": (lambda p: p.write_bytes(b""), "not a readable .npz file"),
-    "text": (lambda p: p.write_text("x,y\n1,2\n"), r"or is no \.npz file"),
+    "text": (
+        lambda p: p.write_text("x,y\n1,2\n"),
+        "not a readable .npz file .holds Python objects",
+    ),
     "cut off": (cut_off, r"not a readable \.npz file"),
     "single array": (lambda p: np.save(p.open("wb"), X), "a single array, not an .npz file"),
 }
@@ -162,6 +189,11 @@ def test_a_folder_as_beatgan_publishes_it(tmp_path: Path):
     assert beats.record is None
 
 
+def test_an_empty_file_is_a_class_without_beats(tmp_path: Path):
+    beats = load(beatgan(tmp_path, N=X, V=X[:3], Q=X[:0]))
+    assert beats.classes.tolist() == ["N"] * 20 + ["V"] * 3
+
+
 def test_a_folder_gives_the_leads_that_are_asked_for(tmp_path: Path):
     assert load(beatgan(tmp_path, N=X, V=X)).x.shape == (40, 1, 64)
 
@@ -169,13 +201,17 @@ def test_a_folder_gives_the_leads_that_are_asked_for(tmp_path: Path):
 BAD_FOLDERS = {
     "no normal": ({"V": X}, r"N_samples\.npy: missing"),
     "no abnormal": ({"N": X}, "no abnormal beats: none of S, V, F, Q"),
-    "empty class": ({"N": X, "V": X[:0]}, r"V_samples\.npy: expected the shape"),
+    "empty classes": ({"N": X, "V": X[:0], "Q": X[:0]}, "no abnormal beats: none of S, V"),
+    "empty normal class": ({"N": X[:0], "V": X}, r"N_samples\.npy: expected the shape"),
     "other lengths": (
         {"N": X, "V": X[..., :32]},
         r"V_samples\.npy: 32 samples a beat, but N_samples\.npy has 64",
     ),
     "NaN": ({"N": X, "S": with_value(np.nan)}, r"S_samples\.npy: beat 3, .* is nan"),
-    "pickles": ({"N": X, "Q": OBJECTS}, r"Q_samples\.npy: holds Python objects"),
+    "pickles": (
+        {"N": X, "Q": OBJECTS},
+        r"Q_samples\.npy: not a readable \.npy .*Python objects",
+    ),
     "few leads": ({"N": X[:, :0], "V": X}, r"N_samples\.npy: expected the shape"),
 }
 

@@ -128,7 +128,8 @@ def test_more_leads_than_a_source_has():
 )
 def test_a_source_that_is_not_there(tmp_path: Path, source: str):
     message = (
-        f"^data.source: no such file or folder: '{source}' .expected 'simulated', 'mitbih'"
+        f"^data.source: no such file or folder( in {Path.cwd()})?: '{source}' "
+        r"\(expected 'simulated', 'mitbih'"
     )
     with pytest.raises(DataError, match=message):
         load_beats(DataSettings(source=source), tmp_path)

@@ -1,0 +1,581 @@
+"""Beats cut from WFDB records as BeatGAN cut the MIT-BIH Arrhythmia Database.
+
+Each lead is resampled to 360 Hz and filtered to 3-45 Hz; a window of 320 samples is cut around
+each annotated beat (Zhou et al., BeatGAN, IJCAI 2019).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdsearch.data.beats import (
+    NORMAL,
+    Beats,
+    BoolArray,
+    Cutting,
+    FloatArray,
+    IndexArray,
+    Moments,
+    TextArray,
+)
+from kdsearch.data.mitbih import PACED, PATIENT_OF, is_mitbih
+from kdsearch.data.progress import show_progress
+from kdsearch.data.settings import DataSettings
+from kdsearch.data.wfdb_files import (
+    ANNOTATOR,
+    SAMPLING_RATE_HZ,
+    Header,
+    check_files,
+    first_leads,
+    named_leads,
+    read_annotations,
+    read_header,
+    read_signal,
+)
+from kdsearch.errors import DataError
+from kdsearch.files.cache import cached_arrays, sha256_of_files
+
+# Part of the fingerprint: raise it whenever the same files would give other beats. MIT-BIH,
+# which is cut as published, has a number of its own, and has kept it.
+RECIPE_VERSION, PUBLISHED_RECIPE = 3, "wfdb recipe 2, {leads} leads"
+# Of the entries in the cache, which hold more than the fingerprint vouches for.
+CACHE_VERSION = 1
+
+SAMPLES_BEFORE = 140
+SAMPLES_AFTER = 180
+BAND_HZ = (3.0, 45.0)
+# int(0.3 x 360), biosppy's order when BeatGAN was written; its later default is another.
+FILTER_ORDER = int(0.3 * SAMPLING_RATE_HZ)
+R_PEAK_TOLERANCE_S = 0.05
+NEAREST_R_PEAK_SAMPLES = 10
+LEADS_KEPT = 2
+CUTTING = Cutting(SAMPLING_RATE_HZ, BAND_HZ, FILTER_ORDER, SAMPLES_BEFORE)
+# What a record may lose of its normal beats before it is worth a warning.
+LOST_SHARE = 0.05
+# Of names in a note; what is left is counted.
+NAMED = 8
+
+# Normal beats without an R peak nearby: left out as BeatGAN does, left out where there is none
+# in the lead turned over either, or kept.
+Rule = Literal["published", "either sign", "none"]
+# The columns of what is counted in each record.
+COUNTS = ("beats", "outside", "in a gap", "normal", "unconfirmed")
+# Why beats are left out, by the column that counts them.
+LEFT_OUT = {
+    "outside": "too near the ends of their records",
+    "in a gap": "over missing values of the signal",
+    "unconfirmed": "labelled normal where a detector finds no R peak (data.unconfirmed)",
+}
+
+
+@dataclass(frozen=True)
+class CutBeats:
+    """The beats of one record, in the order in which they came.
+
+    Attributes:
+        x: Filtered, shape (n, leads, 320).
+        classes: AAMI classes, shape (n,).
+        moments: When they came; intervals are those to any annotated beat, cut or not.
+        counts: By the names of ``COUNTS``: annotated beats; of these the ones too near the
+            record's ends, and over a gap in the signal; of the rest the normal ones, and of
+            these those without an R peak.
+        notes: What the user should know, a sentence each.
+    """
+
+    x: FloatArray
+    classes: TextArray
+    moments: Moments
+    counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def load(folder: Path, settings: DataSettings, cache: Path) -> Beats:
+    """Beats of all WFDB records in a folder, cut once and then memory-mapped from the cache.
+
+    Args:
+        folder: Holds NAME.hea, its signal files and its annotations, of each record; or
+            folders of such records. MIT-BIH's paced records are left out.
+        settings: Leads, annotator, and what becomes of bad records and unconfirmed beats.
+        cache: Where cut beats are kept.
+
+    Raises:
+        DataError: A record cannot be used and ``on_bad`` does not allow to skip it, or no
+            record can.
+    """
+    records = find_records(folder, settings)
+    headers, kept = _with_leads(records, settings)
+    key = _key(headers, kept, settings)
+    entry = cache / "beats" / f"{key}-{CACHE_VERSION}"
+    arrays = cached_arrays(entry, lambda: _cut_all(headers, kept, settings))
+    counts = dict(zip(COUNTS, arrays["counts"].T, strict=True))
+    names = [header.name for header in headers]
+    published = all(map(is_mitbih, headers))
+    return Beats(
+        x=arrays["x"],
+        classes=arrays["classes"],
+        record=arrays["record"],
+        fingerprint=key,
+        description=_describe(headers, len(arrays["x"])),
+        cutting=replace(CUTTING, leads=_common_leads(headers, kept)),
+        moments=Moments(*arrays["moments"]),
+        patient=_patients(arrays["record"]) if published else None,
+        left_out=dict(zip(names, counts["unconfirmed"].tolist(), strict=True)),
+        notes=(
+            *records.notes,
+            *_skipped([*records.skipped, *map(str, arrays["skipped"])]),
+            *_mixed_leads(headers, settings),
+            *_left_out(names, counts),
+            *map(str, arrays["notes"]),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a folder.
+
+    Attributes:
+        headers: Of those to use, sorted by name.
+        skipped: Why others cannot be used, a line each.
+        notes: What the user should know of how they were found.
+    """
+
+    headers: list[Header]
+    skipped: list[str]
+    notes: list[str]
+
+
+def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True) -> Records:
+    """The records of a folder, or of the folders in it where it has none itself.
+
+    Segments of other records are no records, and MIT-BIH's paced ones are left out. Hidden
+    files are ignored: macOS writes some beside each file that it copies.
+
+    Args:
+        folder: Holds NAME.hea of each record.
+        settings: Says whose annotations are needed, and whether bad records are skipped.
+        annotated: Whether they need annotations at all.
+
+    Raises:
+        DataError: There is no record, or one cannot be used and must not be skipped.
+    """
+    files = _headers_in(folder)
+    headers, bad = [], []
+    for file in files:
+        try:
+            path = file.with_suffix("")
+            headers.append(read_header(path, path.relative_to(folder).as_posix()))
+        except DataError as error:
+            bad.append(_skip(error, settings))
+    parts = {(h.path.parent, segment) for h in headers for segment in h.segments}
+    headers = [h for h in headers if (h.path.parent, h.path.name) not in parts]
+    paced = [h.name for h in headers if is_mitbih(h) and h.path.name in PACED]
+    usable = []
+    for header in headers:
+        if header.name in paced:
+            continue
+        try:
+            check_files(header, settings.annotator if annotated else None)
+            usable.append(header)
+        except DataError as error:
+            bad.append(_skip(error, settings))
+    if not usable:
+        raise DataError(
+            f"{folder}: no WFDB record (NAME.hea) in it that can be used"
+            + (f"; MIT-BIH's {', '.join(paced)} have a pacemaker" if paced else "")
+            + (f"; {len(bad)} skipped, the first because: {bad[0]}" if bad else "")
+        )
+    notes = [f"left out, as they have a pacemaker: {', '.join(paced)}"] if paced else []
+    if files[0].parent == folder:
+        below = sum(1 for _ in _visible(folder, "*/*.hea"))
+        notes += [f"{below} records in folders inside it are not read"] if below else []
+    return Records(usable, bad, notes)
+
+
+def has_records(folder: Path) -> bool:
+    """Whether a folder, or one in it, has WFDB headers, in whatever letters."""
+    return any(path.suffix.lower() == ".hea" for path in _visible(folder, "**/*"))
+
+
+def _headers_in(folder: Path) -> list[Path]:
+    files = _visible(folder, "*.hea") or _visible(folder, "**/*.hea")
+    if files:
+        return files
+    loud = [path.name for path in _visible(folder, "*") if path.suffix.lower() == ".hea"]
+    raise DataError(
+        f"{folder}: no WFDB record (NAME.hea) in it"
+        + (f", but {loud[0]}: rename it, its end is read in small letters" if loud else "")
+    )
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    found = folder.glob(pattern)
+    parts = ((path, path.relative_to(folder).parts) for path in found)
+    return sorted(path for path, names in parts if not any(n.startswith(".") for n in names))
+
+
+def _skip(error: DataError, settings: DataSettings) -> str:
+    """Why a record is skipped; raises where none may be."""
+    if settings.on_bad == "refuse":
+        raise error
+    return str(error)
+
+
+def _with_leads(records: Records, settings: DataSettings) -> tuple[list[Header], int]:
+    """The headers with their leads in the order of use, and how many are cut."""
+    if isinstance(settings.leads, int):
+        headers = [first_leads(header) for header in records.headers]
+        poorest = min(headers, key=lambda header: len(header.leads))
+        if len(poorest.leads) < settings.leads:
+            raise DataError(
+                f"{poorest.file}: data.leads is {settings.leads}, but the record has "
+                f"{len(poorest.leads)} ({', '.join(poorest.leads)})"
+            )
+        # Two are kept even for a search on one, so that both searches share one cutting.
+        return headers, min(max(settings.leads, LEADS_KEPT), len(poorest.leads))
+    headers = []
+    for header in records.headers:
+        try:
+            headers.append(named_leads(header, settings.leads))
+        except DataError as error:
+            records.skipped.append(_skip(error, settings))
+    if not headers:
+        raise DataError(f"no record can be used; the first: {records.skipped[0]}")
+    return headers, len(settings.leads)
+
+
+def _common_leads(headers: Sequence[Header], leads: int) -> tuple[str | None, ...]:
+    columns = ({header.leads[i] for header in headers} for i in range(leads))
+    return tuple(names.pop() if len(names) == 1 else None for names in columns)
+
+
+def _rule(header: Header, settings: DataSettings) -> Rule:
+    if settings.unconfirmed == "keep":
+        return "none"
+    if is_mitbih(header):
+        return "published"
+    return "either sign" if settings.unconfirmed == "drop" else "none"
+
+
+def _key(headers: Sequence[Header], leads: int, settings: DataSettings) -> str:
+    files = [
+        header.path.parent / name
+        for header in headers
+        for name in (
+            f"{header.path.name}.hea",
+            *header.files,
+            f"{header.path.name}.{settings.annotator}",
+        )
+    ]
+    rules = {_rule(header, settings) for header in headers}
+    usual = settings.annotator == ANNOTATOR and isinstance(settings.leads, int)
+    if rules == {"published"} and usual and settings.on_bad == "refuse":
+        return sha256_of_files(files, PUBLISHED_RECIPE.format(leads=leads))
+    recipe = {
+        "version": RECIPE_VERSION,
+        "leads": leads,
+        "records": [(header.name, header.leads[:leads]) for header in headers],
+        "rules": [_rule(header, settings) for header in headers],
+        "annotator": settings.annotator,
+        "on_bad": settings.on_bad,
+    }
+    return sha256_of_files(files, f"wfdb {json.dumps(recipe, sort_keys=True)}")
+
+
+def _cut_all(
+    headers: Sequence[Header], leads: int, settings: DataSettings
+) -> Mapping[str, NDArray[Any]]:
+    import joblib  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to import
+
+    # joblib's processes need no guarded main module, unlike those of concurrent.futures.
+    # To start one costs as much as cutting a few records.
+    processes = min(max(1, len(headers) // 4), joblib.cpu_count())
+    jobs = joblib.Parallel(n_jobs=processes, return_as="generator")
+    cuts = jobs(joblib.delayed(_cut_or_skip)(header, leads, settings) for header in headers)
+    parts = list(show_progress(cuts, "Cutting beats", total=len(headers)))
+    beats = [part for part in parts if isinstance(part, CutBeats)]
+    skipped = [part for part in parts if isinstance(part, str)]
+    total = sum(len(part.classes) for part in beats)
+    if total == 0:
+        why = f"; the first: {skipped[0]}" if skipped else ""
+        raise DataError(
+            f"{headers[0].path.parent}: not one beat could be cut from its records{why}"
+        )
+    moments = Moments.join([part.moments for part in beats])
+    sizes = [len(part.classes) if isinstance(part, CutBeats) else 0 for part in parts]
+    counts = [part.counts if isinstance(part, CutBeats) else {} for part in parts]
+    return {
+        "x": np.concatenate([part.x for part in beats]),
+        "classes": np.concatenate([part.classes for part in beats]),
+        "record": np.repeat([header.name for header in headers], sizes),
+        "moments": np.stack([moments.time_s, moments.before_s, moments.after_s]),
+        "counts": np.array([[c.get(name, 0) for name in COUNTS] for c in counts]),
+        "skipped": np.array(skipped, dtype=np.str_),
+        "notes": np.array([note for part in beats for note in part.notes], dtype=np.str_),
+    }
+
+
+def _cut_or_skip(header: Header, leads: int, settings: DataSettings) -> CutBeats | str:
+    try:
+        return cut_record(
+            header,
+            leads,
+            rule=_rule(header, settings),
+            annotator=settings.annotator,
+            gaps=settings.on_bad == "skip",
+        )
+    except DataError as error:
+        return _skip(error, settings)
+
+
+def cut_record(
+    header: Header,
+    leads: int,
+    *,
+    rule: Rule = "published",
+    annotator: str = ANNOTATOR,
+    gaps: bool = False,
+) -> CutBeats:
+    """Filter one record and cut a window around each annotated beat.
+
+    Args:
+        header: Its leads are in the order of use.
+        leads: How many of them to cut.
+        rule: Which normal beats are left out.
+        annotator: The extension of the file of annotations.
+        gaps: Leave out beats without all their samples instead of refusing the record.
+
+    Raises:
+        DataError: The signal or the annotations cannot be read, hold NaN or no beat.
+    """
+    raw, gap = read_signal(header, leads, gaps=gaps)
+    signal = band_pass(raw)
+    marks = read_annotations(header, annotator)
+    is_beat = marks.classes != ""
+    moments = Moments.of_times(marks.position / SAMPLING_RATE_HZ)[is_beat]
+    position, classes = marks.position[is_beat], marks.classes[is_beat]
+    inside = inside_record(position, signal)
+    whole = inside & ~_over_a_gap(position, gap)
+    normal = whole & (classes == NORMAL)
+    kept = whole & (~normal | _confirmed(position, signal, rule))
+    return CutBeats(
+        x=windows(signal, position[kept]),
+        classes=classes[kept],
+        moments=moments[kept],
+        counts={
+            "beats": len(position),
+            "outside": int(np.count_nonzero(~inside)),
+            "in a gap": int(np.count_nonzero(inside & ~whole)),
+            "normal": int(np.count_nonzero(normal)),
+            "unconfirmed": int(np.count_nonzero(whole & ~kept)),
+        },
+        notes=marks.notes,
+    )
+
+
+def inside_record(position: IndexArray, signal: NDArray[np.float64]) -> BoolArray:
+    """Which beats have all their samples, shape (n,)."""
+    return np.asarray(
+        (position >= SAMPLES_BEFORE) & (position + SAMPLES_AFTER < signal.shape[1])
+    )
+
+
+def _over_a_gap(position: IndexArray, gap: NDArray[np.bool_]) -> BoolArray:
+    """Which beats have a missing value so near that the filter mixes it into them."""
+    before = np.concatenate([[0], np.cumsum(gap)])
+    low = (position - SAMPLES_BEFORE - FILTER_ORDER).clip(0, len(gap))
+    high = (position + SAMPLES_AFTER + FILTER_ORDER).clip(0, len(gap))
+    return np.asarray(before[high] > before[low])
+
+
+def windows(signal: NDArray[np.float64], position: IndexArray) -> FloatArray:
+    """Cut a window around each beat, all of them `inside_record`.
+
+    Args:
+        signal: Filtered leads, shape (leads, samples).
+        position: Sample of each beat, shape (n,).
+
+    Returns:
+        Shape (n, leads, 320), float32.
+    """
+    window = position[:, None] + np.arange(-SAMPLES_BEFORE, SAMPLES_AFTER)
+    beats = signal[:, window].transpose(1, 0, 2)
+    return np.ascontiguousarray(beats, dtype=np.float32)
+
+
+def band_pass(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Filter leads at 360 Hz to 3-45 Hz, forwards and backwards, so that no peak moves.
+
+    Args:
+        signal: Shape (leads, samples).
+
+    Returns:
+        The same shape; no samples at all where the signal is too short to filter.
+    """
+    from scipy.signal import filtfilt, firwin  # noqa: PLC0415
+
+    taps = firwin(FILTER_ORDER + 1, BAND_HZ, pass_zero=False, fs=SAMPLING_RATE_HZ)
+    if signal.shape[1] <= 3 * len(taps):
+        return signal[:, :0]  # under a second: too short to filter, and for a beat
+    return np.asarray(filtfilt(taps, [1.0], signal, axis=1))
+
+
+def _confirmed(position: IndexArray, signal: NDArray[np.float64], rule: Rule) -> BoolArray:
+    """Which beats have an R peak of the first lead nearby, shape (n,).
+
+    A detector looks for peaks that point up; a lead that is upside down has none. Where the
+    rule allows it, the way up on which more beats are confirmed is taken.
+    """
+    if rule == "none" or len(position) == 0 or signal.shape[1] == 0:
+        return np.ones(len(position), dtype=np.bool_)
+    signs = (1,) if rule == "published" else (1, -1)
+    found = [_near_an_r_peak(position, sign * signal[0]) for sign in signs]
+    return max(found, key=np.count_nonzero)
+
+
+def _near_an_r_peak(position: IndexArray, lead: NDArray[np.float64]) -> BoolArray:
+    return np.asarray(_distance(position, r_peaks(lead)) < NEAREST_R_PEAK_SAMPLES)
+
+
+def _distance(position: IndexArray, marks: IndexArray) -> IndexArray:
+    """How far the nearest of some marks, sorted, is from each position, shape (n,)."""
+    if len(marks) == 0:
+        return np.full(len(position), np.iinfo(np.int64).max)
+    right = np.searchsorted(marks, position).clip(max=len(marks) - 1)
+    left = (right - 1).clip(min=0)
+    distance: IndexArray = np.minimum(
+        np.abs(marks[right] - position), np.abs(marks[left] - position)
+    )
+    return distance
+
+
+def r_peaks(lead: NDArray[np.float64]) -> IndexArray:
+    """R peaks of a filtered lead at 360 Hz by Hamilton's segmenter, corrected, shape (n,)."""
+    from biosppy.signals import ecg  # noqa: PLC0415
+
+    try:
+        found = ecg.hamilton_segmenter(lead, SAMPLING_RATE_HZ)["rpeaks"]
+        peaks = ecg.correct_rpeaks(lead, found, SAMPLING_RATE_HZ, R_PEAK_TOLERANCE_S)["rpeaks"]
+    except (ValueError, LookupError, TypeError, ArithmeticError):
+        # The detector gives up in various ways over a signal without beats.
+        return np.zeros(0, dtype=np.int64)
+    return np.asarray(peaks, dtype=np.int64)
+
+
+def steep_moments(lead: NDArray[np.float64]) -> IndexArray:
+    """Middles of QRS complexes of a filtered lead at 360 Hz, by its slope, shape (n,).
+
+    Which way up the lead is makes no difference, so that it can check `r_peaks`. Of MIT-BIH's
+    annotated beats it finds more than 99 % in each record but 207 (97 %).
+    """
+    from scipy.ndimage import maximum_filter1d, uniform_filter1d  # noqa: PLC0415
+    from scipy.signal import find_peaks  # noqa: PLC0415
+
+    slope = uniform_filter1d(np.abs(np.gradient(lead)), SAMPLING_RATE_HZ // 10)
+    # A third of what the steepest moments of each two seconds usually are at that time.
+    usual = uniform_filter1d(
+        maximum_filter1d(slope, 2 * SAMPLING_RATE_HZ), 10 * SAMPLING_RATE_HZ
+    )
+    found, _ = find_peaks(slope, height=0.35 * usual, distance=SAMPLING_RATE_HZ // 4)
+    return np.asarray(found, dtype=np.int64)
+
+
+def depth(lead: NDArray[np.float64], moments: IndexArray) -> float:
+    """How deep a filtered lead goes around some moments, as a part of how high; NaN for none.
+
+    R peaks are looked for where a lead points up. The ratio is below 0.9 in all of MIT-BIH but
+    108 (1.1) and 207 (2.8), the records in which `r_peaks` places the most beats elsewhere.
+    """
+    reach = SAMPLING_RATE_HZ * 3 // 20
+    at = moments[(moments >= reach) & (moments < len(lead) - reach)]
+    if len(at) == 0:
+        return math.nan
+    around = lead[at[:, None] + np.arange(-reach, reach + 1)]
+    return float(-np.median(around.min(axis=1)) / np.median(around.max(axis=1)))
+
+
+def agreement(marks: IndexArray, others: IndexArray) -> float:
+    """Share of the marks of two detectors, sorted, on which both agree within 50 ms."""
+    tolerance = SAMPLING_RATE_HZ // 20
+    shares = (
+        np.count_nonzero(_distance(a, b) <= tolerance) / max(1, len(a))
+        for a, b in ((marks, others), (others, marks))
+    )
+    return min(shares)
+
+
+def _patients(record: TextArray) -> TextArray:
+    """The patient of each beat of MIT-BIH, named by his first record."""
+    names, place = np.unique(record, return_inverse=True)
+    return np.array([PATIENT_OF.get(str(name), str(name)) for name in names])[place]
+
+
+def _describe(headers: Sequence[Header], beats: int) -> str:
+    folder = headers[0].path.parent
+    for _ in range(headers[0].name.count("/")):
+        folder = folder.parent
+    source = "MIT-BIH" if all(map(is_mitbih, headers)) else f"WFDB records of {folder.name}"
+    plural = "" if len(headers) == 1 else "s"
+    return f"{source}, {len(headers)} record{plural}, {beats:,} beats"
+
+
+def _skipped(reasons: Sequence[str]) -> list[str]:
+    if not reasons:
+        return []
+    more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
+    plural = "s" * (len(reasons) > 1)
+    return [
+        f"warning: {len(reasons)} record{plural} skipped: {'; '.join(reasons[:NAMED])}{more}"
+    ]
+
+
+def _mixed_leads(headers: Sequence[Header], settings: DataSettings) -> list[str]:
+    notes = []
+    for number in range(settings.lead_count):
+        found: dict[str, list[str]] = defaultdict(list)
+        for header in headers:
+            found[header.leads[number]].append(header.name)
+        if len(found) > 1:
+            which = ", ".join(
+                f"{lead} ({_names(records)})"
+                for lead, records in sorted(found.items(), key=lambda item: -len(item[1]))
+            )
+            notes.append(
+                f"warning: records differ in lead {number + 1}, which is taken by its place: "
+                f"{which}; data.leads takes leads by name, as [II, V5]"
+            )
+    return notes
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= NAMED // 2 else f"{len(names)} records"
+
+
+def _left_out(names: Sequence[str], counts: Mapping[str, IndexArray]) -> list[str]:
+    """How many beats were left out and why, by record."""
+    notes = []
+    for column, reason in LEFT_OUT.items():
+        of = counts["normal" if column == "unconfirmed" else "beats"]
+        # A beat or two at the ends of a record are not worth a word.
+        lost = counts[column] * (counts[column] > (2 if column == "outside" else 0))
+        share = lost / np.maximum(of, 1)
+        if lost.any():
+            each = ", ".join(
+                f"{name} {number:,} ({part:.1%})"
+                for name, number, part in zip(names, lost, share, strict=True)
+                if number
+            )
+            warning = "warning: " if (share > LOST_SHARE).any() else ""
+            total = int(lost.sum())
+            plural = "s" * (total > 1)
+            notes.append(f"{warning}{total:,} beat{plural} left out, {reason}: {each}")
+    return notes

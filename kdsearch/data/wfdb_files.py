@@ -1,0 +1,393 @@
+"""Reading WFDB records as other people write them: headers, signals and annotations.
+
+Everything that is read is checked against the header, since wfdb reads a text file as
+annotations, and annotations of another time resolution as if they had the signal's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdsearch.data.beats import IndexArray, TextArray
+from kdsearch.errors import DataError
+from kdsearch.files.reading import reading
+
+SAMPLING_RATE_HZ = 360
+# The numbers of a resampling ratio. Rates that need larger ones are rounded by less than a
+# sample in a month, signal and annotations alike.
+LARGEST_FACTOR = 20_000
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 50.0, 100_000.0
+# Of a signal, shorter than an annotation file may say: excerpts end within their last beat.
+BEYOND_END_S = 1.0
+FIRST_LEAD = "MLII"
+ANNOTATOR = "atr"
+VOLTS = {"v", "mv", "uv", "nv", "μv", "µv"}
+# Intervals between beats that are worth a warning if more than a few are beyond them.
+SHORTEST_S, LONGEST_S, ODD_SHARE = 0.15, 3.0, 0.1
+
+SYMBOLS = {
+    "N": ("N", "L", "R", "B"),
+    "S": ("a", "J", "A", "S", "j", "e", "n"),
+    "V": ("V", "E", "r"),
+    "F": ("F",),
+    "Q": ("/", "f", "Q", "?"),
+}
+CLASS_OF_SYMBOL = {symbol: name for name, symbols in SYMBOLS.items() for symbol in symbols}
+# A wave of ventricular flutter: it ends an interval as a beat does, but is no beat.
+FLUTTER_WAVE = "!"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What has to be known of a record before its signal is read.
+
+    Attributes:
+        path: Path of the record without extension.
+        name: What the record is called: its path from the folder that is read.
+        leads: Names of its leads in the order in which they are used.
+        order: Columns of those leads in the file.
+        rate_hz: Frames a second; annotations count frames unless they say otherwise.
+        frame: Samples that each of the leads has in a frame.
+        frames: Length of the signal; None where the header does not say it.
+        files: Names of the files that hold the signal.
+        segments: Names of the records that it is made of, if any.
+    """
+
+    path: Path
+    name: str
+    leads: tuple[str, ...]
+    order: tuple[int, ...]
+    rate_hz: float
+    frame: tuple[int, ...]
+    frames: int | None
+    files: tuple[str, ...]
+    segments: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> Path:
+        """The header itself."""
+        return self.path.with_name(self.path.name + ".hea")
+
+    def annotations(self, annotator: str) -> Path:
+        """The file of the annotations of this annotator."""
+        return self.path.with_name(f"{self.path.name}.{annotator}")
+
+    @property
+    def ratio(self) -> Fraction:
+        """Samples at 360 Hz for each frame: the same for the signal and for its beats."""
+        return _ratio(self.rate_hz)
+
+
+def _ratio(rate_hz: float) -> Fraction:
+    return (SAMPLING_RATE_HZ / Fraction(repr(rate_hz))).limit_denominator(LARGEST_FACTOR)
+
+
+def read_header(path: Path, name: str | None = None) -> Header:
+    """Read NAME.hea.
+
+    Args:
+        path: Path of the record without extension.
+        name: What the record is called in place of the path's last part.
+
+    Raises:
+        DataError: The header cannot be read, or describes no signal that can be used.
+    """
+    import wfdb  # noqa: PLC0415  # slow to import, and a cached start does without it
+
+    file = path.with_name(path.name + ".hea")
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
+    with reading(file, "a readable WFDB header"):
+        header = wfdb.rdheader(str(path), rd_segments=True)
+        segments = tuple(getattr(header, "seg_name", None) or ())
+        described = [s for s in getattr(header, "segments", ()) if s is not None]
+        signals = described[0] if segments else header
+        if not header.n_sig:
+            raise DataError(f"{file}: describes no signal")
+        names = [str(lead) for lead in signals.sig_name]
+        units = [str(unit).lower() for unit in signals.units]
+        frame = [int(count) for count in signals.samps_per_frame]
+        parts = [_files(part, file) for part in (described if segments else [header])]
+        frames = None if header.sig_len is None else int(header.sig_len)
+        rate_hz = float(header.fs)
+    # Blood pressure and breathing are recorded beside an ECG, but are no leads of it.
+    order = [i for i, unit in enumerate(units) if unit in VOLTS] or list(range(len(names)))
+    result = Header(
+        path=path,
+        name=name or path.name,
+        leads=tuple(names[i] for i in order),
+        order=tuple(order),
+        rate_hz=rate_hz,
+        frame=tuple(frame[i] for i in order),
+        frames=frames,
+        files=tuple(dict.fromkeys(f for part in parts for f in part)),
+        segments=segments,
+    )
+    _check_header(result)
+    return result
+
+
+def _files(header: Any, file: Path) -> list[str]:
+    """The files of a record or segment; those of a segment's layout, ``~``, are none."""
+    names = [str(name) for name in header.file_name or () if name != "~"]
+    own = [] if file.stem == header.record_name else [f"{header.record_name}.hea"]
+    return own + names
+
+
+def _check_header(header: Header) -> None:
+    rates = {header.rate_hz * count for count in header.frame}
+    for rate in sorted(rates):
+        if not LOWEST_RATE_HZ <= rate <= HIGHEST_RATE_HZ:
+            raise DataError(
+                f"{header.file}: an ECG has to be sampled at {LOWEST_RATE_HZ:g} to "
+                f"{HIGHEST_RATE_HZ:,.0f} Hz, but found {rate:g} Hz"
+            )
+    if header.frames is not None and header.frames < 1:
+        raise DataError(f"{header.file}: its signal has {header.frames:,} samples")
+
+
+def first_leads(header: Header, first: str = FIRST_LEAD) -> Header:
+    """The same record, one of its leads first where it has that one."""
+    at = header.leads.index(first) if first in header.leads else 0
+    return _chosen(header, [at, *(i for i in range(len(header.leads)) if i != at)])
+
+
+def named_leads(header: Header, wanted: Sequence[str | None]) -> Header:
+    """The same record with these leads alone, by their names.
+
+    Args:
+        wanted: A name, or None for the first lead that is not taken yet.
+
+    Raises:
+        DataError: It has none of this name, or too few.
+    """
+    taken: dict[int, int] = {}
+    for place in sorted(range(len(wanted)), key=lambda i: wanted[i] is None):  # names first
+        name = wanted[place]
+        free = [i for i in range(len(header.leads)) if i not in taken.values()]
+        fits = [i for i in free if name in (None, header.leads[i])]
+        if not fits:
+            lack = f"fewer than {len(wanted)} leads" if name is None else f"no lead {name}"
+            raise DataError(f"{header.file}: {lack} (found: {', '.join(header.leads)})")
+        taken[place] = fits[0]
+    return _chosen(header, [taken[place] for place in range(len(wanted))])
+
+
+def _chosen(header: Header, at: Sequence[int]) -> Header:
+    return replace(
+        header,
+        leads=tuple(header.leads[i] for i in at),
+        order=tuple(header.order[i] for i in at),
+        frame=tuple(header.frame[i] for i in at),
+    )
+
+
+def check_files(header: Header, annotator: str | None) -> None:
+    """See that all files of a record are there, and large enough for what its header says.
+
+    Raises:
+        DataError: One is missing, or the signal is truncated.
+    """
+    annotations = () if annotator is None else (f"{header.path.name}.{annotator}",)
+    for needed in (*header.files, *annotations):
+        if not (header.path.parent / needed).is_file():
+            raise DataError(
+                f"{header.path.parent / needed}: missing, but {header.file.name} is there"
+            )
+
+
+def read_signal(
+    header: Header, leads: int, *, gaps: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The first leads of a record at 360 Hz, in its own unit, not filtered.
+
+    Args:
+        header: From `read_header`.
+        leads: How many of ``header.leads``.
+        gaps: Bridge missing values instead of refusing the record.
+
+    Returns:
+        The signal, shape (leads, samples), and where a value was missing, shape (samples,).
+
+    Raises:
+        DataError: The signal cannot be read, is truncated or has missing values.
+    """
+    import wfdb  # noqa: PLC0415
+
+    file = header.path.parent / next((f for f in header.files if not f.endswith(".hea")), "")
+    _check_size(header, file)
+    channels = list(header.order[:leads])
+    with reading(file, "a readable WFDB signal; truncated?"):
+        record = wfdb.rdrecord(str(header.path), channels=channels, smooth_frames=False)
+        columns = [np.asarray(column, dtype=np.float64) for column in record.e_p_signal]
+    for column, count in zip(columns, header.frame, strict=False):
+        if header.frames is not None and len(column) != header.frames * count:
+            raise DataError(
+                f"{file}: truncated: {len(column):,} samples, "
+                f"but {header.file.name} says {header.frames * count:,}"
+            )
+    missing = [~np.isfinite(column) for column in columns]
+    for lead, bad in enumerate(missing):
+        if bad.any() and not gaps:
+            raise DataError(
+                f"{file}: no value (NaN) in lead {header.leads[lead]}, "
+                f"sample {np.argmax(bad):,}"
+            )
+        if bad.all():
+            raise DataError(f"{file}: lead {header.leads[lead]} has no values at all")
+    at_360 = [
+        _resample(_bridged(column, bad), header.ratio / count)
+        for column, bad, count in zip(columns, missing, header.frame, strict=False)
+    ]
+    samples = min(map(len, at_360))
+    gap = np.zeros(samples, dtype=np.bool_)
+    for bad, count in zip(missing, header.frame, strict=False):
+        at = np.rint(np.flatnonzero(bad) * float(header.ratio / count)).astype(np.int64)
+        gap[at[at < samples]] = True
+    return np.stack([lead[:samples] for lead in at_360]), gap
+
+
+def _check_size(header: Header, file: Path) -> None:
+    """Refuse a header that promises more than the file can hold before memory is taken."""
+    if header.frames is None or header.segments:
+        return
+    # The smallest format has a byte for each sample; compressed ones are a hundredth of that.
+    if header.frames > 100 * (file.stat().st_size + 1):
+        raise DataError(
+            f"{file}: truncated: {file.stat().st_size:,} bytes, "
+            f"but {header.file.name} says {header.frames:,} samples"
+        )
+
+
+def _bridged(column: NDArray[np.float64], bad: NDArray[np.bool_]) -> NDArray[np.float64]:
+    if not bad.any():
+        return column
+    at = np.arange(len(column))
+    return np.interp(at, at[~bad], column[~bad])
+
+
+def _resample(column: NDArray[np.float64], ratio: Fraction) -> NDArray[np.float64]:
+    if ratio == 1:
+        return column
+    from scipy.signal import resample_poly  # noqa: PLC0415
+
+    return np.asarray(resample_poly(column, ratio.numerator, ratio.denominator))
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The annotated beats of a record, in order, and what stands between them.
+
+    Attributes:
+        sample: Where, in frames of the record, shape (n,).
+        position: Where at 360 Hz, counted from 1 as BeatGAN did, shape (n,).
+        classes: AAMI classes, shape (n,); empty for a wave of ventricular flutter, which ends
+            an interval but is no beat.
+        notes: What the user should know of them, a sentence each.
+    """
+
+    sample: IndexArray
+    position: IndexArray
+    classes: TextArray
+    notes: tuple[str, ...] = ()
+
+
+def read_annotations(header: Header, annotator: str = ANNOTATOR) -> Annotations:
+    """The annotated beats of a record.
+
+    Raises:
+        DataError: The annotations cannot be read, do not belong to the record, or none of
+            them is a beat.
+    """
+    import wfdb  # noqa: PLC0415
+
+    file = header.annotations(annotator)
+    with reading(file, "readable WFDB annotations"):
+        _check_form(file)
+        marks = wfdb.rdann(str(header.path), annotator)
+        at, symbols = np.asarray(marks.sample, dtype=np.int64), list(marks.symbol)
+        rate_hz = header.rate_hz if marks.fs is None else float(marks.fs)
+        if any(not isinstance(symbol, str) for symbol in symbols):
+            raise ValueError("it has codes that stand for nothing")
+        if (np.diff(at) < 0).any() or (len(at) and at[0] < 0):
+            raise ValueError("its times go backwards")
+        if not math.isfinite(rate_hz) or rate_hz <= 0:
+            raise ValueError(f"its time resolution is {rate_hz:g} Hz")
+    ratio = header.ratio if rate_hz == header.rate_hz else _ratio(rate_hz)
+    classes = np.array([CLASS_OF_SYMBOL.get(symbol, "") for symbol in symbols], dtype="<U1")
+    if not (classes != "").any():
+        raise DataError(f"{file}: no beats: none of its annotations is one of {_all_symbols()}")
+    counts = (classes != "") | (np.array(symbols) == FLUTTER_WAVE)
+    at, classes = at[counts], classes[counts]
+    _check_end(header, file, float(at[-1] / rate_hz))
+    return Annotations(
+        sample=np.rint(at * (header.rate_hz / rate_hz)).astype(np.int64),
+        # Plus one, because BeatGAN counted samples from 1.
+        position=np.rint(at * float(ratio)).astype(np.int64) + 1,
+        classes=classes,
+        notes=tuple(_notes(header, at / rate_hz, rate_hz, classes)),
+    )
+
+
+def _all_symbols() -> str:
+    return " ".join(CLASS_OF_SYMBOL)
+
+
+def _check_form(file: Path) -> None:
+    content = file.read_bytes()
+    if (
+        content
+        and content.isascii()
+        and all(byte >= 32 or byte in b"\t\r\n" for byte in content)
+    ):
+        raise ValueError("it is a text")
+    if not content.endswith(b"\0\0"):
+        raise ValueError("its end is missing; truncated?")
+
+
+def _check_end(header: Header, file: Path, last_s: float) -> None:
+    if header.frames is None:
+        return
+    end_s = header.frames / header.rate_hz
+    if last_s > end_s + BEYOND_END_S:
+        raise DataError(
+            f"{file}: its last beat is at {last_s:,.1f} s, but the signal ends at "
+            f"{end_s:,.1f} s: annotations of another record, or of another rate than "
+            f"{header.rate_hz:g} Hz"
+        )
+
+
+def _notes(
+    header: Header, time_s: NDArray[np.float64], rate_hz: float, classes: TextArray
+) -> Iterable[str]:
+    name = header.name
+    flutter = int(np.count_nonzero(classes == ""))
+    if flutter:
+        yield f"{name}: {flutter:,} waves of ventricular flutter (!) are not beats"
+    if rate_hz < LOWEST_RATE_HZ:
+        yield (
+            f"warning: {name}: its annotations count at {rate_hz:g} Hz and place a beat to "
+            f"within {500 / rate_hz:.0f} ms"
+        )
+    end_s = math.inf if header.frames is None else header.frames / header.rate_hz
+    if math.isfinite(end_s) and time_s[-1] < end_s / 2:
+        yield (
+            f"warning: {name}: its annotations end at {time_s[-1]:,.0f} s, "
+            f"its signal at {end_s:,.0f} s"
+        )
+    between = np.diff(time_s)
+    odd = np.count_nonzero((between < SHORTEST_S) | (between > LONGEST_S))
+    if odd > ODD_SHARE * len(between):
+        yield (
+            f"warning: {name}: {odd / len(between):.0%} of the intervals between its beats are "
+            f"shorter than {SHORTEST_S:g} s or longer than {LONGEST_S:g} s; is its rate "
+            f"{header.rate_hz:g} Hz?"
+        )
