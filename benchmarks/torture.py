@@ -29,10 +29,10 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1] / "tests" / "e2e"
 sys.path.insert(0, str(TESTS))
 
-from kdsearch.runs.trial_folder import TrialRecord  # noqa: E402
 from workplace import SPACE, Workplace, kill_all  # noqa: E402
 
 from kdsearch.runs.folder import RunFolder  # noqa: E402
+from kdsearch.runs.trial_folder import TrialRecord  # noqa: E402
 
 TEACHER_EPOCHS = 45
 STEP = 6

@@ -92,7 +92,7 @@ class DriverLock:
 
     def _take(self) -> None:
         content = self._read()
-        # A lock taken from this very folder, whose own lock is ours now, belongs to a dead driver.
+        # A lock taken from this folder, whose own lock is ours now, belongs to a dead driver.
         if content and content.get("home") != self._home():
             self._watch(content)
         self._renew()

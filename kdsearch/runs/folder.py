@@ -13,7 +13,7 @@ runs/<name>/
   verdict.json       what the confirmation says of the best trials
   report.html        everything on one page that opens without a network
   leaderboard.csv    a row per trial
-  study.journal      the trials as an Optuna study, for optuna-dashboard; made again by each start
+  study.journal      the trials as an Optuna study, for optuna-dashboard; a view
   search.log         what was logged
 
 It may be in a bucket. Then study.journal and search.log are on the driver's machine, below its

@@ -85,7 +85,7 @@ class Study:
         return self.take(number)
 
     def take(self, number: int) -> Suggestion:
-        """Return an unfinished trial: with its own settings, or new ones where they are lost."""
+        """Return an unfinished trial: with its own settings, or new ones if they are lost."""
         # A sampler per trial, seeded by the trial's number: what it suggests depends on the
         # trials before it and not on how often the search was interrupted.
         self._study.sampler = new_sampler(self._settings, number=number)

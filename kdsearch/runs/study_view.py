@@ -27,7 +27,7 @@ from kdsearch.config.dimensions import Dimension
 from kdsearch.errors import ConfigError
 from kdsearch.files.atomic import write_text
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.study import OPTUNA_STATES, Suggestion, distributions, frozen_trial
+from kdsearch.runs.study import Suggestion, distributions, frozen_trial
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.texts import redact
 

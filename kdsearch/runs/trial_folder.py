@@ -19,7 +19,7 @@ import json
 import zipfile
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -373,7 +373,7 @@ def is_trial(names: Collection[str]) -> bool:
 
 def now() -> str:
     """Return the time as a record holds it."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _record(history: list[EpochReport], **stored: Any) -> TrialRecord:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kdsearch.runs.study_view import StudyView
-from kdsearch.runs.trial_folder import TrialRecord
 
 from kdsearch.config.space_file import parse_config
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
+from kdsearch.runs.study_view import StudyView
+from kdsearch.runs.trial_folder import TrialRecord
 
 SPACE = {
     "data": {"source": "simulated"},

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from kdsearch.runs.trial_folder import TrialFolder, TrialRecord
 
 from kdsearch.config.dimensions import Choice, Dimension, Float, Integer
 from kdsearch.data.beats import Dataset, LabelledBeats, TrainingData, normalise
 from kdsearch.methods.beatgan.settings import TeacherSettings
 from kdsearch.methods.protocol import Compute, EpochReport
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.trial_folder import TrialFolder, TrialRecord
 
 CPU = Compute("cpu", "fp32")
 

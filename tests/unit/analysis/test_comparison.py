@@ -6,9 +6,9 @@ import math
 
 import pandas as pd
 import pytest
-from kdsearch.runs.trial_folder import TrialRecord
 
 from kdsearch.analysis.comparison import best_so_far, over_compute, over_trials
+from kdsearch.runs.trial_folder import TrialRecord
 
 
 def record(number: int, auc: float, seconds: float, state: str = "completed") -> TrialRecord:

@@ -8,7 +8,6 @@ from typing import Any
 
 import optuna
 import pytest
-from kdsearch.runs.study_view import OptunaTarget, StudyView
 from search_cases import report
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -21,6 +20,7 @@ from kdsearch.cli.analyze import ANALYZE
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.atomic import write_json
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.study_view import OptunaTarget, StudyView
 
 STATES = ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
 

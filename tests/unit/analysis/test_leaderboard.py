@@ -9,11 +9,11 @@ import math
 import pandas as pd
 import pytest
 import yaml
-from kdsearch.runs.trial_folder import TrialRecord
 from search_cases import space_file
 
 from kdsearch.analysis.leaderboard import best_record, best_yaml, leaderboard, render
 from kdsearch.config.space_file import parse_config
+from kdsearch.runs.trial_folder import TrialRecord
 
 SEARCHED = ["temperature", "target"]
 COLUMNS = [

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from kdsearch.runs.trial_folder import TrialRecord
 from search_cases import write_trial
 
 from kdsearch.analysis.report import SECTIONS, SIMULATED, write_html, write_plots
@@ -31,6 +30,7 @@ from kdsearch.methods.protocol import Compute
 from kdsearch.metrics.ranking import evaluate
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import FEWEST_FOR_IMPORTANCE, importances
+from kdsearch.runs.trial_folder import TrialRecord
 
 SPACE: dict[str, Dimension] = {
     "temperature": Float(0.5, 4, log=True),

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from kdsearch.runs.trial_folder import TrialRecord
 from search_cases import space_file, write_trial
 
 from kdsearch.analysis.run import open_run
@@ -20,6 +19,7 @@ from kdsearch.config.space_file import Config, parse_config
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Study
+from kdsearch.runs.trial_folder import TrialRecord
 
 COLUMNS = [
     *("rank", "trial", "state", "val_auc", "best_epoch", "epochs"),

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kdsearch.runs.trial_folder import Superseded, TrialRecord
 from search_cases import report
 
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.bucket import BucketPath, Place, place
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.trial_folder import Superseded, TrialRecord
 
 STATE = {"weight": torch.arange(3.0)}
 RUNNING = TrialRecord(3, "running", {"lr": 0.1})

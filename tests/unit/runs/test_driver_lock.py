@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import multiprocessing
 import shutil
@@ -17,7 +16,6 @@ import pytest
 from kdsearch.errors import RunError
 from kdsearch.files.bucket import BucketPath, Place, place
 from kdsearch.runs import driver_lock
-from kdsearch.runs.driver_lock import DriverLock
 from kdsearch.runs.folder import RunFolder
 
 
@@ -149,7 +147,6 @@ def test_the_log_continues_on_another_machine(
     with folder.lock():
         assert folder.log_file.read_text() == "one\ntwo\nthree\nfour\n", "the disk was lost"
     monkeypatch.setenv("KDSEARCH_CACHE", str(tmp_path / "another machine"))
-    with RunFolder(path).lock():
-        with RunFolder(path).log_file.open("a") as log:
-            log.write("five\n")
+    with RunFolder(path).lock(), RunFolder(path).log_file.open("a") as log:
+        log.write("five\n")
     monkeypatch.undo()

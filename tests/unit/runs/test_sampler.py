@@ -9,8 +9,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from kdsearch.runs import sampler
 from kdsearch.config.space_file import SearchSettings
+from kdsearch.runs import sampler
 
 SPACE = {"x": FloatDistribution(-10, 10), "y": FloatDistribution(-10, 10)}
 

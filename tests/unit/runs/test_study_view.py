@@ -1,4 +1,4 @@
-"""The live Optuna study: what others see of a search, and that it never matters to the search."""
+"""The live Optuna study: what others see of a search, which does not depend on it."""
 
 from __future__ import annotations
 

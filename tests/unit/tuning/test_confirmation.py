@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kdsearch.runs.trial_folder import TrialRecord
 from search_cases import space_file
 
 from kdsearch.config.space_file import parse_config
+from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.tuning.confirm import candidates
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from kdsearch.runs.trial_folder import TrialFolder, TrialRecord, TrialState
 from search_cases import SPACE, report, write_trial
 
 from kdsearch.config.space_file import SearchSettings
 from kdsearch.errors import StorageFailed
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Study, Suggestion
+from kdsearch.runs.trial_folder import TrialFolder, TrialRecord, TrialState
 from kdsearch.tuning.bridge import DIED, Retries, StudyScheduler, StudySearcher, TimeBudget
 from kdsearch.tuning.ledger import Ledger
 

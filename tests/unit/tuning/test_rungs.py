@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from kdsearch.runs.trial_folder import TrialRecord
 from ray.tune.schedulers import ASHAScheduler
 
 from kdsearch.config.space_file import SchedulerSettings
+from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.tuning.rungs import Rungs
 
 

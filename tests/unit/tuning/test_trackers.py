@@ -7,7 +7,6 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from kdsearch.runs.trial_folder import TrialState
 from mlflow.entities import Run as MlflowRun
 from search_cases import report, space_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,6 +16,7 @@ from kdsearch.errors import ConfigError, UserError
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
+from kdsearch.runs.trial_folder import TrialState
 from kdsearch.tuning.trackers import Shown, Tracking, open_trackers
 
 CONFIG = parse_config(space_file(), "kd.yaml")
