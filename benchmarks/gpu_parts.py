@@ -30,12 +30,14 @@ import torch
 
 from kdsearch.data import DataSettings, LabelledBeats, TrainingData, cache_dir, load_dataset
 from kdsearch.data.beats import normalise
-from kdsearch.files.atomic import save_state, write_json
+from kdsearch.files.atomic import write_json
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.engine import NO_GRAPH
 from kdsearch.methods.memory import Memory
 from kdsearch.methods.protocol import Compute, Method, Stack, State
 from kdsearch.metrics.ranking import rank
+from kdsearch.runs.folder import RunFolder
+from kdsearch.tuning.workers.training import Trainer, Training
 
 LENGTH = 320
 METHODS: dict[str, Callable[[], Method]] = {"beatgan": BeatGan, "memory": Memory}
@@ -495,33 +497,42 @@ def own_time(event: Any, device: str) -> float:
 
 
 def checkpoints(part: Part, options: argparse.Namespace) -> None:
-    """What it costs to write every student after an epoch, if training waits for it."""
+    """What it costs that a search writes a checkpoint of every student after every epoch."""
     size, device = sizes(options), options.device
     students = 2 if options.tiny else 16
     batch = size.network["beatgan"].get("batch_size", 64)
     course = Course.new("beatgan", size.beats // batch, options, **UNDISTILLED["beatgan"])
     stack = course.stack(range(students), Compute(device, "bf16"))
     stack.advance()
-    epoch = timed(stack.advance, device)
-    states: list[State] = []
-    saving = timed(lambda: states.extend(stack.save(k) for k in range(students)), device)
+    without = [timed(stack.advance, device) for _ in range(3)]
     with tempfile.TemporaryDirectory() as folder:
+        trainings = [
+            Training(course.settings(k), seed=k, folder=RunFolder(Path(folder)).trial(k))
+            for k in range(students)
+        ]
+        for slot, training in enumerate(trainings):
+            stack.take_out(slot)
+            training.enter(stack, slot)
+        trainer = Trainer(keep_weights=1, behind=True)
 
-        def write() -> None:
-            for k, state in enumerate(states):
-                save_state(Path(folder) / f"{k}.pt", state)
+        def epoch() -> None:
+            errors = trainer.advance(stack, trainings)
+            if errors:
+                raise next(iter(errors.values()))
 
-        writing = timed(write, device)
-        megabytes = sum(f.stat().st_size for f in Path(folder).iterdir()) / 2**20
+        epoch()  # before the first checkpoint
+        written = [timed(epoch, device) for _ in range(3)]
+        saving = timed(lambda: [stack.save(k) for k in range(students)], device)
+        size_of = [file.stat().st_size for file in Path(folder).rglob("last.pt")]
+    alone, behind = statistics.median(without), statistics.median(written)
     part.row(
         students=students,
-        steps=size.beats // batch,
-        epoch_s=epoch,
+        steps=course.steps,
+        epoch_s=alone,
+        with_checkpoint_s=behind,
+        share=1 - alone / behind,
         save_s=saving,
-        write_s=writing,
-        mebibytes=megabytes,
-        share_of_save=saving / (epoch + saving),
-        share_of_both=(saving + writing) / (epoch + saving + writing),
+        mebibytes=sum(size_of) / 2**20,
     )
 
 
