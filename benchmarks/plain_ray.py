@@ -59,14 +59,18 @@ def train_student(config):
     for epoch in range(1, config["epochs"] + 1):
         for _ in plain.train(players, train_loader, device, config["w_adv"], distilled):
             pass
-        auc, ap, f1 = plain.validate(g, val_loader, val_y, device)
-        best = max(best, auc)
+        if config["quick"]:
+            found = {"val_auc": plain.quick_auc(g, val_loader, val_y, device)}
+        else:
+            auc, ap, f1 = plain.validate(g, val_loader, val_y, device)
+            found = {"val_auc": auc, "ap": ap, "f1": f1}
+        best = max(best, found["val_auc"])
         with tempfile.TemporaryDirectory() as folder:
             state = {"g": g.state_dict(), "d": d.state_dict(), "epoch": epoch}
             state |= {"g_adam": g_adam.state_dict(), "d_adam": d_adam.state_dict()}
             torch.save(state, os.path.join(folder, "checkpoint.pt"))  # noqa: PTH118
             tune.report(
-                {"val_auc": auc, "best": best, "ap": ap, "f1": f1, "epoch": epoch},
+                {**found, "best": best, "epoch": epoch, "clock": time.time()},
                 checkpoint=tune.Checkpoint.from_directory(folder),
             )
 
@@ -79,6 +83,10 @@ def main():
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--gpus-per-trial", type=float, default=0.0)
     parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="validate in evaluation mode")
+    parser.add_argument("--grace-period", type=int, help="default: nothing is stopped early")
+    parser.add_argument("--reduction-factor", type=float, default=3)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     started = time.perf_counter()
     gpu = options.gpus_per_trial > 0
@@ -99,6 +107,7 @@ def main():
             "width": options.width,
             "work": str(options.work.resolve()),
             "device": "cuda" if gpu else "cpu",
+            "quick": options.quick,
             "seed": tune.randint(0, 2**31),
         }
         points = json.loads((options.work / "trials.json").read_text())
@@ -108,9 +117,13 @@ def main():
             tune_config=tune.TuneConfig(
                 metric="val_auc",
                 mode="max",
-                search_alg=OptunaSearch(points_to_evaluate=points),
-                # The comparison is over equal epochs: the first rung is the last epoch.
-                scheduler=ASHAScheduler(max_t=options.epochs, grace_period=options.epochs),
+                search_alg=OptunaSearch(points_to_evaluate=points or None, seed=options.seed),
+                scheduler=ASHAScheduler(
+                    max_t=options.epochs,
+                    # A comparison over equal epochs has its first rung at the last one.
+                    grace_period=options.grace_period or options.epochs,
+                    reduction_factor=options.reduction_factor,
+                ),
                 num_samples=options.trials,
             ),
             run_config=tune.RunConfig(storage_path=temporary, name="plain", verbose=0),
@@ -118,9 +131,15 @@ def main():
         results = tuner.fit()
         epochs = sum(int(result.metrics["epoch"]) for result in results)
         best = [float(result.metrics["best"]) for result in results]
+        reports = [
+            [row.clock, row.val_auc]
+            for result in results
+            for row in result.metrics_dataframe.itertuples()
+        ]
         ray.shutdown()
     seconds = time.perf_counter() - started
-    print(json.dumps({"trial_epochs": epochs, "seconds": seconds, "val_auc": best}))
+    found = {"trial_epochs": epochs, "seconds": seconds, "val_auc": best}
+    print(json.dumps({**found, "reports": sorted(reports)}))
 
 
 if __name__ == "__main__":

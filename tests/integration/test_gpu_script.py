@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
+import zipfile
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+
+from kdsearch.data import DataSettings, load_dataset
 
 ROOT = Path(__file__).parents[2]
 TABLES = {
@@ -82,3 +87,35 @@ def test_what_was_found_before_a_kill_is_kept(tmp_path: Path):
     found = json.loads(file.read_text())["quality"]
     assert found["state"] == "running"
     assert found["epochs"][0]["epoch"] == 1
+
+
+def test_beats_of_the_small_file_are_those_of_the_source(tmp_path: Path):
+    file = tmp_path / "beats.npz"
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_data.py"), "--data", "simulated"]
+    done = subprocess.run([*command, str(file)], check=True, capture_output=True, text=True)
+    of_source, of_file = map(float, re.findall(r"0\.\d{5}", done.stdout))
+    assert of_file == pytest.approx(of_source, abs=2e-4)
+    settings = DataSettings(source="simulated", split="fold")
+    expected = load_dataset(settings, tmp_path / "cache")
+    found = load_dataset(settings.model_copy(update={"source": str(file)}), tmp_path / "cache")
+    for part in ("training.train", "training.validation.x", "test.x"):
+        rows, original = attrgetter(part)(found), attrgetter(part)(expected)
+        assert rows.shape == original.shape
+        assert abs(rows - original).max() < 2e-3
+    assert (found.test.classes == expected.test.classes).all()
+
+
+def test_a_shrunk_wheel_has_a_record_of_what_is_left(tmp_path: Path):
+    wheel = tmp_path / "ray-1-py3-none-any.whl"
+    record = "ray/__init__.py,,\nray/jars/ray.jar,,\nray-1.dist-info/RECORD,,\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("ray/__init__.py", "VALUE = 1\n")
+        archive.writestr("ray/jars/ray.jar", "a program in Java")
+        archive.writestr("ray-1.dist-info/RECORD", record)
+    shrink = str(ROOT / "benchmarks" / "gpu_wheels.py")
+    subprocess.run([sys.executable, shrink, str(wheel)], check=True)
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.namelist() == ["ray/__init__.py", "ray-1.dist-info/RECORD"]
+        assert archive.read("ray/__init__.py") == b"VALUE = 1\n"
+        left = archive.read("ray-1.dist-info/RECORD").decode().splitlines()
+    assert left == ["ray/__init__.py,,", "ray-1.dist-info/RECORD,,"]

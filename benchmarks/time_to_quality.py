@@ -1,0 +1,158 @@
+"""How much sooner kdsearch has a student as good as the plain script finds at all.
+
+    python benchmarks/time_to_quality.py --data path/to/mitdb --output curves.json
+
+For each seed, the plain script as a good user writes it (evaluation mode, scikit-learn's AUC,
+float32, OptunaSearch, ASHA) and kdsearch search the same space on the same beats with the same
+teacher and the same rungs, one after the other; kdsearch as long as the plain script took. Both
+are judged by their best validation AUC so far on the same beats, over the wall time since their
+commands began; the teacher is trained before. ``ratio`` is the wall time of the plain script's
+command over the time at which kdsearch had its final best; ``to best`` has the time at which
+the plain script itself had it instead. One lucky trial decides: look at every seed, and at the
+curves in the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from against_plain import HERE, ROOT, environment, prepare_plain, space_file, timed
+
+from kdsearch.files.atomic import write_json
+from kdsearch.runs.folder import RunFolder
+
+# Seconds since the command began, and the best validation AUC at that time.
+Curve = list[tuple[float, float]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--data", default="simulated", help="as of run_search.py")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--trials", type=int, default=12, help="of the plain script")
+    parser.add_argument("--epochs", type=int, default=6, help="at most, of a trial")
+    parser.add_argument("--grace-period", type=int, default=1)
+    parser.add_argument("--reduction-factor", type=float, default=3)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--beats", type=int, default=8000, help="training beats")
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--gpus-per-trial", type=float, default=0.0, help="of the plain script")
+    parser.add_argument("--output", type=Path, help="JSON with every curve")
+    options = parser.parse_args()
+    print(
+        "| seed | plain best | its s | to best | kdsearch best | s to plain's | ratio |", end=""
+    )
+    print(" to best | beats/s ratio |\n" + "|---" * 9 + "|", flush=True)
+    rows = []
+    for seed in options.seeds:
+        work = Path(tempfile.mkdtemp(prefix="bench-"))
+        try:
+            rows.append(compare(work, seed, options))
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        show(rows[-1])
+        if options.output:
+            write_json(options.output, rows)
+    for name in ("ratio", "ratio_to_best", "beats_ratio"):
+        print(f"median {name}: {statistics.median(row[name] for row in rows):.2f}")
+
+
+def compare(work: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    run, command = prepared(work, seed, options)
+    plain = plain_search(work, seed, options)
+    curve, epochs = kdsearch_search(run, [*command, "--time-budget", str(plain["seconds"])])
+    goal = plain["curve"][-1][1]
+    # A search that never came there counts as one that came at its end.
+    reached = next((at for at, best in curve if best >= goal), plain["seconds"])
+    beats = options.beats * epochs / curve[-1][0]
+    return {
+        "seed": seed,
+        "plain": plain,
+        "kdsearch": {"curve": curve, "trial_epochs": epochs},
+        "reached": any(best >= goal for _, best in curve),
+        "seconds_to_reach": reached,
+        "ratio": plain["seconds"] / reached,
+        "ratio_to_best": first_time(plain["curve"], goal) / reached,
+        "beats_ratio": beats * plain["seconds"] / (options.beats * plain["trial_epochs"]),
+    }
+
+
+def prepared(work: Path, seed: int, options: argparse.Namespace) -> tuple[RunFolder, list[str]]:
+    """Beats, teacher and settings of both; kdsearch's run folder and command."""
+    space = work / "timed.yaml"
+    settings = space_file(options)
+    settings["search"] = {"num_samples": 1000, "sampler": "tpe", "seed": seed}
+    settings["scheduler"] = {
+        "name": "asha",
+        "grace_period": options.grace_period,
+        "reduction_factor": options.reduction_factor,
+    }
+    space.write_text(yaml.safe_dump(settings))
+    runs = work / "runs"
+    command = [sys.executable, str(ROOT / "run_search.py"), "--space", str(space)]
+    command += ["--runs-dir", str(runs)]
+    timed([*command, "--name", "warm", "--num-samples", "1"])
+    prepare_plain(work, RunFolder(runs / "warm"), [], options)
+    return RunFolder(runs / "timed"), command
+
+
+def plain_search(work: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    script = [sys.executable, str(HERE / "plain_ray.py"), str(work), "--quick"]
+    script += ["--seed", str(seed)]
+    names = ("trials", "epochs", "grace_period", "reduction_factor")
+    for name in (*names, "width", "cpus", "gpus_per_trial"):
+        script += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    began, started = time.time(), time.perf_counter()
+    done = subprocess.run(script, check=True, capture_output=True, text=True, env=environment())
+    seconds = time.perf_counter() - started
+    found = json.loads(done.stdout.splitlines()[-1])
+    curve: Curve = []
+    for clock, auc in found["reports"]:
+        curve.append((clock - began, max(auc, curve[-1][1] if curve else 0)))
+    return {"seconds": seconds, "trial_epochs": found["trial_epochs"], "curve": curve}
+
+
+def kdsearch_search(run: RunFolder, command: list[str]) -> tuple[Curve, int]:
+    """The best so far as the run folder shows it while the search runs, and the epochs."""
+    curve: Curve = []
+    started = time.perf_counter()
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    ) as process:
+        while process.poll() is None:
+            time.sleep(0.5)
+            curves = [record.curve for record in run.records()] if run.path.exists() else []
+            best = max((max(values.values()) for values in curves if values), default=0.0)
+            curve.append((time.perf_counter() - started, best))
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return curve, sum(record.epochs for record in run.records())
+
+
+def first_time(curve: Curve, goal: float) -> float:
+    return next(at for at, best in curve if best >= goal)
+
+
+def show(row: dict[str, Any]) -> None:
+    plain, goal = row["plain"], row["plain"]["curve"][-1][1]
+    print(
+        f"| {row['seed']} | {goal:.4f} | {plain['seconds']:.0f} | "
+        f"{first_time(plain['curve'], goal):.0f} | {row['kdsearch']['curve'][-1][1]:.4f} | "
+        f"{row['seconds_to_reach']:.0f}{'' if row['reached'] else ' (never)'} | "
+        f"{row['ratio']:.1f} | {row['ratio_to_best']:.1f} | {row['beats_ratio']:.1f} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
