@@ -84,6 +84,9 @@ def parsed() -> argparse.Namespace:
         "--precision", choices=["fp32", "bf16"], default="bf16", help="likewise"
     )
     parser.add_argument("--trials", type=int, default=64, help="of kdsearch's search")
+    parser.add_argument(
+        "--plain-processes", type=int, help="of the plain search; default: the best of plain"
+    )
     parser.add_argument("--plain-trials", type=int, default=16, help="of the plain search")
     return parser.parse_args()
 

@@ -40,6 +40,8 @@ from kdsearch.runs.folder import RunFolder
 from kdsearch.tuning.workers.training import Trainer, Training
 
 LENGTH = 320
+# Characters of a cell.
+WIDEST = 160
 METHODS: dict[str, Callable[[], Method]] = {"beatgan": BeatGan, "memory": Memory}
 
 
@@ -155,7 +157,9 @@ class Part:
 def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value)
+    # The name of a kernel has what it calculates at its end.
+    text = str(value)
+    return text if len(text) <= WIDEST else f"{text[:30]}...{text[33 - WIDEST :]}"
 
 
 def sizes(options: argparse.Namespace) -> Sizes:
@@ -470,7 +474,7 @@ def profile(part: Part, options: argparse.Namespace) -> None:
         for event in kernels[:15]:
             part.row(
                 table=f"{name}_kernels",
-                kernel=event.key[:90],
+                kernel=event.key,
                 calls=event.count,
                 ms=own_time(event, device) / 1e3,
                 share=own_time(event, device) / 1e6 / total,
@@ -596,7 +600,7 @@ def searches(part: Part, options: argparse.Namespace) -> None:
     if any(importlib.util.find_spec(name) is None for name in ("ray", "optuna")):
         print("skipped: needs Ray and Optuna (see gpu_wheels.sh)")
         return part.put(skipped="needs Ray and Optuna")
-    size, best = sizes(options), best_processes(part)
+    size, best = sizes(options), options.plain_processes or best_processes(part)
     settings = argparse.Namespace(
         data=options.data,
         trials=2 if options.tiny else options.trials,
