@@ -47,17 +47,13 @@ class OwnRandomness(TorchFunctionMode):
         self._calls += 1
         # Murmur3's finaliser (Appleby, 2011), in 32 bits; torch shifts arithmetically, hence
         # the masks.
-        seed = (self._seed + self._calls * 0x9E3779B97F4A7C15 % 2**63).bitwise_and(0x7FFFFFFF)
+        seed = (self._seed + self._calls * 0x9E3779B9).bitwise_and(0x7FFFFFFF).to(torch.int32)
         bits = torch.arange(math.prod(shape), dtype=torch.int32, device=device)
-        bits = bits * -1640531527 + _mixed(seed.to(torch.int32))
-        bits = _mixed(bits) >> 8 & 0xFFFFFF
+        bits = bits * -1640531527 + seed
+        bits = (bits ^ (bits >> 16 & 0xFFFF)) * -2048144789
+        bits = (bits ^ (bits >> 13 & 0x7FFFF)) * -1028477387
+        bits = (bits ^ (bits >> 16 & 0xFFFF)) >> 8 & 0xFFFFFF
         return ((bits.float() + 0.5) / 2**24).reshape(shape)
-
-
-def _mixed(bits: Tensor) -> Tensor:
-    bits = (bits ^ (bits >> 16 & 0xFFFF)) * -2048144789
-    bits = (bits ^ (bits >> 13 & 0x7FFFF)) * -1028477387
-    return bits ^ (bits >> 16 & 0xFFFF)
 
 
 def _dropout(

@@ -307,8 +307,8 @@ class TorchStack:
         rows = torch.stack([self.mini_batches(s) for s in self._students], dim=1).to(device)
         rates = self._learning_rates(len(rows)).to(device)
         decay = self._vector([getattr(s.settings, "weight_decay", 0) for s in self._students])
-        seeds = self._seeds(len(rows))
-        on_device, numbers = seeds.to(device), self._numbers()
+        seeds, numbers = self._seeds(len(rows)), self._numbers()
+        on_device = torch.from_numpy(seeds).to(device)
         sums: Tensors = {}
         with _reproducible():
             for step, size in enumerate(rates):
@@ -326,7 +326,9 @@ class TorchStack:
             for row in range(len(self._students))
         ]
 
-    def _gradients(self, inputs: tuple[Any, ...], seeds: Tensor) -> tuple[Tensor, Tensors]:
+    def _gradients(
+        self, inputs: tuple[Any, ...], seeds: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensors]:
         """Gradients of all students, shape (n, P), and the terms of their losses, (n,) each."""
         if self._together("losses", lambda: self._gradients_together(inputs, trial=True)):
             return self._gradients_together(inputs)
@@ -413,7 +415,9 @@ class TorchStack:
         return cast("Tensor", scores).float()
 
     def _together(self, what: str, attempt: Callable[[], object]) -> bool:
-        """Whether one call serves all students; says why, if not."""
+        """Whether one call serves all students; says why, if not. One alone needs no vmap."""
+        if len(self._students) == 1:
+            return False
         reason = self._differing
         if reason is None:
             if what not in self._refused:
@@ -426,8 +430,9 @@ class TorchStack:
     def _difference(self) -> str | None:
         """What prevents one module from standing for all students, if anything does."""
         first, *others = self._students
+        fixed = sorted(self.method.per_student - self._numbers().keys())
         for other in others:
-            for name in sorted(self.method.per_student - self._numbers().keys()):
+            for name in fixed:
                 if getattr(first.settings, name, None) != getattr(other.settings, name, None):
                     return f"{name} is no float, and differs"
             found = _different_attribute(first.network, other.network)
@@ -463,13 +468,13 @@ class TorchStack:
         ]
         return torch.tensor(rates, dtype=torch.float32).unsqueeze(2)
 
-    def _seeds(self, steps: int) -> Tensor:
+    def _seeds(self, steps: int) -> NDArray[np.int64]:
         """Of dropout and noise: a function of seed, epoch and step alone; shape (steps, n)."""
         columns = [
             np.random.SeedSequence([s.seed, s.epoch]).generate_state(steps, np.uint64) >> 1
             for s in self._students
         ]
-        return torch.from_numpy(np.stack(columns, axis=1).astype(np.int64))
+        return np.stack(columns, axis=1).astype(np.int64)
 
 
 class _Call(nn.Module):

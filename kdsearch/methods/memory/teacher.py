@@ -79,8 +79,10 @@ def rows_of(x: Tensor, view: View, signal: int) -> Tensor:
 
 def standardised(x: Tensor) -> Tensor:
     """Each beat and lead, shape (n, leads, length), with mean 0 and standard deviation 1."""
-    std, mean = torch.std_mean(x, dim=-1, keepdim=True, correction=0)
-    return (x - mean) / std.clamp(min=SMALLEST_STD)
+    # Several times faster on a CPU than torch.std_mean.
+    centred = x - x.mean(dim=-1, keepdim=True)
+    variance = centred.square().mean(dim=-1, keepdim=True)
+    return centred / variance.sqrt().clamp(min=SMALLEST_STD)
 
 
 def fill(settings: TeacherSettings, train: Tensor, *, context: bool = False) -> State:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdsearch.methods.own_randomness import OwnRandomness
 
-X = torch.arange(1.0, 6001).reshape(10, 6, 100)
+X = torch.arange(1.0, 6001).reshape(30, 20, 10)
 
 
 def drawn(seed: Tensor, x: Tensor) -> tuple[Tensor, ...]:

@@ -257,7 +257,8 @@ def test_neighbours_in_a_stack_change_nothing(data: TrainingData, targets: Targe
     together.put_in(1, student(), seed=3)
     together.put_in(0, student(lr=1e-4, alpha=0), seed=4)
     ours, theirs = alone.advance()[0], together.advance()[1]
-    assert replace(ours, seconds=0) == replace(theirs, seconds=0)
+    assert theirs.losses == pytest.approx(ours.losses, rel=1e-5)
+    assert (theirs.val_auc, theirs.val_ap) == (ours.val_auc, ours.val_ap)
     together.take_out(0)
     assert together.advance().keys() == {1}
 
