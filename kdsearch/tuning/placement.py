@@ -212,7 +212,8 @@ def wait_for_room(
     """
     nodes, free_nodes = nodes or cluster_nodes, free_nodes or _free_nodes
     waited, said = 0.0, False
-    size = f"{cpus} CPUs and a GPU" if gpus and cpus else "a GPU" if gpus else f"{cpus} CPUs"
+    wanted = [f"{cpus} CPU{'s' if cpus > 1 else ''}"] * (cpus > 0) + ["a GPU"] * gpus
+    size = " and ".join(wanted)
     while True:
         here, free = nodes(), free_nodes()
         fit, at_most = (sum(node.fits(cpus, gpus) for node in of) for of in (free, here))

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 from promises import study_in_journal
 from ray.cluster_utils import Cluster
 from workplace import ROOT, Workplace
@@ -68,6 +69,32 @@ def test_gpus_and_cpus_in_one_search(place: Workplace, cluster: Any) -> None:
     assert {row["state"] for row in place.trials()} == {"completed"}
     stacks = (place.path / "epochs.log.devices").read_text().splitlines()
     assert {"cuda 2", "cpu 1"} <= set(stacks)
+
+
+def test_other_jobs_on_the_cluster(place: Workplace, cluster: Any) -> None:
+    """They have both CPUs at the start, and keep one: students train in one process."""
+    text = place.space.read_text().replace("device: cpu", "device: cpu, students_per_cpu: 2")
+    place.space.write_text(text)
+    cluster.add_node(**{**NODE, "num_cpus": 2})
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+    try:
+        jobs = [ray.util.placement_group([{"CPU": 1}]) for _ in range(2)]
+        assert all(job.wait(60) for job in jobs)
+        process = place.start("--address", cluster.address)
+        log = place.run / "search.log"
+        waiting = "waiting for 1 CPU: other jobs use the cluster"
+        place.wait_for(lambda: log.exists() and waiting in log.read_text())
+        ray.util.remove_placement_group(jobs[0])
+        _, err = process.communicate(timeout=240)
+    finally:
+        ray.shutdown()
+    assert process.returncode == 0, err
+    assert waiting in err
+    assert "1 processes train students; other jobs have the room for 1 more" in err
+    assert {row["state"] for row in place.trials()} <= {"completed", "stopped"}
+    lines = (place.path / "epochs.log").read_text().splitlines()
+    assert len({line.split()[3] for line in lines if not line.startswith("-1")}) == 1
 
 
 def test_no_cluster_at_the_address(place: Workplace) -> None:

@@ -19,8 +19,8 @@ RETRY_S = 0.1
 # How long a packer may take to read a trial's checkpoint.
 ENTER_S = 60.0
 # After so long without an answer from any packer the search stops, to be resumed when its
-# machines are back.
-SILENCE_S = 600.0
+# machines are back; sooner if none of them can start.
+SILENCE_S, DEAD_S = 600.0, 10.0
 
 
 class TrialCrashed(Exception):
@@ -40,14 +40,12 @@ def train_in_packer(trial: dict[str, Any], packers: Sequence[Any]) -> None:
     Raises:
         TrialCrashed: Tune's retries may help.
     """
-    visit, counter = _Visit(trial), _FreeSlots(packers)
+    visit, slots = _Visit(trial), _FreeSlots(packers)
     while not visit.over:
-        packer = counter.roomiest()
+        packer = slots.roomiest()
         if packer is not None:
             visit.enter(packer)
-        elif counter.silence_s() > SILENCE_S:
-            minutes = SILENCE_S / 60
-            reason = f"no process that trains students has answered for {minutes:.0f} minutes"
+        elif reason := slots.silent():
             tune.report(unstorable(reason))
             return
         else:
@@ -60,11 +58,18 @@ class _FreeSlots:
     def __init__(self, packers: Sequence[Any]) -> None:
         self._packers = packers
         self._asked: dict[int, Any] = {}
+        self._dead: dict[int, str] = {}
         self._heard = time.monotonic()
 
-    def silence_s(self) -> float:
-        """How long no packer has answered."""
-        return time.monotonic() - self._heard
+    def silent(self) -> str:
+        """Why there is nothing left to wait for; empty while a packer answers."""
+        silence_s = time.monotonic() - self._heard
+        if len(self._dead) == len(self._packers) and silence_s > DEAD_S:
+            return f"no process that trains students can start: {max(self._dead.values())}"
+        if silence_s > SILENCE_S:
+            minutes = SILENCE_S / 60
+            return f"no process that trains students has answered for {minutes:.0f} minutes"
+        return ""
 
     def roomiest(self) -> Any | None:
         """The packer with the most free slots; None if those that answer have none."""
@@ -75,13 +80,19 @@ class _FreeSlots:
         answered, _ = ray.wait(
             list(self._asked.values()), num_returns=len(self._asked), timeout=RETRY_S
         )
-        free = {}
-        for index, call in list(self._asked.items()):
-            if call in answered:
-                free[index] = _answer(self._asked.pop(index))
-        if any(slots is not None for slots in free.values()):
+        free: dict[int, int] = {}
+        for index in [i for i, call in self._asked.items() if call in answered]:
+            self._dead.pop(index, None)
+            try:
+                free[index] = ray.get(self._asked.pop(index))
+            except ray.exceptions.ActorDiedError as error:
+                # For good; one that starts again is only unavailable.
+                self._dead[index] = str(error).strip().rpartition("\n")[2]
+            except ray.exceptions.RayActorError:
+                continue
+        if free:
             self._heard = time.monotonic()
-        most = max(free, key=lambda index: free[index] or 0, default=None)
+        most = max(free, key=free.__getitem__, default=None)
         return self._packers[most] if most is not None and free[most] else None
 
 
@@ -130,7 +141,7 @@ class _Visit:
     def _handle(self, outcome: Outcome) -> bool:
         """Tell Tune; return whether to stay in this packer."""
         if outcome.kind == "crashed":
-            raise TrialCrashed
+            raise TrialCrashed("an epoch failed in which the student trained alone")
         self._suspect = outcome.kind == "suspected"
         self.over = outcome.done or outcome.kind in ("final", "superseded")
         if outcome.kind == "final":
