@@ -3,7 +3,10 @@
 
 import sys
 
-from kdsearch.cli.main import search_command
+from kdsearch.__main__ import stop_on_signals
 
 if __name__ == "__main__":
+    stop_on_signals()
+    from kdsearch.cli.main import search_command
+
     sys.exit(search_command())

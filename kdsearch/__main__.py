@@ -1,9 +1,39 @@
 # PYTHON_ARGCOMPLETE_OK
-"""``python -m kdsearch``: one command for all; see ``--help``."""
+"""``python -m kdsearch``: one command for all; see ``--help``.
 
+Signals end a command with one line, also while the rest of kdsearch is still imported.
+"""
+
+import os
+import signal
 import sys
+from types import FrameType
 
-from kdsearch.cli.main import main
+
+def main() -> int:
+    """Run one of all commands."""
+    stop_on_signals()
+    from kdsearch.cli.main import main as command  # noqa: PLC0415
+
+    return command()
+
+
+def stop_on_signals() -> None:
+    """End this process with one line and the usual status on SIGINT and SIGTERM.
+
+    A search handles both itself. Every other command keeps nothing that has to be put in
+    order: files are written whole or not at all.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        # Ignored where a shell has started this in the background.
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, _stop)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    os.write(2, f"{signal.Signals(signum).name}: stopped\n".encode())
+    os._exit(128 + signum)
+
 
 if __name__ == "__main__":
     sys.exit(main())

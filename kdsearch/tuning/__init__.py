@@ -1,1 +1,22 @@
 """The search on Ray Tune, which runs what the study asks for."""
+
+import os
+
+# Before Ray is imported: it reads some of these when it is.
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # The study is the truth; Tune's own snapshots and loggers would only cost time.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # A stopped student may be in the middle of a mini-batch; with the default of 2 s the
+    # next trial on the same actor would abort and the search hang.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    # Signals are ours: every epoch is on disk, so that leaving at once loses nothing.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+}
+for _key, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_key, _value)

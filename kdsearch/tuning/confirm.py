@@ -25,7 +25,7 @@ from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Confirmation, Superseded, TrialRecord
 from kdsearch.texts import one_line, redact
 from kdsearch.tuning.placement import Placement
-from kdsearch.tuning.tune_run import Signals
+from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.workers.training import (
     STORAGE_ERRORS,
     Training,

@@ -31,6 +31,8 @@ SETTLE_S = 3.0
 WAIT_S = 600.0
 POLL_S = 0.5
 
+NO_GPU = "resources.device is cuda, but Ray finds no GPU"
+
 
 @dataclass(frozen=True)
 class Node:
@@ -128,7 +130,7 @@ def trial_compute(config: Config, say: Callable[[str], None]) -> Compute:
     wanted, precision = config.resources.device, config.resources.precision
     gpus = any(node.gpus >= 1 for node in cluster_nodes())
     if wanted == "cuda" and not gpus:
-        raise UserError("resources.device is cuda, but Ray finds no GPU")
+        raise UserError(NO_GPU)
     if wanted == "cpu" or not gpus:
         return Compute("cpu", resolve_precision(precision, "cpu"))
     if precision != "auto":
@@ -137,6 +139,23 @@ def trial_compute(config: Config, say: Callable[[str], None]) -> Compute:
     wait_for_room(0, 1, say)
     look = ray.remote(num_cpus=0, num_gpus=1)(resolve_precision)
     return Compute("cuda", _answer(look.remote(precision, "cuda")))
+
+
+def check_cluster(config: Config) -> None:
+    """Refuse a cluster on which no trial can run, before anything is trained.
+
+    Raises:
+        UserError: It has no GPU, or no machine with enough CPUs.
+    """
+    nodes, cpus = cluster_nodes(), config.resources.cpus_per_trial
+    if config.resources.device == "cuda" and not any(node.gpus >= 1 for node in nodes):
+        raise UserError(NO_GPU)
+    most = max((node.cpus for node in nodes), default=0)
+    if most < cpus:
+        raise UserError(
+            f"resources: cpus_per_trial={cpus}, but the largest machine of the cluster has "
+            f"{most:g} CPUs"
+        )
 
 
 def plan_placement(

@@ -31,7 +31,7 @@ from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import COMPUTE, describe_student
 from kdsearch.texts import printable, redact
-from kdsearch.tuning import tune_run
+from kdsearch.tuning import cluster, tune_run
 from kdsearch.tuning.bridge import StudyScheduler, StudySearcher
 from kdsearch.tuning.confirm import (
     Candidate,
@@ -45,6 +45,7 @@ from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.placement import (
     Placement,
     available_cpus,
+    check_cluster,
     local_cpus,
     plan_placement,
     trial_compute,
@@ -57,6 +58,7 @@ from kdsearch.tuning.progress import (
 )
 from kdsearch.tuning.request import Request, check_resume
 from kdsearch.tuning.rungs import Rungs
+from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.teacher import Teacher, TeacherCache, describe_teacher, read_teacher
 from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers
 from kdsearch.tuning.workers.stack_size import describe_sizes
@@ -81,7 +83,8 @@ def search(request: Request) -> list[TrialRecord]:
     if request.address is None:
         # What this machine lacks is said before a teacher is trained on it.
         local_cpus(request.config)
-    signals = tune_run.Signals()
+        cluster.temporary_parent()
+    signals = Signals()
     with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:
         return _Search(request, signals, at_end).run()
 
@@ -90,7 +93,7 @@ class _Search:
     def __init__(
         self,
         request: Request,
-        signals: tune_run.Signals,
+        signals: Signals,
         at_end: ExitStack,
     ) -> None:
         self._signals = signals
@@ -111,6 +114,13 @@ class _Search:
         self._at_end.callback(view.close)
         if self._complete(records):
             return records
+        if self._request.address is not None and (
+            self._trials_left(records) or self._confirmations_left(records)
+        ):
+            # Before anything is cut or trained: the cluster may not be there.
+            self._at_end.enter_context(cluster.joined(self._request.address, self._config))
+            cluster.probe_storage(self._folder.path)
+            check_cluster(self._config)
         self._trackers = open_trackers(self._request.track, self._folder, self._config)
         if unwritable := why_unwritable(cache_dir()):
             self._say(
@@ -217,14 +227,12 @@ class _Search:
     @contextmanager
     def _cluster(self, inputs: TrialInputs) -> Iterator[tuple[TrialInputs, Placement]]:
         """Ray, and the inputs as the machines that it found will use them."""
-        with tune_run.cluster(
-            self._request.address,
-            self._config,
-            data_bytes=_bytes(inputs),
-            folder=self._folder,
-            signals=self._signals,
-        ):
-            tune_run.probe_storage(self._folder.path)
+        with ExitStack() as ray:
+            if self._request.address is None:
+                local = cluster.started(
+                    self._config, data_bytes=_bytes(inputs), folder=self._folder
+                )
+                ray.enter_context(local)
             inputs = replace(inputs, compute=trial_compute(self._config, self._say))
             placement, measured = plan_placement(inputs, self._say)
             if measured:

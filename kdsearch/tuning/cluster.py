@@ -1,0 +1,230 @@
+"""The Ray cluster of a search: joined, or started on this machine and stopped again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray._private.services
+import ray._private.utils
+
+from kdsearch.config.space_file import BUILT_IN, Config
+from kdsearch.errors import RunError, UserError
+from kdsearch.files.atomic import write_text
+from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.runs.folder import RunFolder
+from kdsearch.texts import redact
+from kdsearch.tuning import ENVIRONMENT
+from kdsearch.tuning.nodes import runtime_environment
+from kdsearch.tuning.placement import local_cpus
+
+MIB = 2**20
+CONNECT_TIMEOUT_S = 10.0
+TEMPORARY_PREFIX = "kds-"
+# Longest path of a Unix socket, on macOS four characters shorter, and what Ray and we append to
+# the folder for temporary files: /kds-xxxxxxxx/session_<date>_<time>_<process>/sockets/<name>.
+SOCKET_PATH = 107 if sys.platform.startswith("linux") else 103
+APPENDED = len("/kds-xxxxxxxx/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+
+
+@contextmanager
+def joined(address: str, config: Config) -> Iterator[None]:
+    """Join the cluster at ``address``, as Ray takes it, for example ``auto``.
+
+    Raises:
+        UserError: There is no cluster at ``address``.
+    """
+    _refuse_running()
+    _check_reachable(address)
+    try:
+        with _rays_own_ways_off():
+            ray.init(
+                address=address, runtime_env=runtime_environment(config, ENVIRONMENT), **QUIET
+            )
+    except (ConnectionError, ValueError, TimeoutError) as error:
+        raise UserError(f"--address {address}: no Ray cluster answers: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def started(config: Config, *, data_bytes: int, folder: RunFolder) -> Iterator[None]:
+    """Start Ray on this machine and stop it again.
+
+    Args:
+        data_bytes: Size of what the trials share.
+        folder: The run, which remembers Ray's temporary files for the case of a kill.
+    """
+    _refuse_running()
+    temporary = _own_temporary_folder(folder)
+    try:
+        with _rays_own_ways_off():
+            ray.init(
+                address="local",
+                job_config=ray.job_config.JobConfig(_py_driver_sys_path=_own_code(config)),
+                num_cpus=local_cpus(config),
+                include_dashboard=False,
+                object_store_memory=max(100 * MIB, 2 * data_bytes),
+                _temp_dir=temporary,
+                **QUIET,
+            )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
+        folder.forget_temporary()
+
+
+def _refuse_running() -> None:
+    if ray.is_initialized():
+        raise UserError(
+            "Ray runs in this process already: call ray.shutdown() before, and name a cluster "
+            "that is to be used by its address"
+        )
+
+
+class _Process(ray._private.services.ConsolePopen):
+    """A process of Ray's, which does not react to SIGTERM (see `_rays_own_ways_off`)."""
+
+    def terminate(self) -> None:
+        subprocess.Popen.kill(self)
+
+
+@contextmanager
+def _rays_own_ways_off() -> Iterator[None]:
+    """While Ray starts, change three things that it has no option for.
+
+    Signals are ours: Ray would end this process with status 15 and without a word, and a
+    SIGTERM to all processes at once, as a batch system sends it, would end Ray's before ours
+    could react. Ray blocks SIGINT in its processes in the same way. And the command line, which
+    Ray keeps in its table of jobs, may hold a password.
+    """
+    utils: Any = ray._private.utils
+    services: Any = ray._private.services
+    own = (utils.set_sigterm_handler, utils.get_entrypoint_name, services.ConsolePopen)
+    utils.set_sigterm_handler = lambda handler: None
+    utils.get_entrypoint_name = lambda: redact(own[1]())
+    services.ConsolePopen = _Process
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        utils.set_sigterm_handler, utils.get_entrypoint_name, services.ConsolePopen = own
+
+
+def _own_code(config: Config) -> list[str]:
+    """The folder that a method of the user's own was imported from, for this machine's workers.
+
+    What is installed they find by themselves; other machines are sent it.
+    """
+    name = type(config.method).__module__
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if config.method_name in BUILT_IN or file is None or "site-packages" in Path(file).parts:
+        return []
+    depth = name.count(".") + (Path(file).name == "__init__.py")
+    return [str(Path(file).resolve().parents[depth])]
+
+
+def _check_reachable(address: str) -> None:
+    """Ask the port first: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "//" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--address {address}: no Ray cluster answers: {error}") from None
+
+
+def temporary_parent() -> Path:
+    """Folder for Ray's temporary files: the system's, or a short one if that is too long.
+
+    Raises:
+        UserError: There is none whose path is short enough for Ray's sockets.
+    """
+    longest = SOCKET_PATH - APPENDED
+    system = tempfile.gettempdir()
+    for folder in (system, "/tmp", "/var/tmp"):
+        if len(os.fsencode(folder)) <= longest and os.access(folder, os.W_OK | os.X_OK):
+            return Path(folder)
+    raise UserError(
+        f"TMPDIR: Ray's sockets need a writable folder whose path has at most {longest} "
+        f"characters, but found {system}; set TMPDIR to such a folder"
+    )
+
+
+def _own_temporary_folder(folder: RunFolder) -> str:
+    """A new folder for Ray's files; that of a driver that was killed is removed first."""
+    parent = temporary_parent()
+    before = folder.remembered_temporary()
+    # The name comes from a file of the run folder: nothing but our own kind is removed.
+    if re.fullmatch(TEMPORARY_PREFIX + r"\w{8}", before):
+        shutil.rmtree(parent / before, ignore_errors=True)
+    temporary = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent)
+    folder.remember_temporary(Path(temporary).name)
+    return temporary
+
+
+def probe_storage(run: Place) -> None:
+    """Refuse a run folder that some machine of the cluster cannot see.
+
+    Raises:
+        RunError: Names the machines.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if len(nodes) < 2:
+        return
+    look = ray.remote(num_cpus=0)(_sees)
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    # A word that no other folder of this path holds.
+    word, probe = uuid.uuid4().hex, run / ".probe"
+    write_text(probe, word)
+    try:
+        answers = ray.get(
+            [
+                look.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(
+                    str(probe), word
+                )
+                for node in nodes
+            ]
+        )
+    finally:
+        probe.unlink(missing_ok=True)
+    blind = [
+        node["NodeManagerAddress"]
+        for node, sees in zip(nodes, answers, strict=True)
+        if not sees
+    ]
+    if blind:
+        remedy = (
+            "give them credentials for this bucket"
+            if isinstance(run, BucketPath)
+            else "put it on storage that all share, or in a bucket, with --runs-dir"
+        )
+        raise RunError(
+            f"{run}: the machines {', '.join(blind)} cannot see this folder; {remedy}"
+        )
+
+
+def _sees(probe: str, word: str) -> bool:
+    try:
+        return place(probe).read_text() == word
+    except OSError:
+        return False
