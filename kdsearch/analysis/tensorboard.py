@@ -11,9 +11,16 @@ from tensorboardX.summary import hparams
 
 from kdsearch.analysis.run import Run
 from kdsearch.config.dimensions import Value
+from kdsearch.errors import RunError
+from kdsearch.files.atomic import write_text
+from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import EpochReport
 
-EVENTS = "events.out.tfevents.*"
+# Of our own files, which are replaced; those of others stay.
+SUFFIX = ".kdsearch"
+EVENTS = f"events.out.tfevents.*{SUFFIX}"
+# A file in a run's folder of events: which run it shows.
+OWNER = "kdsearch-run.txt"
 # What the table of hyperparameters shows of a trial; test figures only of the finalists.
 FINAL = (
     "final/val_auc",
@@ -38,7 +45,7 @@ class TrialEvents:
         folder.mkdir(parents=True, exist_ok=True)
         for earlier in folder.glob(EVENTS):
             earlier.unlink()
-        self._writer = SummaryWriter(str(folder), flush_secs=5)
+        self._writer = SummaryWriter(str(folder), flush_secs=5, filename_suffix=SUFFIX)
         self._epoch = 0
 
     def add(self, history: Iterable[EpochReport]) -> None:
@@ -58,6 +65,27 @@ class TrialEvents:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, self._epoch)
         self._writer.close()
+
+
+def run_folder(folder: Path, run: Place) -> Path:
+    """Make the folder for a run's events: its name, or more of its path if that is taken.
+
+    Raises:
+        OSError: The folder cannot be written.
+        RunError: Every part of the path is taken, by other runs or by files of others.
+    """
+    full = str(run.resolve())
+    parts = [part for part in full.split("/") if part]
+    for count in range(1, len(parts) + 1):
+        chosen = folder.joinpath(*parts[-count:])
+        owner = chosen / OWNER
+        if not chosen.exists() or owner.is_file():
+            if owner.is_file() and owner.read_text() != full:
+                continue
+            chosen.mkdir(parents=True, exist_ok=True)
+            write_text(owner, full)
+            return chosen
+    raise RunError(f"{folder}: has other files where the events of {run} belong")
 
 
 def trial_folder(folder: Path, number: int) -> Path:
@@ -88,7 +116,7 @@ def write_columns(folder: Path, params: Mapping[str, Value]) -> None:
         earlier.unlink()
     metrics = dict.fromkeys(FINAL, 0.0)
     columns, _, _ = hparams({**params, "state": ""}, metrics)
-    writer = SummaryWriter(str(folder))
+    writer = SummaryWriter(str(folder), filename_suffix=SUFFIX)
     writer.file_writer.add_summary(columns)
     writer.close()
 
@@ -103,7 +131,7 @@ def write_tensorboard(runs: Sequence[Run], folder: Path) -> None:
     known = [record.params for run in runs for record in run.records]
     write_columns(folder, {key: value for params in known for key, value in params.items()})
     for run in runs:
-        _write_run(run, folder / run.path.resolve().name)
+        _write_run(run, run_folder(folder, run.path))
 
 
 def _write_run(run: Run, place: Path) -> None:

@@ -64,7 +64,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "wandb[=PROJECT]; may be repeated",
     )
     add("--seed", type=int, help="seed of suggestions and students")
-    add("--resume", action="store_true", help="go on with this run, or extend it")
+    add("--resume", action="store_true", help="continue this run, or extend it")
     add("--dry-run", action="store_true", help="print the configuration and its cost only")
     add("--quiet", action="store_true", help="no progress, just the leaderboard")
 
@@ -105,8 +105,10 @@ def _dry_run(request: Any) -> int:
     from kdsearch.data import cache_dir, load_dataset  # noqa: PLC0415
     from kdsearch.tuning.plan import describe_plan  # noqa: PLC0415
     from kdsearch.tuning.search import resolve_teacher_compute  # noqa: PLC0415
+    from kdsearch.tuning.trackers import check_trackers  # noqa: PLC0415
 
     config = request.config
+    check_trackers(request.track)
     dataset = load_dataset(config.data, cache_dir())
     compute = resolve_teacher_compute(request)
     say(describe_plan(config, dataset, compute, cache_dir()))

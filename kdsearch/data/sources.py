@@ -51,7 +51,7 @@ def load_beats(settings: DataSettings, cache: Path) -> Beats:
 
 def resolved_source(source: str) -> str:
     """The source by a path that holds wherever it is read from, if it is a path."""
-    if source in (SIMULATED, MITBIH):
+    if source in ("", SIMULATED, MITBIH):
         return source
     return str(expand_home(source).absolute())
 

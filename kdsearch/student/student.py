@@ -350,9 +350,7 @@ def _model_file(path: Place) -> Place:
         raise RunError(f"{path}: no such file or folder")
     # A run's other folders are nobody's business but its own.
     if (path / "search.yaml").exists() and not (path / "best").is_dir():
-        raise RunError(
-            f"{path}: this search has no best student yet; go on with it with --resume"
-        )
+        raise RunError(f"{path}: this search has no best student yet; finish it with --resume")
     folder = path / "best" if (path / "best").is_dir() else path
     if not (folder / MODEL).is_file():
         raise RunError(f"{folder}: no {MODEL} in it; expected a run folder or its best/")

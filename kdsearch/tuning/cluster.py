@@ -6,9 +6,7 @@ import logging
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -30,6 +28,7 @@ from kdsearch.texts import redact
 from kdsearch.tuning import ENVIRONMENT
 from kdsearch.tuning.nodes import runtime_environment
 from kdsearch.tuning.placement import local_cpus
+from kdsearch.tuning.signals import Signals
 
 MIB = 2**20
 CONNECT_TIMEOUT_S = 10.0
@@ -42,7 +41,7 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITIC
 
 
 @contextmanager
-def joined(address: str, config: Config) -> Iterator[None]:
+def joined(address: str, config: Config, signals: Signals) -> Iterator[None]:
     """Join the cluster at ``address``, as Ray takes it, for example ``auto``.
 
     Raises:
@@ -51,7 +50,7 @@ def joined(address: str, config: Config) -> Iterator[None]:
     _refuse_running()
     _check_reachable(address)
     try:
-        with _rays_own_ways_off():
+        with _adapted(), signals.held_back():
             ray.init(
                 address=address, runtime_env=runtime_environment(config, ENVIRONMENT), **QUIET
             )
@@ -64,7 +63,9 @@ def joined(address: str, config: Config) -> Iterator[None]:
 
 
 @contextmanager
-def started(config: Config, *, data_bytes: int, folder: RunFolder) -> Iterator[None]:
+def started(
+    config: Config, *, data_bytes: int, folder: RunFolder, signals: Signals
+) -> Iterator[None]:
     """Start Ray on this machine and stop it again.
 
     Args:
@@ -74,7 +75,7 @@ def started(config: Config, *, data_bytes: int, folder: RunFolder) -> Iterator[N
     _refuse_running()
     temporary = _own_temporary_folder(folder)
     try:
-        with _rays_own_ways_off():
+        with _adapted(), signals.held_back():
             ray.init(
                 address="local",
                 job_config=ray.job_config.JobConfig(_py_driver_sys_path=_own_code(config)),
@@ -100,20 +101,19 @@ def _refuse_running() -> None:
 
 
 class _Process(ray._private.services.ConsolePopen):
-    """A process of Ray's, which does not react to SIGTERM (see `_rays_own_ways_off`)."""
+    """A process of Ray's; SIGTERM is blocked in it (see `Signals.held_back`)."""
 
     def terminate(self) -> None:
-        subprocess.Popen.kill(self)
+        self.kill()
 
 
 @contextmanager
-def _rays_own_ways_off() -> Iterator[None]:
-    """While Ray starts, change three things that it has no option for.
+def _adapted() -> Iterator[None]:
+    """Change three things that Ray has no option for, while it starts.
 
-    Signals are ours: Ray would end this process with status 15 and without a word, and a
-    SIGTERM to all processes at once, as a batch system sends it, would end Ray's before ours
-    could react. Ray blocks SIGINT in its processes in the same way. And the command line, which
-    Ray keeps in its table of jobs, may hold a password.
+    It would end this process at SIGTERM with status 15 and without a message. It keeps the
+    command line in its table of jobs, which may hold a password. And it would wait a second for
+    each of its processes to react to SIGTERM.
     """
     utils: Any = ray._private.utils
     services: Any = ray._private.services
@@ -121,11 +121,9 @@ def _rays_own_ways_off() -> Iterator[None]:
     utils.set_sigterm_handler = lambda handler: None
     utils.get_entrypoint_name = lambda: redact(own[1]())
     services.ConsolePopen = _Process
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         utils.set_sigterm_handler, utils.get_entrypoint_name, services.ConsolePopen = own
 
 

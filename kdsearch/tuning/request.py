@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from kdsearch.config.space_file import Config, ConfirmSettings, parse_config, read_yaml
+from kdsearch.data.settings import DataSettings
 from kdsearch.data.sources import resolved_paths, resolved_source
-from kdsearch.errors import RunError
+from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study_view import OptunaTarget
 
@@ -77,8 +79,22 @@ def make_request(
         flags["data"] = resolved_source(str(flags["data"]))
     config = _with_flags(space, flags)
     config = replace(config, data=resolved_paths(config.data))
+    if resume and "data" not in flags:
+        config = replace(config, data=_as_at_the_start(config.data, folder))
     target = None if optuna_storage is None else OptunaTarget.parse(optuna_storage)
+    if target is not None and target.is_in_a_run:
+        raise ConfigError(f"--optuna-storage: {target} is a run's own study; name another file")
     return Request(config, flags, folder, resume, address, console, target, tuple(track))
+
+
+def _as_at_the_start(data: DataSettings, folder: RunFolder) -> DataSettings:
+    """Data that are not found, as from another current directory: where the run found them."""
+    if Path(data.source).exists() or not folder.config_file.exists():
+        return data
+    raw = read_yaml(folder.config_file)
+    stored = raw.get("data") if isinstance(raw, dict) else None
+    source = stored.get("source") if isinstance(stored, dict) else None
+    return data.model_copy(update={"source": source}) if isinstance(source, str) else data
 
 
 def _with_flags(space: Config, flags: Mapping[str, Any]) -> Config:
@@ -103,8 +119,8 @@ def check_resume(request: Request) -> None:
         raise RunError(f"{folder.path}: nothing to resume; leave out --resume to start")
     if not request.resume and exists:
         raise RunError(
-            f"{folder.path}: this run exists already; go on with --resume, or choose another "
-            "--name"
+            f"{folder.path}: this run exists already; continue it with --resume, or choose "
+            "another --name"
         )
     if exists:
         _compare(stored_config(folder), request.config, folder)
@@ -119,7 +135,9 @@ def confirmation_request(folder: RunFolder, console: Console) -> Request:
     config = stored_config(folder)
     records = folder.records()
     if len(records) != config.search.num_samples or not all(r.finished for r in records):
-        raise RunError(f"{folder.path}: the search is not finished; go on with --resume first")
+        raise RunError(
+            f"{folder.path}: the search is not finished; finish it with --resume first"
+        )
     if config.confirm.top == 0:
         config = replace(config, confirm=ConfirmSettings())
     return Request(config, stored_flags(folder), folder, True, None, console)

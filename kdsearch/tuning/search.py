@@ -118,7 +118,8 @@ class _Search:
             self._trials_left(records) or self._confirmations_left(records)
         ):
             # Before anything is cut or trained: the cluster may not be there.
-            self._at_end.enter_context(cluster.joined(self._request.address, self._config))
+            joined = cluster.joined(self._request.address, self._config, self._signals)
+            self._at_end.enter_context(joined)
             cluster.probe_storage(self._folder.path)
             check_cluster(self._config)
         self._trackers = open_trackers(self._request.track, self._folder, self._config)
@@ -230,7 +231,10 @@ class _Search:
         with ExitStack() as ray:
             if self._request.address is None:
                 local = cluster.started(
-                    self._config, data_bytes=_bytes(inputs), folder=self._folder
+                    self._config,
+                    data_bytes=_bytes(inputs),
+                    folder=self._folder,
+                    signals=self._signals,
                 )
                 ray.enter_context(local)
             inputs = replace(inputs, compute=trial_compute(self._config, self._say))
@@ -355,7 +359,7 @@ class _Search:
         """Measure the best student and the teacher on the test beats, once."""
         left = self._trials_left(records)
         if left:
-            self._say(f"{left} trials are left; go on with --resume")
+            self._say(f"{left} trials are left; rerun with --resume")
             return
         best = best_record(records)
         if best is None:

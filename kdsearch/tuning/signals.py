@@ -53,6 +53,32 @@ class Signals:
         if self._seen is not None:
             raise Interrupted(self._seen)
 
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Hold signals back while Ray starts: raised inside it, an exception is often lost.
+
+        The processes that are started meanwhile inherit that both signals are blocked. A batch
+        system that sends SIGTERM to all processes of a job then leaves Ray's to us.
+        """
+        main = threading.current_thread() is threading.main_thread()
+        late: list[int] = []
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
+        handlers = {}
+        if main:
+            # Threads of other libraries, where signals are not blocked, take them as well.
+            for signum in CAUGHT:
+                handlers[signum] = signal.signal(signum, lambda s, frame: late.append(s))
+        try:
+            with _ended_if_slow(late):
+                yield
+        finally:
+            # Ray's own handlers, in Python and below, are replaced.
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if late:
+                signal.raise_signal(late[0])
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self._seen is not None and not _interactive():
             _leave(signum)
@@ -73,6 +99,7 @@ def _watched() -> Iterator[None]:
     done = threading.Event()
 
     def watch() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
         while signals := os.read(reading, 1):
             if signals[0] in CAUGHT and not done.wait(GRACE_S):
                 _leave(signals[0])
@@ -88,6 +115,26 @@ def _watched() -> Iterator[None]:
         os.close(writing)
         thread.join()
         os.close(reading)
+
+
+@contextmanager
+def _ended_if_slow(late: list[int]) -> Iterator[None]:
+    """End the process if a signal waits for longer than `GRACE_S`."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            waiting = [*late, *(signal.sigpending() & {*CAUGHT})]
+            if waiting and not done.wait(GRACE_S) and not _interactive():
+                _leave(waiting[0])
+
+    thread = threading.Thread(target=watch, name="kdsearch-signals-held-back", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _interactive() -> bool:

@@ -1,24 +1,25 @@
-"""Trackers that a search reports to while it runs.
+"""Trackers that a search reports to while it runs: TensorBoard, MLflow, Weights & Biases.
 
-A tracker follows the run's trials, not Tune's, which are new at every resume. Each tracker
-looks up which epochs of a trial it has, so that none is reported twice. A tracker that fails is
-left out from then on; the search continues without it.
+They show the trials of the run folder, not Tune's, which are new with every resume. Each
+tracker finds out which epochs of a trial it has, so that none is entered twice. A tracker that
+fails is not used again and costs no result.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from kdsearch.analysis.tensorboard import (
     TrialEvents,
     final_metrics,
+    run_folder,
     trial_folder,
     write_columns,
 )
@@ -29,13 +30,17 @@ from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
 from kdsearch.runs.trial_folder import TrialState
+from kdsearch.texts import one_line
 from kdsearch.tuning.ledger import Observer
 
 logger = logging.getLogger(__name__)
 KNOWN = ("tensorboard", "mlflow", "wandb")
+# How long the start of a trial waits for W&B.
+INIT_TIMEOUT_S = 60
 # How long the end of a trial waits for its upload to W&B.
 UPLOAD_TIMEOUT_S = 300
 RUN_TAG, TRIAL_TAG = "kdsearch.run", "trial_name"
+MILLISECONDS = 1000
 
 
 @dataclass(frozen=True)
@@ -43,18 +48,16 @@ class Shown:
     """A trial as trackers show it.
 
     Attributes:
-        number: In the run.
-        id: The same in every resume of the run, and different from every other run's.
-        params: Its searched settings.
+        trial_id: The same in every resume of the run, and different from every other run's.
     """
 
     number: int
-    id: str
-    params: dict[str, Value]
+    trial_id: str
+    params: Mapping[str, Value]
 
     @property
     def name(self) -> str:
-        """Shown to people; sorts by number."""
+        """Sorted by number."""
         return f"trial-{self.number:03d}"
 
 
@@ -79,7 +82,7 @@ class Tracker(Protocol):
         """A trial ended."""
 
     def close(self) -> None:
-        """The search ends or pauses; some trials may not have ended."""
+        """No more will come of this start; some trials may not have ended."""
 
 
 class Tracking:
@@ -99,7 +102,11 @@ class Tracking:
     def started(self, suggestion: Suggestion) -> None:
         """A trial was handed to Tune."""
         number = suggestion.number
-        trial = Shown(number, f"{self._run}-{number}", dict(suggestion.params))
+        trial = Shown(
+            number=number,
+            trial_id=f"{self._run}-{number}",
+            params=dict(suggestion.params),
+        )
         self._trials[number] = trial
         for tracker in list(self._trackers):
             with self._left_out_if_it_fails(tracker):
@@ -142,8 +149,8 @@ class Tracking:
         except Exception as error:
             # Whatever a server or its client comes up with.
             logger.warning("%s fails", tracker.name, exc_info=True)
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            self._say(f"{tracker.name}: {first}; it is left out from here on")
+            said = one_line(str(error)) or type(error).__name__
+            self._say(f"{tracker.name}: {said}; this search no longer reports to it")
             self._trackers.remove(tracker)
 
 
@@ -179,24 +186,51 @@ def open_trackers(wanted: Sequence[str], folder: RunFolder, config: Config) -> l
     return [_open(text, folder, config) for text in dict.fromkeys(wanted)]
 
 
-def _open(text: str, folder: RunFolder, config: Config) -> Tracker:
+def check_trackers(wanted: Sequence[str]) -> None:
+    """Refuse what `open_trackers` would refuse, and create nothing.
+
+    Raises:
+        UserError: As `open_trackers`.
+    """
+    for text in dict.fromkeys(wanted):
+        name, where = _parse(text)
+        with _explained(text):
+            if name == "mlflow":
+                Mlflow.check(where)
+            elif name == "wandb":
+                WeightsAndBiases.check()
+
+
+def _parse(text: str) -> tuple[str, str]:
     name, _, where = text.partition("=")
-    makers: Mapping[str, Callable[[], Tracker]] = {
-        "tensorboard": lambda: TensorBoard(Path(where or "tensorboard"), folder, config),
-        "mlflow": lambda: Mlflow(where or None, folder),
-        "wandb": lambda: WeightsAndBiases(where or "kdsearch", folder),
-    }
-    if name not in makers:
+    if name not in KNOWN:
         raise ConfigError(f"--track: expected one of {', '.join(KNOWN)}, but found {text!r}")
+    return name, where
+
+
+@contextmanager
+def _explained(text: str) -> Iterator[None]:
+    name = text.partition("=")[0]
     try:
-        return makers[name]()
+        yield
     except ImportError as error:
         raise UserError(
             f"--track {name}: not installed ({error}); pip install 'kdsearch[{name}]'"
         ) from None
-    except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--track {text}: {first}") from error
+    except Exception as error:  # noqa: BLE001
+        # Not `from error`: its text may hold a password, which a UserError replaces.
+        said = one_line(str(error)) or type(error).__name__
+        raise UserError(f"--track {text}: {said}") from None
+
+
+def _open(text: str, folder: RunFolder, config: Config) -> Tracker:
+    name, where = _parse(text)
+    with _explained(text):
+        if name == "tensorboard":
+            return TensorBoard(Path(where or "tensorboard"), folder, config)
+        if name == "mlflow":
+            return Mlflow(where, folder)
+        return WeightsAndBiases(where or "kdsearch", folder)
 
 
 class TensorBoard:
@@ -209,7 +243,7 @@ class TensorBoard:
         place.mkdir(parents=True, exist_ok=True)
         searched = config.searched().items()
         write_columns(place, {key: dim.candidates()[0] for key, dim in searched})
-        self._place = place / folder.path.name
+        self._place = run_folder(place, folder.path)
         self._events: dict[int, TrialEvents] = {}
 
     def begin(self, trial: Shown) -> int:
@@ -237,66 +271,82 @@ class Mlflow:
 
     name = "mlflow"
 
-    def __init__(self, uri: str | None, folder: RunFolder) -> None:
+    @staticmethod
+    def check(uri: str) -> None:
+        """Raise an exception where the store is none that MLflow knows, or does not answer."""
+        from mlflow import MlflowClient, get_tracking_uri  # noqa: PLC0415
+
+        uri = uri or get_tracking_uri()
+        # A local store is created when it is opened.
+        if uri.partition(":")[0] not in ("sqlite", "file", uri):
+            MlflowClient(uri).search_experiments(max_results=1)
+
+    def __init__(self, uri: str, folder: RunFolder) -> None:
         """Find or make the experiment.
 
         Args:
-            uri: Of the store; None for MLflow's own default, or ``MLFLOW_TRACKING_URI``.
-            folder: The experiment has its name.
+            uri: Of the store; empty for MLflow's own default, or ``MLFLOW_TRACKING_URI``.
         """
-        import mlflow  # noqa: PLC0415
+        from mlflow import MlflowClient  # noqa: PLC0415
 
-        # Otherwise it logs every table that it makes in a new store.
+        # It would log every table that it makes in a new store.
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        self._client = mlflow.MlflowClient(uri)
+        self._client = MlflowClient(uri or None)
+        self._run = folder.identity()
         name = f"kdsearch-{folder.path.name}"
         experiment = self._client.get_experiment_by_name(name)
         self._experiment = (
-            experiment.experiment_id if experiment else self._client.create_experiment(name)
+            experiment.experiment_id
+            if experiment is not None
+            else self._client.create_experiment(name)
         )
-        self._run = folder.identity()
         self._ids: dict[int, str] = {}
 
     def begin(self, trial: Shown) -> int:
-        """A resumed trial keeps its run and its epochs."""
-        runs = self._client.search_runs(
+        """A trial that is resumed keeps its run, and the epochs in it."""
+        found = self._client.search_runs(
             [self._experiment],
             f"tags.`{RUN_TAG}` = '{self._run}' and tags.{TRIAL_TAG} = '{trial.name}'",
         )
-        if runs:
-            self._ids[trial.number] = runs[0].info.run_id
-            self._client.update_run(runs[0].info.run_id, status="RUNNING")
-        else:
-            self._ids[trial.number] = self._new_run(trial)
-        history = self._client.get_metric_history(self._ids[trial.number], "val_auc")
-        return max((metric.step for metric in history), default=0)
+        if found:
+            run_id = self._ids[trial.number] = found[0].info.run_id
+            self._client.update_run(run_id, status="RUNNING")
+            history = self._client.get_metric_history(run_id, "val_auc")
+            return max((metric.step for metric in history), default=0)
+        tags = {RUN_TAG: self._run, TRIAL_TAG: trial.name}
+        run = self._client.create_run(self._experiment, run_name=trial.name, tags=tags)
+        self._ids[trial.number] = run.info.run_id
+        for name, value in trial.params.items():
+            self._client.log_param(run.info.run_id, name, value)
+        return 0
 
     def epoch(self, trial: Shown, report: EpochReport) -> None:
         """Its figures and the terms of its loss."""
-        for key, value in _figures(report).items():
-            self._client.log_metric(self._ids[trial.number], key, value, step=report.epoch)
+        self._log(trial, _figures(report), report.epoch)
 
     def end(
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
     ) -> None:
-        """The state is a tag: MLflow has no status for a trial that was stopped early."""
-        run = self._ids.pop(trial.number)
-        for key, value in final_metrics(history).items():
-            self._client.log_metric(run, key.replace("final/", "final_"), value)
-        self._client.set_tag(run, "state", state)
+        """The trial's state as a tag: MLflow has no word for what was stopped early."""
+        final = final_metrics(history).items()
+        self._log(
+            trial, {n.replace("final/", "final_"): v for n, v in final}, step=len(history)
+        )
+        run_id = self._ids.pop(trial.number)
+        self._client.set_tag(run_id, "state", state)
         if reason:
-            self._client.set_tag(run, "reason", reason)
-        self._client.set_terminated(run, "FAILED" if state == "failed" else "FINISHED")
+            self._client.set_tag(run_id, "reason", reason)
+        self._client.set_terminated(run_id, "FAILED" if state == "failed" else "FINISHED")
 
     def close(self) -> None:
-        """A trial that did not end stays RUNNING until a resume."""
+        """A trial that did not end keeps running, until a resume continues it."""
 
-    def _new_run(self, trial: Shown) -> str:
-        tags = {RUN_TAG: self._run, TRIAL_TAG: trial.name}
-        run = self._client.create_run(self._experiment, run_name=trial.name, tags=tags)
-        for key, value in trial.params.items():
-            self._client.log_param(run.info.run_id, key, value)
-        return str(run.info.run_id)
+    def _log(self, trial: Shown, figures: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric  # noqa: PLC0415
+
+        now = int(time.time() * MILLISECONDS)
+        metrics = [Metric(name, value, now, step) for name, value in figures.items()]
+        self._client.log_batch(self._ids[trial.number], metrics)
 
 
 class WeightsAndBiases:
@@ -304,56 +354,83 @@ class WeightsAndBiases:
 
     name = "wandb"
 
-    def __init__(self, project: str, folder: RunFolder) -> None:
-        """Check that there is a key, unless ``WANDB_MODE`` is ``offline`` or ``disabled``."""
+    @staticmethod
+    def check() -> Any:
+        """Return the mode of W&B.
+
+        Raises:
+            ValueError: There is no key, and ``WANDB_MODE`` asks for one.
+        """
         import wandb  # noqa: PLC0415
 
-        online = os.environ.get("WANDB_MODE", "online") not in ("offline", "disabled")
-        if online and not wandb.login(prompt=False):
-            raise ConfigError(
-                "no API key: run 'wandb login', or set WANDB_API_KEY or WANDB_MODE=offline"
+        mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+        if mode not in ("offline", "disabled") and not wandb.login(prompt=False):
+            raise ValueError(
+                "no API key found: set WANDB_API_KEY, run 'wandb login', or set "
+                "WANDB_MODE=offline"
             )
-        self._init = partial(
-            wandb.init,
-            project=project,
-            group=folder.path.name,
+        return mode
+
+    def __init__(self, project: str, folder: RunFolder) -> None:
+        """Check that there is a key, or that ``WANDB_MODE`` is ``offline``."""
+        self._mode = self.check()
+        self._project = project
+        self._group = folder.path.name
+        self._open: dict[int, Any] = {}
+
+    def begin(self, trial: Shown) -> int:
+        """A trial that is resumed keeps its id; W&B itself leaves out steps that it has."""
+        import wandb  # noqa: PLC0415
+
+        self._open[trial.number] = wandb.init(
+            project=self._project,
+            group=self._group,
+            id=trial.trial_id,
+            name=trial.name,
+            config=dict(trial.params),
+            mode=self._mode,
+            dir=str(Path.cwd()),
             resume="allow",
+            reinit="create_new",
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                # Several trials at a time, each a run of its own.
-                reinit="create_new",
+                init_timeout=INIT_TIMEOUT_S,
                 finish_timeout=UPLOAD_TIMEOUT_S,
+                # Not the driver's: what is shown are trials, and these may hold secrets.
+                disable_code=True,
+                disable_git=True,
+                x_disable_meta=True,
+                x_disable_stats=True,
+                x_save_requirements=False,
             ),
-        )
-        self._runs: dict[int, Any] = {}
-
-    def begin(self, trial: Shown) -> int:
-        """A resumed trial keeps its id; W&B itself leaves out steps that it has."""
-        self._runs[trial.number] = self._init(
-            id=trial.id, name=trial.name, config=dict(trial.params)
         )
         return 0
 
     def epoch(self, trial: Shown, report: EpochReport) -> None:
         """Its figures and the terms of its loss."""
-        self._runs[trial.number].log(_figures(report), step=report.epoch)
+        self._open[trial.number].log(_figures(report), step=report.epoch)
 
     def end(
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
     ) -> None:
-        """The state is in the run's configuration."""
-        run = self._runs.pop(trial.number)
+        """Its state is in the run's configuration."""
+        run = self._open.pop(trial.number)
         run.config.update({"state": state, "reason": reason}, allow_val_change=True)
-        run.finish(exit_code=1 if state == "failed" else 0)
+        run.summary.update(final_metrics(history))
+        run.finish(exit_code=int(state == "failed"))
 
     def close(self) -> None:
-        """Wait for the uploads of trials that did not end."""
-        for run in self._runs.values():
+        """Send what is on its way."""
+        for run in self._open.values():
             run.finish()
-        self._runs.clear()
 
 
 def _figures(report: EpochReport) -> dict[str, float]:
-    figures = {"val_auc": report.val_auc, "val_ap": report.val_ap, "seconds": report.seconds}
-    return figures | {f"loss/{name}": value for name, value in report.losses.items()}
+    losses = {f"loss/{name}": value for name, value in report.losses.items()}
+    return {
+        "val_auc": report.val_auc,
+        "val_ap": report.val_ap,
+        "seconds": report.seconds,
+        **losses,
+    }

@@ -97,7 +97,7 @@ def test_full_disk_ends_the_search_and_room_lets_it_go_on(
             pass
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
-    assert "No space left on device; set that right and go on with --resume" in err
+    assert "No space left on device; fix this and rerun with --resume" in err
     assert "Traceback" not in err
     ballast.unlink()
     done = place.search("--resume")

@@ -19,7 +19,7 @@ def stop_gently(signum: int) -> Callable[[subprocess.Popen[str]], None]:
         process.send_signal(signum)
         assert process.wait(timeout=60) == 128 + signum
         assert process.stderr is not None
-        assert "go on with --resume" in process.stderr.read()
+        assert "rerun with --resume" in process.stderr.read()
 
     return stop
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_tensorboard_has_a_curve_per_trial_and_figure(folder: RunFolder, tmp_pat
         write_tensorboard([open_run(folder.path)], tmp_path / "tb")
     place = tmp_path / "tb" / "kd"
     assert {path.name for path in place.iterdir()} == {
-        *("trial-000", "trial-001", "trial-002", "trial-003", "teacher")
+        *("trial-000", "trial-001", "trial-002", "trial-003", "teacher", "kdsearch-run.txt")
     }
     trial = events(place / "trial-000")
     assert [(e.step, e.value) for e in trial.Scalars("val_auc")] == [
@@ -163,6 +164,31 @@ def test_its_table_has_all_settings_and_final_metrics(folder: RunFolder, tmp_pat
     shown = start.session_start_info.hparams
     assert shown["alpha"].number_value == params["alpha"]
     assert shown["state"].string_value == "stopped"
+
+
+def test_runs_of_one_name_have_folders_of_their_own(folder: RunFolder, tmp_path: Path):
+    other = tmp_path / "other" / "kd"
+    shutil.copytree(folder.path, other)
+    place = tmp_path / "tb"
+    write_tensorboard([open_run(folder.path)], place)
+    for _ in range(2):
+        write_tensorboard([open_run(other)], place)
+        write_tensorboard([open_run(other), open_run(folder.path)], place)
+    assert len(list(place.rglob("teacher"))) == 2
+    assert events(place / "kd" / "teacher").Scalars("val_auc")
+    assert events(place / "other" / "kd" / "teacher").Scalars("val_auc")
+
+
+def test_event_files_of_others_stay(folder: RunFolder, tmp_path: Path):
+    place = tmp_path / "tb"
+    others = [place / "events.out.tfevents.1.host", place / "kd" / "events.out.tfevents.2.host"]
+    for file in others:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("theirs")
+    write_tensorboard([open_run(folder.path)], place)
+    assert [file.read_text() for file in others] == ["theirs"] * 2
+    (run,) = place.rglob("kdsearch-run.txt")
+    assert run.parent == place / folder.path.parent.name / "kd"
 
 
 def test_the_command_writes_both_and_says_how_to_look(

@@ -21,6 +21,7 @@ from kdsearch.config.space_file import load_space, parse_config
 from kdsearch.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[3]
+DATA = {"fingerprint": "f" * 64, "simulated": False}
 TEACHER = {"val_auc": 0.9, "best_epoch": 1, "epochs": 2, "seconds": 0.5}
 SMALL = {"simulated": {"patients": 10, "beats": 300}}
 
@@ -68,7 +69,7 @@ BAD_FILES: dict[str, tuple[str, str]] = {
     ),
     "more threads than there are": (
         yaml.safe_dump(space_file(resources={"cpus_per_trial": 4096})),
-        "resources.cpus_per_trial: must not exceed the machine's CPUs, but 4096 are asked for",
+        "resources: cpus_per_trial=4096, but this machine has ",
     ),
     "no data there": (
         yaml.safe_dump(space_file(data={"source": "nowhere/mitdb"})),
@@ -119,6 +120,22 @@ BAD_FLAGS: dict[str, tuple[list[str], str]] = {
         [*SPACE, "--data", "~nobody-of-this-name/x.npz"],
         "~nobody-of-this-name/x.npz: no home folder is known for '~'; use a full path",
     ),
+    "a cluster that is not there": (
+        [*SPACE, "--address", "127.0.0.1:1"],
+        "--address 127.0.0.1:1: no Ray cluster answers: ",
+    ),
+    "a tracker that is none": (
+        [*SPACE, "--track", "tb"],
+        "--track: expected one of tensorboard, mlflow, wandb, but found 'tb'",
+    ),
+    "a dry run with a tracker that is none": (
+        [*SPACE, "--dry-run", "--track", "tb"],
+        "--track: expected one of tensorboard, mlflow, wandb, but found 'tb'",
+    ),
+    "a dry run with no storage": (
+        [*SPACE, "--dry-run", "--optuna-storage", "x.txt"],
+        "--optuna-storage: expected FILE.log, FILE.db, ",
+    ),
     "nothing to resume": (
         [*SPACE, "--resume"],
         "runs/space: nothing to resume; leave out --resume to start",
@@ -130,6 +147,15 @@ BAD_FLAGS: dict[str, tuple[list[str], str]] = {
 def test_bad_flags(refused, flags: list[str], message: str):
     assert message in refused(search_command(flags))
     assert not Path("runs/space/search.yaml").exists()
+    assert not Path("kdsearch-cache/teachers").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_an_optuna_storage_in_a_run_is_refused(refused, more: list[str]):
+    existing_run()
+    target = "runs/space/study.journal"
+    line = refused(search_command([*SPACE, "--name", "x", "--optuna-storage", target, *more]))
+    assert line == f"--optuna-storage: {target} is a run's own study; name another file"
 
 
 def test_flags_do_not_change_how_the_file_is_called(refused):
@@ -151,7 +177,8 @@ def test_a_run_that_exists_is_not_overwritten(refused):
     before = folder.config_file.read_bytes()
     line = refused(search_command(SPACE))
     assert line == (
-        "runs/space: this run exists already; go on with --resume, or choose another --name"
+        "runs/space: this run exists already; continue it with --resume, or choose another "
+        "--name"
     )
     assert folder.config_file.read_bytes() == before
 
@@ -242,9 +269,7 @@ def test_a_reader_who_has_seen_enough_is_no_error():
 
 def test_a_terminal_without_unicode_shows_the_rest():
     folder = existing_run()
-    folder.write_teacher(
-        {}, TEACHER | {"data": {"description": "1 µV ± 2 · ♥", "simulated": 0}}
-    )
+    folder.write_teacher({}, TEACHER | {"data": {**DATA, "description": "1 µV ± 2 · ♥"}})
     for encoding, shown in (("ascii", "1 uV +- 2 | ?"), ("latin-1", "1 µV ± 2 · ?")):
         ended = subprocess.run(
             [sys.executable, str(ROOT / "analyze.py"), "runs/space"],
@@ -258,7 +283,7 @@ def test_a_terminal_without_unicode_shows_the_rest():
 
 def test_nothing_in_a_run_folder_steers_the_terminal(capsys: pytest.CaptureFixture[str]):
     folder = existing_run()
-    hostile = {"description": "\x1b[2J\x1b]0;title\x07\ud800", "simulated": False}
+    hostile = {**DATA, "description": "\x1b[2J\x1b]0;title\x07\ud800"}
     folder.write_teacher({}, TEACHER | {"data": hostile})
     assert analyze_command(["runs/space"]) == 0
     shown = capsys.readouterr().out

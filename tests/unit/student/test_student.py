@@ -230,7 +230,7 @@ def test_nothing_there(tmp_path: Path):
     ):
         kdsearch.load_student(tmp_path)
     (tmp_path / "search.yaml").write_text("{}")
-    with pytest.raises(RunError, match="no best student yet; go on with it with --resume"):
+    with pytest.raises(RunError, match="no best student yet; finish it with --resume"):
         kdsearch.load_student(tmp_path)
 
 

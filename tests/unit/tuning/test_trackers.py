@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +14,12 @@ from search_cases import report, space_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdsearch.config.space_file import parse_config
-from kdsearch.errors import ConfigError, UserError
+from kdsearch.errors import UserError
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
 from kdsearch.runs.trial_folder import TrialState
-from kdsearch.tuning.trackers import Shown, Tracking, open_trackers
+from kdsearch.tuning.trackers import Shown, Tracking, check_trackers, open_trackers
 
 CONFIG = parse_config(space_file(), "kd.yaml")
 PARAMS = {"temperature": 2.0, "alpha": 0.5, "w_adv": 1.0}
@@ -130,20 +132,64 @@ def test_a_tracker_that_fails_is_left_out_and_costs_nothing(start, tmp_path: Pat
     tracking.ended(0, "completed", "")
     tracking.close()
     assert broken.called == ["begin", "epoch"]
-    assert start.said == ["broken: no route to host; it is left out from here on"]
+    assert start.said == ["broken: no route to host; this search no longer reports to it"]
     (file,) = (tmp_path / "tb" / "kd" / "trial-000").glob("events.*")
     assert len(EventAccumulator(str(file)).Reload().Scalars("val_auc")) == 3
 
 
-def test_what_cannot_track_is_said_before_anything_is_trained(
-    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    with pytest.raises(ConfigError, match=r"expected one of tensorboard, .* but found 'tb'"):
-        start(wanted=("tb",))
-    with pytest.raises(UserError, match="--track mlflow=gopher://x: "):
-        start(wanted=("mlflow=gopher://x",))
+@pytest.fixture
+def without_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who has not logged into W&B."""
     for name in ("WANDB_MODE", "WANDB_API_KEY", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(UserError, match="--track wandb: no API key: run 'wandb login'"):
-        start(wanted=("wandb",))
+
+
+REFUSED = {
+    "tb": r"expected one of tensorboard, .* but found 'tb'",
+    "mlflow=gopher://x": "--track mlflow=gopher://x: Model registry functionality is unavail",
+    "mlflow=http://me:hunter2@127.0.0.1:1": r"--track mlflow=http://me:\*\*\*@127.0.0.1:1: ",
+    "wandb": "--track wandb: no API key found: set WANDB_API_KEY, run 'wandb login', or",
+}
+
+
+@pytest.mark.usefixtures("without_account")
+@pytest.mark.parametrize(("wanted", "message"), REFUSED.items())
+def test_what_cannot_track_is_refused_by_a_search_and_by_a_dry_run(
+    start, wanted: str, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for refuse in (lambda: start(wanted=(wanted,)), lambda: check_trackers([wanted])):
+        with pytest.raises(UserError, match=message) as refused:
+            refuse()
+        assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+        assert "\n" not in str(refused.value)
+
+
+def test_a_dry_run_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(["tensorboard=tb", f"mlflow=sqlite:///{tmp_path}/m.db", "mlflow=x", "wandb"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wandb_has_every_epoch_and_the_settings(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracking = start(0, 1, wanted=("wandb=mine",))
+    train(start.folder, tracking, 0, 3)
+    train(start.folder, tracking, 1, 1)
+    tracking.ended(0, "completed", "")
+    tracking.close()
+    assert start.said == []
+    files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert {file.stem.rpartition("-")[2] for file in files} == {"0", "1"}
+    for file, trial in zip(files, ("trial-000", "trial-001"), strict=True):
+        words = [trial, "mine", "alpha", "val_auc", "loss/reconstruction"]
+        # W&B writes in a process of its own.
+        deadline = time.monotonic() + 60
+        while not all(word.encode() in file.read_bytes() for word in words):
+            assert time.monotonic() < deadline, f"{file} lacks one of {words}"
+            time.sleep(0.05)
