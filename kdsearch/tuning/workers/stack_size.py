@@ -38,7 +38,11 @@ class Rate:
 def sample(inputs: TrialInputs) -> TrialInputs:
     """The few beats that a measurement needs."""
     beats = BATCHES * int(getattr(_settings(inputs), "batch_size", 1))
-    targets = {name: rows[:beats] for name, rows in inputs.targets.items()}
+    # There may be several rows per training beat.
+    targets = {
+        name: rows[: beats * (len(rows) // len(inputs.data.train))]
+        for name, rows in inputs.targets.items()
+    }
     return replace(inputs, data=_some(inputs.data, beats), targets=targets)
 
 
@@ -104,7 +108,7 @@ def _some(data: TrainingData, beats: int) -> TrainingData:
             [np.flatnonzero(validation.abnormal == kind)[: VALIDATED // 2] for kind in kinds]
         )
     )
-    return TrainingData(data.train[:beats], _subset(validation, rows))
+    return replace(data, train=data.train[:beats], validation=_subset(validation, rows))
 
 
 def _subset(beats: LabelledBeats, rows: NDArray[np.int64]) -> LabelledBeats:
