@@ -82,7 +82,9 @@ def searches(work: Path, options: argparse.Namespace) -> Iterator[tuple[str, dic
     for name in ("epochs", "width", "cpus", "gpus_per_trial"):
         script += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     started = time.perf_counter()
-    done = subprocess.run(script, check=True, capture_output=True, text=True, env=environment())
+    done = subprocess.run(
+        script, check=True, stdout=subprocess.PIPE, text=True, env=environment()
+    )
     found = json.loads(done.stdout.splitlines()[-1])
     yield "plain Ray Tune", {**found, "seconds": time.perf_counter() - started}
 
@@ -119,16 +121,19 @@ def prepare_plain(
     data = load_dataset(data_settings(options), cache_dir()).training
     truth = data.validation.abnormal.astype(np.int64)
     np.savez(work / "beats.npz", train=data.train, val_x=data.validation.x, val_y=truth)
-    torch.save(plain_weights(load_state(run.teacher_weights), options), work / "teacher.pt")
+    torch.save(plain_weights(load_state(run.teacher_weights)), work / "teacher.pt")
     trials = [{**record.params, "seed": record.number} for record in records]
     (work / "trials.json").write_text(json.dumps(trials))
 
 
-def plain_weights(teacher: State, options: argparse.Namespace) -> State:
+def plain_weights(teacher: State) -> State:
     """The same values under the plain script's names; it counts batches besides."""
-    state = plain.generator(options.width).state_dict()
-    names = [name for name in state if not name.endswith("num_batches_tracked")]
-    state.update(zip(names, teacher["generator"].values(), strict=True))
+    width = teacher["architecture"]["width"]
+    state = plain.generator(width).state_dict()
+    first_layer = {"encoder1": 0, "decoder": len(plain.encoder(width, plain.LATENT))}
+    for name, value in teacher["generator"].items():
+        part, _, layer, kind = name.split(".")
+        state[f"{first_layer[part] + int(layer)}.{kind}"] = value
     return state
 
 

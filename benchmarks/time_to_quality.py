@@ -113,7 +113,9 @@ def plain_search(work: Path, seed: int, options: argparse.Namespace) -> dict[str
     for name in (*names, "width", "cpus", "gpus_per_trial"):
         script += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     began, started = time.time(), time.perf_counter()
-    done = subprocess.run(script, check=True, capture_output=True, text=True, env=environment())
+    done = subprocess.run(
+        script, check=True, stdout=subprocess.PIPE, text=True, env=environment()
+    )
     seconds = time.perf_counter() - started
     found = json.loads(done.stdout.splitlines()[-1])
     curve: Curve = []

@@ -8,12 +8,17 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from kdsearch.data import DataSettings, load_dataset
+from kdsearch.methods.beatgan import BeatGan
+from kdsearch.methods.protocol import Compute
 
 ROOT = Path(__file__).parents[2]
 TABLES = {
@@ -119,3 +124,19 @@ def test_a_shrunk_wheel_has_a_record_of_what_is_left(tmp_path: Path):
         assert archive.read("ray/__init__.py") == b"VALUE = 1\n"
         left = archive.read("ray-1.dist-info/RECORD").decode().splitlines()
     assert left == ["ray/__init__.py,,", "ray-1.dist-info/RECORD,,"]
+
+
+def test_the_plain_script_has_the_same_teacher(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    against_plain, gpu_parts = map(import_module, ("against_plain", "gpu_parts"))
+    method, data = BeatGan(), gpu_parts.made_up(64)
+    settings = method.teacher_settings(width=2)
+    stack = method.teacher_stack(settings, data, Compute())
+    stack.put_in(0, settings, seed=0)
+    stack.advance()
+    weights = stack.weights(0)
+    network = against_plain.plain.generator(2)
+    network.load_state_dict(against_plain.plain_weights(weights))
+    x = torch.from_numpy(data.validation.x)
+    found = against_plain.plain.scores_of(network.eval(), [x], "cpu")
+    np.testing.assert_allclose(found, method.score(weights, x.numpy(), Compute()), rtol=1e-4)
