@@ -16,25 +16,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, cast
 
 import torch
 
-from kdsearch.errors import TrialDiverged
 from kdsearch.methods.protocol import Stack
-from kdsearch.runs.trial_folder import Superseded, TrialFolder
-from kdsearch.tuning.workers.messages import Entry, Outcome, failed, unstorable
+from kdsearch.tuning.workers.messages import Entry, Outcome
 from kdsearch.tuning.workers.slots import Member, Slots
 from kdsearch.tuning.workers.training import Trainer, structure
 from kdsearch.tuning.workers.trial import (
     TrialInputs,
     folder_of,
+    outcome_of,
     student_stack,
     training_of,
-    unstorable_reason,
 )
 
 logger = logging.getLogger(__name__)
@@ -115,7 +112,7 @@ class Packer:
         try:
             training = training_of(trial, self._inputs)
         except Exception as error:  # noqa: BLE001
-            return _failure(folder, error)
+            return outcome_of(error, folder)
         with self._changed:
             number = trial["number"]
             suspect = suspect or number in self._crashed
@@ -215,7 +212,7 @@ class Packer:
         except Exception as error:  # noqa: BLE001
             return self._break(key, crew, error)
         return [
-            _failure(training.folder, errors[training])
+            outcome_of(errors[training], training.folder)
             if training in errors
             else Outcome("trained", training.result(len(training.history)), training.done)
             for training in [member.training for member in crew]
@@ -262,18 +259,4 @@ class Packer:
             return [Outcome("suspected")] * len(crew)
         # Its next try begins alone: it is not to break its neighbours' stack each time.
         self._crashed.add(crew[0].number)
-        return [_failure(crew[0].training.folder, error)]
-
-
-def _failure(folder: TrialFolder, error: Exception) -> Outcome:
-    """The outcome for a student that trained alone or that has failed by itself."""
-    if isinstance(error, TrialDiverged):
-        return Outcome("final", failed(str(error)))
-    if isinstance(error, Superseded):
-        return Outcome("superseded")
-    reason = unstorable_reason(error, folder)
-    if reason:
-        return Outcome("final", unstorable(reason))
-    with suppress(OSError):
-        folder.write_error(f"{type(error).__name__}: {error}")
-    return Outcome("crashed")
+        return [outcome_of(error, crew[0].training.folder)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import Compute, Stack, State, Targets
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Superseded, TrialFolder
-from kdsearch.tuning.workers.messages import failed, unstorable
+from kdsearch.tuning.workers.messages import Outcome, failed, unstorable
 from kdsearch.tuning.workers.training import STORAGE_ERRORS, Trainer, Training
 
 
@@ -51,19 +52,28 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
         trial: ``number`` in the study and the searched ``params``.
         inputs: What all trials share.
     """
-    folder = folder_of(trial, inputs)
     try:
         _train(training_of(trial, inputs), inputs)
-    except TrialDiverged as diverged:
-        tune.report(failed(str(diverged)))
-    except Superseded:
-        return
     except Exception as error:
-        full = unstorable_reason(error, folder)
-        if full:
-            tune.report(unstorable(full))
+        outcome = outcome_of(error, folder_of(trial, inputs))
+        if outcome.kind == "crashed":
+            raise
+        if outcome.kind == "final":
+            tune.report(outcome.result)
+
+
+def outcome_of(error: Exception, folder: TrialFolder) -> Outcome:
+    """What an error means for its trial; of a crash the reason is written into the folder."""
+    if isinstance(error, TrialDiverged):
+        return Outcome("final", failed(str(error)))
+    if isinstance(error, Superseded):
+        return Outcome("superseded")
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        reason = f"{error.filename or folder.path}: {error.strerror}"
+        return Outcome("final", unstorable(reason))
+    with suppress(OSError):
         folder.write_error(f"{type(error).__name__}: {error}")
-        raise
+    return Outcome("crashed")
 
 
 def folder_of(trial: dict[str, Any], inputs: TrialInputs) -> TrialFolder:
@@ -106,13 +116,6 @@ def student_stack(settings: BaseModel, slots: int, inputs: TrialInputs) -> Stack
         targets=inputs.targets,
         compute=inputs.compute,
     )
-
-
-def unstorable_reason(error: Exception, folder: TrialFolder) -> str:
-    """Why the run folder takes no more; empty where that is not what went wrong."""
-    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-        return f"{error.filename or folder.path}: {error.strerror}"
-    return ""
 
 
 def trial_seed(config: Config, number: int) -> int:
