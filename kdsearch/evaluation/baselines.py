@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdsearch.data.beats import Dataset, FloatArray
 from kdsearch.data.context import signal_leads
@@ -33,10 +34,13 @@ ISOLATION_FOREST = "isolation forest on PCA 40"
 NAMES = (PCA_10, PCA_30, NEAREST_NEIGHBOUR, ISOLATION_FOREST)
 # Where beats come with their context alone.
 OWN_BEAT = "difference from the patient's own beat"
+THREE_NUMBERS = "difference and both intervals, Mahalanobis distance"
+IN_CONTEXT = (OWN_BEAT, THREE_NUMBERS)
 
 # Part of the cache's key: raise it whenever the same data set would get other scores.
-VERSION = 1
+VERSION = 2
 COMPONENTS = 40
+SMALLEST_DIFFERENCE = 1e-6
 SEED = 0
 
 # Beats, shape (n, features), to one score each, shape (n,).
@@ -69,7 +73,7 @@ def baseline_scores(dataset: Dataset, cache: Path) -> dict[str, BaselineScores]:
         cache: Folder for what is calculated only once, see `kdsearch.data.cache_dir`.
 
     Returns:
-        One entry for each of ``NAMES``, in their order, and `OWN_BEAT` where there is a
+        One entry for each of ``NAMES``, in their order, and of ``IN_CONTEXT`` where there is a
         context; higher scores are more abnormal.
 
     Raises:
@@ -77,7 +81,7 @@ def baseline_scores(dataset: Dataset, cache: Path) -> dict[str, BaselineScores]:
     """
     entry = cache / "baselines" / f"{dataset.fingerprint}-{VERSION}"
     arrays = cached_arrays(entry, lambda: _fit_and_score(dataset))
-    names = (*NAMES, OWN_BEAT) if dataset.training.context else NAMES
+    names = (*NAMES, *IN_CONTEXT) if dataset.training.context else NAMES
     return {
         name: BaselineScores(
             validation=arrays["validation"][row],
@@ -102,8 +106,9 @@ def _fit_and_score(dataset: Dataset) -> Arrays:
     shared_s = time.perf_counter() - start
     results = [_timed(partial(fit, pca, train), parts) for fit in FITS.values()]
     if dataset.training.context:
-        own = partial(_difference, *dataset.test.x.shape[1:])
-        results.append(_timed(own, parts))
+        shape = dataset.test.x.shape[1:]
+        fits = (partial(_difference, *shape), partial(_three_numbers, train, *shape))
+        results += [_timed(fit, parts) for fit in fits]
     return {
         "validation": np.stack([scores[0] for scores, _ in results]),
         "test": np.stack([scores[1] for scores, _ in results]),
@@ -171,6 +176,32 @@ def _difference(leads: int, length: int) -> Score:
     def score(x: FloatArray) -> FloatArray:
         beats = x.reshape(len(x), leads, length)
         return np.asarray((beats[:, signal : 2 * signal] ** 2).mean(axis=(1, 2)))
+
+    return score
+
+
+def _three_numbers(train: FloatArray, leads: int, length: int) -> Score:
+    """Mahalanobis distance from the training beats, by three numbers and without a network.
+
+    They are the logarithm of the difference from the patient's own beat, and those of the
+    intervals before and after the beat, as parts of the patient's own interval.
+    """
+    difference = _difference(leads, length)
+
+    def numbers(x: FloatArray) -> NDArray[np.float64]:
+        # The last lead is the rhythm: the one logarithm up to the R peak, the other behind it.
+        rhythm = x.reshape(len(x), leads, length)[:, -1]
+        # A beat that is its patient's own has no difference at all.
+        unlike = np.log(np.maximum(difference(x), SMALLEST_DIFFERENCE))
+        return np.stack([unlike, rhythm[:, 0], rhythm[:, -1]], axis=1).astype(np.float64)
+
+    normal = numbers(train)
+    mean = normal.mean(axis=0)
+    inverse = np.linalg.pinv(np.cov(normal.T))
+
+    def score(x: FloatArray) -> FloatArray:
+        centred = numbers(x) - mean
+        return np.asarray(np.einsum("ni,ij,nj->n", centred, inverse, centred))
 
     return score
 

@@ -7,12 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.covariance import EmpiricalCovariance
 
 from kdsearch.data import Beats, DataSettings, load_beats, normalise, prepare
 from kdsearch.data.beats import Moments
 from kdsearch.data.context import ADAPTED_S, references, signal_leads, with_context
 from kdsearch.errors import DataError
-from kdsearch.evaluation.baselines import NAMES, OWN_BEAT, baseline_scores
+from kdsearch.evaluation.baselines import (
+    IN_CONTEXT,
+    NAMES,
+    OWN_BEAT,
+    THREE_NUMBERS,
+    baseline_scores,
+)
 from kdsearch.metrics.ranking import rank
 
 LENGTH = 32
@@ -126,10 +133,18 @@ def test_copies_are_compared_with_the_own_beat_as_the_originals_are(beats: Beats
 def test_the_difference_is_a_baseline(beats: Beats, tmp_path: Path):
     data = prepare(beats, settings())
     found = baseline_scores(data, tmp_path)
-    assert tuple(found) == (*NAMES, OWN_BEAT)
+    assert tuple(found) == (*NAMES, *IN_CONTEXT)
     assert rank(found[OWN_BEAT].test, data.test.abnormal).roc_auc() > 0.9
     expected = (data.test.x[:, 1] ** 2).mean(axis=1)
     np.testing.assert_allclose(found[OWN_BEAT].test, expected, rtol=1e-5)
+
+    def numbers(x: np.ndarray) -> np.ndarray:
+        return np.stack([np.log((x[:, 1] ** 2).mean(axis=1)), x[:, 2, 0], x[:, 2, -1]], axis=1)
+
+    normal = EmpiricalCovariance().fit(numbers(data.training.train.astype(np.float64)))
+    expected = normal.mahalanobis(numbers(data.test.x))
+    np.testing.assert_allclose(found[THREE_NUMBERS].test, expected, rtol=2e-2)
+    assert rank(found[THREE_NUMBERS].test, data.test.abnormal).roc_auc() > 0.9
 
 
 def test_beats_without_times_are_refused(beats: Beats):

@@ -145,3 +145,12 @@ def test_known_figures_of_mit_bih(tmp_path: Path):
         abs=0.02,
     )
     assert max(by_fold, key=by_fold.__getitem__) == min(new, key=new.__getitem__)
+
+    # Three numbers a beat, without any network, where its patient's own beats are known.
+    chosen = {"split": "inter_patient", "context": "patient"}
+    data = prepare(beats, settings.model_copy(update=chosen))
+    train, test = data.training.train, data.test
+    score = baselines._three_numbers(train, *train.shape[1:])
+    ranking = rank(score(test.x), test.abnormal)
+    assert ranking.roc_auc() == pytest.approx(0.949, abs=0.002)
+    assert ranking.average_precision() == pytest.approx(0.789, abs=0.005)
