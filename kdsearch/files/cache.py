@@ -17,8 +17,9 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from kdsearch.errors import ConfigError
+from kdsearch.errors import ConfigError, DataError
 from kdsearch.files.bucket import expand_home
+from kdsearch.files.reading import reading
 
 logger = logging.getLogger(__name__)
 CACHE_VARIABLE = "KDSEARCH_CACHE"
@@ -116,7 +117,7 @@ def _read(entry: Path) -> dict[str, NDArray[Any]] | None:
             return None
         return {name: _read_array(entry, name, facts) for name, facts in meta["arrays"].items()}
     # A damaged entry is as good as none: it can always be made anew.
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError):
+    except (DataError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError):
         return None
 
 
@@ -124,7 +125,8 @@ def _read_array(entry: Path, name: str, facts: Mapping[str, Any]) -> NDArray[Any
     path = entry / f"{name}.npy"
     if path.stat().st_size != facts["bytes"]:
         raise ValueError(f"{path}: not of its recorded size")
-    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    with reading(path, "a readable .npy file"):
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if list(array.shape) != facts["shape"] or array.dtype.str != facts["dtype"]:
         raise ValueError(f"{path}: not of its recorded shape and type")
     return array

@@ -28,7 +28,6 @@ import json
 import re
 import shutil
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -52,6 +51,7 @@ from kdsearch.files.atomic import (
 )
 from kdsearch.files.bucket import BucketPath, Place
 from kdsearch.files.cache import cache_dir
+from kdsearch.files.reading import read_arrays, reading
 from kdsearch.methods.protocol import State
 from kdsearch.runs.driver_lock import DriverLock, log_copied
 from kdsearch.runs.trial_folder import (
@@ -214,12 +214,8 @@ class RunFolder:
         """
         if not self.evaluation_file.exists():
             return None
-        try:
-            content = io.BytesIO(self.evaluation_file.read_bytes())
-            with np.load(content, allow_pickle=False) as archive:
-                return parse(dict(archive))
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise RunError(f"{self.evaluation_file}: cannot be read: {error}") from None
+        with reading(self.evaluation_file, "a readable evaluation", RunError):
+            return parse(read_arrays(io.BytesIO(self.evaluation_file.read_bytes())))
 
     def write_costs(self, costs: dict[str, Any]) -> None:
         """Keep what scoring costs, by trial and of the teacher."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +38,7 @@ from kdsearch.files.atomic import (
     write_text,
 )
 from kdsearch.files.bucket import Place
+from kdsearch.files.reading import read_arrays, reading
 from kdsearch.methods.protocol import EpochReport, State
 
 TrialState = Literal["completed", "stopped", "failed", "running"]
@@ -346,11 +346,9 @@ class Confirmation:
             RunError: They are missing or damaged.
         """
         path = self.path / "scores.npz"
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-                return {name: archive[name] for name in ("validation", "test")}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise RunError(f"{path}: cannot be read: {error}") from None
+        with reading(path, "readable scores", RunError):
+            arrays = read_arrays(io.BytesIO(path.read_bytes()))
+            return {name: arrays[name] for name in ("validation", "test")}
 
     def write_scores(self, scores: dict[str, NDArray[np.float32]]) -> None:
         """Write the scores."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdsearch.data.beats import FloatArray
 from kdsearch.data.context import signal_leads
-from kdsearch.errors import ConfigError
+from kdsearch.errors import ConfigError, DataError
 from kdsearch.methods.device import from_numpy
 from kdsearch.methods.memory.settings import TeacherSettings, View
 from kdsearch.methods.protocol import State
@@ -97,14 +97,17 @@ def fill(settings: TeacherSettings, train: Tensor, *, context: bool = False) -> 
         What `recall` reads: all the remembered beats, reduced to their components.
 
     Raises:
-        ValueError: There are fewer beats than a beat is to be compared with.
+        DataError: There are fewer beats than a beat is to be compared with.
         ConfigError: The view is ``patient``, but there is no context.
     """
     if settings.view == "patient" and not context:
         raise ConfigError("teacher.view: 'patient' needs data.context: patient, found none")
     needed = max(settings.neighbours, AROUND) + 1
     if len(train) < needed:
-        raise ValueError(f"a memory needs at least {needed} beats, but there are {len(train)}")
+        raise DataError(
+            f"data: a memory needs at least {needed} normal beats to train on, but there are "
+            f"{len(train)}"
+        )
     views: tuple[View, ...] = ("range", "deviation")
     chosen = views if settings.view == "both" else (settings.view,)
     signal = signal_leads(train.shape[1], context=context)

@@ -14,7 +14,7 @@ import torch
 from beatgan_cases import CPU, beats, training_data
 
 from kdsearch.data import DataSettings, SimulatedSettings, TrainingData, load_dataset
-from kdsearch.errors import ConfigError
+from kdsearch.errors import ConfigError, DataError
 from kdsearch.evaluation.costs import measure
 from kdsearch.methods.memory import Memory
 from kdsearch.methods.memory.distortions import DISTORTIONS, distort
@@ -129,7 +129,7 @@ def test_more_leads_and_flat_beats_are_remembered():
 
 
 def test_a_memory_of_too_few_beats_is_refused():
-    with pytest.raises(ValueError, match="at least 12 beats, but there are 11"):
+    with pytest.raises(DataError, match=r"at least 12 normal beats .* but there are 11"):
         fill(TeacherSettings(), torch.tensor(beats(11, 1)))
 
 
