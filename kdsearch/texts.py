@@ -10,7 +10,7 @@ HIDDEN = "***"
 REASON_LENGTH = 200
 
 # user:password@ behind a scheme. Greedy to the last @, since a password may hold one itself.
-_LOGIN = re.compile(r"([a-zA-Z][\w+.-]*:/{1,3})([^\s'\"<>]*)@")
+_LOGIN = re.compile(r"((?:[a-zA-Z][\w+.-]*:/{1,3})|//)([^\s'\"<>]*)@")
 # The same without a scheme, as in host:port forms: user:password@host.
 _BARE_LOGIN = re.compile(r"(?<![\w/:*])([^\s:/@'\"=]+):(?!/)[^\s'\"<>]+@(?=[\w.\[])")
 _WORD = r"[\w.-]*(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|signature|credential)"

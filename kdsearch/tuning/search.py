@@ -449,11 +449,24 @@ def _bytes(inputs: TrialInputs) -> int:
     return sum(array.nbytes for array in arrays)
 
 
-class _Redacting(logging.Formatter):
-    """Hide passwords, also those in tracebacks."""
+@contextmanager
+def _redacted_logs() -> Iterator[None]:
+    """Hide passwords in everything that is logged, by whomever and to wherever."""
+    make = logging.getLogRecordFactory()
 
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+    def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info and record.exc_info[0] is not None:
+            # Every handler takes this text in place of the traceback.
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        return record
+
+    logging.setLogRecordFactory(redacted)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
 
 
 @contextmanager
@@ -462,13 +475,14 @@ def _logging_to(path: Path) -> Iterator[None]:
     root = logging.getLogger()
     level, complaining = root.level, logging.raiseExceptions
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     # A log that cannot be written (a full disk) must not spill tracebacks over the terminal.
     logging.raiseExceptions = False
     try:
-        yield
+        with _redacted_logs():
+            yield
     finally:
         root.removeHandler(handler)
         root.setLevel(level)

@@ -17,6 +17,7 @@ SECRETS = {
     "postgresql://user:hunter2@host/db": "postgresql://user:***@host/db",
     "postgresql+psycopg://:hunter2@host/db": "postgresql+psycopg://:***@host/db",
     "no such file: http:/user:hunter2@host": "no such file: http:/user:***@host",
+    "no attribute '//user:hunter2@host:1:Class'": "no attribute '//user:***@host:1:Class'",
     "mlflow=user:hunter2@host:5000": "mlflow=user:***@host:5000",
     "pool(host='user:hunter2@host', port=80)": "pool(host='user:***@host', port=80)",
     "postgresql://u@h/d?sslpassword=hunter2&sslmode=require": "postgresql://u@h/d?"
