@@ -32,7 +32,12 @@ log = logging.getLogger(__name__)
 
 # For looking into a GPU's trouble.
 NO_TRITON = "KDSEARCH_NO_TRITON"
+# Elements of a program: in a row, in a tile, and where sums of tiles are joined.
 BLOCK = 1024
+HEIGHT, WIDTH = 64, 64
+JOINED_TILES, JOINED = 64, 16
+
+Vectors = tuple[Tensor, Tensor]
 
 if triton is not None:
 
@@ -45,32 +50,31 @@ if triton is not None:
         inverse,
         found,
         slope,
-        numel,
-        beats: tl.constexpr,
-        length: tl.constexpr,
-        students: tl.constexpr,
+        beats,
+        length,
+        students,
         channels: tl.constexpr,
         normal: tl.constexpr,
         block: tl.constexpr,
     ):
-        index = tl.program_id(0) * block + tl.arange(0, block)
-        inside = index < numel
-        channel = index % channels
-        tap = index // channels % 4
-        student = index // (4 * channels) % students
-        place = index // (4 * channels * students)
-        sample = place % (length // 2) * 2 + tap - 1
+        place = tl.program_id(0)
         beat = place // (length // 2)
-        column = student * channels + channel
+        first = place % (length // 2) * 2 - 1
+        columns = students * channels
+        index = tl.program_id(1) * block + tl.arange(0, block)
+        inside = index < 4 * columns
+        column = index // (4 * channels) * channels + index % channels
+        sample = first + index // channels % 4
         real = inside & (sample >= 0) & (sample < length)
-        source = (beat * length + sample) * (students * channels) + column
-        x = tl.load(before + source, real, 0).to(tl.float32)
+        x = tl.load(before + (beat * length + sample) * columns + column, real, 0)
+        x = x.to(tl.float32)
         if normal:
-            own = beat // beats * (students * channels) + column
+            own = beat // beats * columns + column
             scale = tl.load(inverse + own, real, 0) * tl.load(weight + column, real, 0)
             x = (x - tl.load(mean + own, real, 0)) * scale + tl.load(bias + column, real, 0)
         x = tl.where(x > 0, x, x * slope)
-        tl.store(found + index, tl.where(real, x, 0).to(found.dtype.element_ty), inside)
+        x = tl.where(real, x, 0).to(found.dtype.element_ty)
+        tl.store(found + place * 4 * columns + index, x, inside)
 
     @triton.jit
     def _fold(
@@ -78,34 +82,244 @@ if triton is not None:
         activated,
         found,
         slope,
-        numel,
-        length: tl.constexpr,
-        students: tl.constexpr,
+        length,
+        students,
         channels: tl.constexpr,
         mask: tl.constexpr,
         block: tl.constexpr,
     ):
-        index = tl.program_id(0) * block + tl.arange(0, block)
-        inside = index < numel
-        channel = index % channels
-        student = index // channels % students
-        sample = index // (channels * students) % length
-        beat = index // (channels * students * length)
+        place = tl.program_id(0)
+        beat = place // length
+        sample = place % length
+        columns = students * channels
+        index = tl.program_id(1) * block + tl.arange(0, block)
+        inside = index < columns
+        # A student's 4 taps lie one behind the other.
+        column = index // channels * 4 * channels + index % channels
         window = (sample + 1) // 2
-        tap = (sample + 1) % 2
+        first = tl.where(window < length // 2, columns, 0)
+        second = tl.where(window > 0, columns, 0)
         row = beat * (length // 2) + window
-        first = ((row * students + student) * 4 + tap) * channels + channel
+        source = gradient + row * 4 * columns + (sample + 1) % 2 * channels + column
+        x = tl.load(source, index < first, 0).to(tl.float32)
         # One window earlier, two taps later.
-        second = first - 4 * students * channels + 2 * channels
-        x = tl.load(gradient + first, inside & (window < length // 2), 0).to(tl.float32)
-        x += tl.load(gradient + second, inside & (window > 0), 0).to(tl.float32)
+        source += 2 * channels - 4 * columns
+        x += tl.load(source, index < second, 0).to(tl.float32)
         if mask:
             # An activation is tap 1 or 2 of the window that begins at or before its sample.
             row = beat * (length // 2) + sample // 2
-            own = ((row * students + student) * 4 + sample % 2 + 1) * channels + channel
+            own = row * 4 * columns + (sample % 2 + 1) * channels + column
             y = tl.load(activated + own, inside, 0).to(tl.float32)
             x = tl.where(y > 0, x, x * slope)
-        tl.store(found + index, x.to(found.dtype.element_ty), inside)
+        tl.store(found + place * columns + index, x.to(found.dtype.element_ty), inside)
+
+    # Matrices of beats and samples by students and channels, in tiles. Parts are so many rows
+    # each; sums over rows are taken tile by tile, so that their bits repeat.
+
+    @triton.jit
+    def _tile(rows, columns, height: tl.constexpr, width: tl.constexpr):
+        row = tl.program_id(1) * height + tl.arange(0, height)
+        column = tl.program_id(0) * width + tl.arange(0, width)
+        part = tl.program_id(2)
+        inside = (row < rows)[:, None] & (column < columns)[None, :]
+        index = (part * rows + row)[:, None] * columns + column[None, :]
+        return part, column, inside, index
+
+    @triton.jit
+    def _store_sums(x, y, sums, columns, part, column):
+        own = (part * tl.num_programs(1) + tl.program_id(1)) * columns + column
+        size = tl.num_programs(2) * tl.num_programs(1) * columns
+        tl.store(sums + own, x, column < columns)
+        tl.store(sums + size + own, y, column < columns)
+
+    @triton.jit
+    def _tile_statistics(x, sums, rows, columns, height: tl.constexpr, width: tl.constexpr):
+        part, column, inside, index = _tile(rows, columns, height, width)
+        value = tl.load(x + index, inside, 0).to(tl.float32)
+        count = tl.minimum(rows - tl.program_id(1) * height, height)
+        mean = tl.sum(value, 0) / count
+        distance = tl.where(inside, value - mean[None, :], 0)
+        _store_sums(mean, tl.sum(distance * distance, 0), sums, columns, part, column)
+
+    @triton.jit
+    def _join_statistics(
+        sums,
+        found,
+        rows,
+        columns,
+        epsilon,
+        tiles: tl.constexpr,
+        height: tl.constexpr,
+        width: tl.constexpr,
+        block: tl.constexpr,
+    ):
+        column = tl.program_id(0) * width + tl.arange(0, width)
+        part = tl.program_id(1)
+        size = tl.num_programs(1) * tiles * columns
+        mean = tl.zeros([width], tl.float32)
+        for start in range(0, tiles, block):
+            tile = start + tl.arange(0, block)
+            inside = (tile < tiles)[:, None] & (column < columns)[None, :]
+            own = (part * tiles + tile)[:, None] * columns + column[None, :]
+            count = tl.minimum(rows - tile * height, height)[:, None]
+            mean += tl.sum(tl.load(sums + own, inside, 0) * count, 0)
+        mean = mean / rows
+        squares = tl.zeros([width], tl.float32)
+        for start in range(0, tiles, block):
+            tile = start + tl.arange(0, block)
+            inside = (tile < tiles)[:, None] & (column < columns)[None, :]
+            own = (part * tiles + tile)[:, None] * columns + column[None, :]
+            count = tl.minimum(rows - tile * height, height)[:, None]
+            distance = tl.load(sums + own, inside, 0) - mean[None, :]
+            spread = tl.load(sums + size + own, inside, 0) + count * distance * distance
+            squares += tl.sum(tl.where(inside, spread, 0), 0)
+        own = part * columns + column
+        tl.store(found + own, mean, column < columns)
+        inverse = 1 / tl.sqrt(squares / rows + epsilon)
+        tl.store(found + tl.num_programs(1) * columns + own, inverse, column < columns)
+
+    @triton.jit
+    def _activate(
+        x,
+        weight,
+        bias,
+        mean,
+        inverse,
+        found,
+        slope,
+        rows,
+        columns,
+        height: tl.constexpr,
+        width: tl.constexpr,
+    ):
+        part, column, inside, index = _tile(rows, columns, height, width)
+        real = column < columns
+        own = part * columns + column
+        scale = tl.load(inverse + own, real, 0) * tl.load(weight + column, real, 0)
+        centre, shift = tl.load(mean + own, real, 0), tl.load(bias + column, real, 0)
+        y = tl.load(x + index, inside, 0).to(tl.float32)
+        y = (y - centre[None, :]) * scale[None, :] + shift[None, :]
+        y = tl.where(y > 0, y, y * slope)
+        tl.store(found + index, y.to(found.dtype.element_ty), inside)
+
+    @triton.jit
+    def _load_backward(
+        gradient,
+        x,
+        weight,
+        bias,
+        mean,
+        inverse,
+        slope,
+        columns,
+        part,
+        column,
+        inside,
+        index,
+        mask: tl.constexpr,
+    ):
+        # The gradient of what the norm gave, and its input normalised.
+        real = column < columns
+        own = part * columns + column
+        g = tl.load(gradient + index, inside, 0).to(tl.float32)
+        centre, pace = tl.load(mean + own, real, 0), tl.load(inverse + own, real, 0)
+        normal = (tl.load(x + index, inside, 0).to(tl.float32) - centre[None, :]) * pace[
+            None, :
+        ]
+        if mask:
+            scale, shift = tl.load(weight + column, real, 0), tl.load(bias + column, real, 0)
+            g = tl.where(normal * scale[None, :] + shift[None, :] > 0, g, g * slope)
+        return g, tl.where(inside, normal, 0)
+
+    @triton.jit
+    def _tile_gradients(
+        gradient,
+        x,
+        weight,
+        bias,
+        mean,
+        inverse,
+        sums,
+        slope,
+        rows,
+        columns,
+        mask: tl.constexpr,
+        height: tl.constexpr,
+        width: tl.constexpr,
+    ):
+        part, column, inside, index = _tile(rows, columns, height, width)
+        g, normal = _load_backward(
+            gradient,
+            x,
+            weight,
+            bias,
+            mean,
+            inverse,
+            slope,
+            columns,
+            part,
+            column,
+            inside,
+            index,
+            mask,
+        )
+        _store_sums(tl.sum(g * normal, 0), tl.sum(g, 0), sums, columns, part, column)
+
+    @triton.jit
+    def _join_sums(
+        sums, found, columns, tiles: tl.constexpr, width: tl.constexpr, block: tl.constexpr
+    ):
+        column = tl.program_id(0) * width + tl.arange(0, width)
+        part = tl.program_id(1)
+        total = tl.zeros([width], tl.float32)
+        for start in range(0, tiles, block):
+            tile = start + tl.arange(0, block)
+            inside = (tile < tiles)[:, None] & (column < columns)[None, :]
+            own = (part * tiles + tile)[:, None] * columns + column[None, :]
+            total += tl.sum(tl.load(sums + own, inside, 0), 0)
+        tl.store(found + part * columns + column, total, column < columns)
+
+    @triton.jit
+    def _normalise_backward(
+        gradient,
+        x,
+        weight,
+        bias,
+        mean,
+        inverse,
+        of_weight,
+        of_bias,
+        found,
+        slope,
+        rows,
+        columns,
+        mask: tl.constexpr,
+        height: tl.constexpr,
+        width: tl.constexpr,
+    ):
+        part, column, inside, index = _tile(rows, columns, height, width)
+        g, normal = _load_backward(
+            gradient,
+            x,
+            weight,
+            bias,
+            mean,
+            inverse,
+            slope,
+            columns,
+            part,
+            column,
+            inside,
+            index,
+            mask,
+        )
+        real = column < columns
+        own = part * columns + column
+        scale = tl.load(weight + column, real, 0) * tl.load(inverse + own, real, 0)
+        along = tl.load(of_weight + own, real, 0) / rows
+        level = tl.load(of_bias + own, real, 0) / rows
+        g = (g - level[None, :] - normal * along[None, :]) * scale[None, :]
+        tl.store(found + index, g.to(found.dtype.element_ty), inside)
 
     @triton.jit
     def _adam(
@@ -155,12 +369,24 @@ def available() -> bool:
     if triton is None or os.environ.get(NO_TRITON):
         return False
     try:
-        value = torch.zeros(1, 1, device="cuda")
-        replace(value, value, value, torch.ones(1, dtype=torch.bool, device="cuda"))
+        _try_all()
     except Exception as error:  # noqa: BLE001 (its compiler raises errors of many kinds)
         log.warning("no fused kernels, training will be slower: %s", error)
         return False
     return True
+
+
+def _try_all() -> None:
+    x = torch.ones(2, 4, 1, 16, dtype=torch.bfloat16, device="cuda")
+    value = torch.ones(1, 16, device="cuda")
+    norm, own = (value[0], value[0]), statistics(x, 1, 1e-5)
+    found = activated_windows(x, norm, own, 0.2)
+    fold(found, found, 0.2)
+    normalise_backward(activated(x, norm, own, 0.2), x, norm, own, 0.2)
+    rows = value[:, :1].contiguous()
+    adam(value, value, value, value, value, rows, rows, betas=(0.5, 0.5))
+    replace(value, value, value, rows > 0)
+    torch.cuda.synchronize()
 
 
 def fits(x: Tensor) -> bool:
@@ -170,35 +396,31 @@ def fits(x: Tensor) -> bool:
 
 def activated_windows(
     before: Tensor,
-    norm: tuple[Tensor, Tensor] | None,
-    statistics: tuple[Tensor, Tensor] | None,
+    norm: Vectors | None,
+    statistics: Vectors | None,
     slope: float,
-    parts: int,
 ) -> Tensor:
     """Windows of a leaky ReLU of a BatchNorm of (B, L, K, C), see `layers.windows`.
 
     Args:
         before: Contiguous.
         norm: Weight and bias, shape (K * C,); None without a norm.
-        statistics: Means and inverse standard deviations of each part of the beats, of shape
-            (parts * K * C,).
+        statistics: Means and inverse standard deviations, shape (parts, K * C).
         slope: Of the leaky ReLU.
-        parts: Of the beats.
     """
     b, length, k, c = before.shape
     found = before.new_empty(b, length // 2, k, 4 * c)
     # What a kernel does not read has to be a tensor nevertheless.
     unread = before, before
-    _windows[_grid(found)](
+    _windows[b * length // 2, triton.cdiv(4 * k * c, BLOCK)](
         before,
         *(norm or unread),
         *(statistics or unread),
         found,
         slope,
-        found.numel(),
-        beats=b // parts,
-        length=length,
-        students=k,
+        b // len(statistics[0]) if statistics else b,
+        length,
+        k,
         channels=c,
         normal=norm is not None,
         block=BLOCK,
@@ -210,19 +432,84 @@ def fold(gradient: Tensor, activated: Tensor | None = None, slope: float = 1.0) 
     """`layers.fold`, times the slope of the activation whose windows are given."""
     b, half, k, c = *gradient.shape[:3], gradient.shape[3] // 4
     found = gradient.new_empty(b, 2 * half, k, c)
-    _fold[_grid(found)](
+    _fold[b * 2 * half, triton.cdiv(k * c, BLOCK)](
         gradient,
         gradient if activated is None else activated,
         found,
         slope,
-        found.numel(),
-        length=2 * half,
-        students=k,
+        2 * half,
+        k,
         channels=c,
         mask=activated is not None,
         block=BLOCK,
     )
     return found
+
+
+def statistics(x: Tensor, parts: int, epsilon: float) -> Vectors:
+    """Means and inverse standard deviations over beats and samples, shape (parts, K * C)."""
+    rows, columns, tiles, grid = _tiles(x, parts)
+    sums = x.new_empty(2, parts, tiles, columns, dtype=torch.float32)
+    _tile_statistics[grid](x, sums, rows, columns, height=HEIGHT, width=WIDTH)
+    found = x.new_empty(2, parts, columns, dtype=torch.float32)
+    _join_statistics[triton.cdiv(columns, JOINED), parts](
+        sums,
+        found,
+        rows,
+        columns,
+        epsilon,
+        tiles=tiles,
+        height=HEIGHT,
+        width=JOINED,
+        block=JOINED_TILES,
+    )
+    return found[0], found[1]
+
+
+def activated(x: Tensor, norm: Vectors, statistics: Vectors, slope: float) -> Tensor:
+    """Leaky ReLU of a BatchNorm."""
+    rows, columns, _, grid = _tiles(x, len(statistics[0]))
+    found = torch.empty_like(x)
+    _activate[grid](
+        x, *norm, *statistics, found, slope, rows, columns, height=HEIGHT, width=WIDTH
+    )
+    return found
+
+
+def normalise_backward(
+    gradient: Tensor, x: Tensor, norm: Vectors, statistics: Vectors, slope: float | None
+) -> tuple[Tensor, Vectors]:
+    """Gradients of a BatchNorm, and of the leaky ReLU behind it unless ``slope`` is None.
+
+    Returns:
+        That of the input, and those of weight and bias in each part, shape (parts, K * C).
+    """
+    parts = len(statistics[0])
+    rows, columns, tiles, grid = _tiles(x, parts)
+    sums = x.new_empty(2, parts, tiles, columns, dtype=torch.float32)
+    inputs = gradient, x, *norm, *statistics
+    mask, steepness = slope is not None, slope or 0.0
+    _tile_gradients[grid](
+        *inputs, sums, steepness, rows, columns, mask=mask, height=HEIGHT, width=WIDTH
+    )
+    vectors = x.new_empty(2, parts, columns, dtype=torch.float32)
+    _join_sums[triton.cdiv(columns, JOINED), 2 * parts](
+        sums, vectors, columns, tiles=tiles, width=JOINED, block=JOINED_TILES
+    )
+    found = torch.empty_like(x)
+    _normalise_backward[grid](
+        *inputs,
+        vectors[0],
+        vectors[1],
+        found,
+        steepness,
+        rows,
+        columns,
+        mask=mask,
+        height=HEIGHT,
+        width=WIDTH,
+    )
+    return found, (vectors[0], vectors[1])
 
 
 def adam(
@@ -251,5 +538,9 @@ def replace(values: Tensor, low: Tensor, fresh: Tensor, chosen: Tensor) -> None:
     )
 
 
-def _grid(found: Tensor) -> tuple[int]:
-    return (triton.cdiv(found.numel(), BLOCK),)
+def _tiles(x: Tensor, parts: int) -> tuple[int, int, int, tuple[int, int, int]]:
+    """Rows of a part, columns, tiles of a part, and the grid of all tiles."""
+    columns = x.shape[-2] * x.shape[-1]
+    rows = x.numel() // columns // parts
+    tiles = triton.cdiv(rows, HEIGHT)
+    return rows, columns, tiles, (triton.cdiv(columns, WIDTH), tiles, parts)

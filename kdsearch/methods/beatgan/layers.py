@@ -35,10 +35,15 @@ class Norm(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Mean and inverse standard deviation of one mini-batch, shape (K * C,) each."""
+    """Of a mini-batch, or of each of its parts: shape (parts, K * C)."""
 
     mean: Tensor
     inverse: Tensor
+    """Inverse standard deviation."""
+
+
+NormGradients = tuple[Tensor, Tensor]
+"""Of weight and bias, shape (parts, K * C) each."""
 
 
 def product(x: Tensor, matrices: Tensor) -> Tensor:
@@ -106,16 +111,15 @@ def fold(x: Tensor) -> Tensor:
 
 def activated_windows(
     before: Tensor, norm: Norm | None, slope: float, parts: int = 1
-) -> tuple[Tensor, list[Statistics]]:
-    """Windows of the leaky ReLU of what `normalise` makes of (B, L, K, C).
-
-    Without a norm the same of ``before`` itself.
-    """
+) -> tuple[Tensor, Statistics | None]:
+    """Windows of `activated`; without a norm, those of the leaky ReLU alone."""
     if kernels.fits(before):
-        return _fused_windows(before, norm, slope, parts)
-    normal, statistics = before, list[Statistics]()
+        own = None if norm is None else _statistics(before, norm, parts)
+        pair = None if norm is None else (norm.weight, norm.bias)
+        return kernels.activated_windows(before, pair, own, slope), own
+    normal, statistics = before, None
     if norm is not None:
-        normal, statistics = normalise(before, norm, parts)
+        normal, statistics = _normalise(before, norm, parts)
     room = padded(before)
     aten.leaky_relu.out(normal, slope, out=room[:, 1:-1])
     return windows(room), statistics
@@ -145,33 +149,39 @@ def fold_whole(x: Tensor, length: int) -> Tensor:
     return x.view(b, k, length, -1).transpose(1, 2).contiguous()
 
 
-def normalise(x: Tensor, norm: Norm, parts: int = 1) -> tuple[Tensor, list[Statistics]]:
-    """BatchNorm over beats and samples; statistics of each of ``parts`` of the beats."""
-    if norm.mean is not None:
-        found, *_ = aten.native_batch_norm(_rows(x), *norm, False, MOMENTUM, EPSILON)
-        return found.view(x.shape), []
-    found, statistics = torch.empty_like(x), []
-    for source, target in zip(x.chunk(parts), found.chunk(parts), strict=True):
-        own = Statistics(torch.empty_like(norm.weight), torch.empty_like(norm.weight))
-        aten.native_batch_norm.out(
-            _rows(source),
-            *norm,
-            True,
-            MOMENTUM,
-            EPSILON,
-            out=_rows(target),
-            save_mean=own.mean,
-            save_invstd=own.inverse,
-        )
-        statistics.append(own)
-    return found, statistics
+def activated(
+    x: Tensor, norm: Norm, slope: float, parts: int = 1
+) -> tuple[Tensor, Statistics | None]:
+    """Leaky ReLU of a BatchNorm, whose statistics are those of each of ``parts`` of the beats.
+
+    In evaluation mode there are none.
+    """
+    if kernels.fits(x):
+        own = _statistics(x, norm, parts)
+        return kernels.activated(x, (norm.weight, norm.bias), own, slope), own
+    normal, statistics = _normalise(x, norm, parts)
+    return aten.leaky_relu_(normal, slope), statistics
+
+
+def activated_backward(
+    gradient: Tensor, after: Tensor, x: Tensor, norm: Norm, statistics: Statistics, slope: float
+) -> tuple[Tensor, NormGradients]:
+    """Gradients of `activated`, see `normalise_backward`; it gave ``after``."""
+    if kernels.fits(x):
+        pair = norm.weight, norm.bias
+        return kernels.normalise_backward(gradient, x, pair, statistics, slope)
+    inner = aten.leaky_relu_backward(gradient, after, slope, True)
+    return normalise_backward(inner, x, norm, statistics)
 
 
 def normalise_backward(
-    gradient: Tensor, x: Tensor, norm: Norm, statistics: list[Statistics], *, weights: bool
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Gradients of `normalise`: of its input, and of weight and bias for each part."""
-    parts = len(statistics)
+    gradient: Tensor, x: Tensor, norm: Norm, statistics: Statistics
+) -> tuple[Tensor, NormGradients]:
+    """Gradients of a BatchNorm: of its input, and of weight and bias for each part."""
+    if kernels.fits(x):
+        pair = norm.weight, norm.bias
+        return kernels.normalise_backward(gradient, x, pair, statistics, None)
+    parts = len(statistics.mean)
     found = [
         aten.native_batch_norm_backward(
             _rows(upper),
@@ -179,34 +189,51 @@ def normalise_backward(
             norm.weight,
             None,
             None,
-            *own,
+            mean,
+            inverse,
             True,
             EPSILON,
-            [True, weights, weights],
+            [True, True, True],
         )
-        for upper, source, own in zip(
-            gradient.chunk(parts), x.chunk(parts), statistics, strict=True
+        for upper, source, mean, inverse in zip(
+            gradient.chunk(parts), x.chunk(parts), *statistics, strict=True
         )
     ]
-    inputs = found[0][0] if parts == 1 else torch.cat([some[0] for some in found])
-    return inputs.view(x.shape), [(weight, bias) for _, weight, bias in found]
+    inputs, weights, biases = (
+        some[0].unsqueeze(0) if parts == 1 else torch.stack(some)
+        for some in zip(*found, strict=True)
+    )
+    return inputs.view(x.shape), (weights, biases)
 
 
-def _fused_windows(
-    before: Tensor, norm: Norm | None, slope: float, parts: int
-) -> tuple[Tensor, list[Statistics]]:
-    if norm is None:
-        return kernels.activated_windows(before, None, None, slope, 1), []
+def _normalise(x: Tensor, norm: Norm, parts: int) -> tuple[Tensor, Statistics | None]:
+    if norm.mean is not None:
+        evaluated, *_ = aten.native_batch_norm(_rows(x), *norm, False, MOMENTUM, EPSILON)
+        return evaluated.view(x.shape), None
+    found = torch.empty_like(x)
+    statistics = Statistics(*norm.weight.new_empty(2, parts, len(norm.weight)))
+    for source, target, mean, inverse in zip(
+        x.chunk(parts), found.chunk(parts), *statistics, strict=True
+    ):
+        aten.native_batch_norm.out(
+            _rows(source),
+            *norm,
+            True,
+            MOMENTUM,
+            EPSILON,
+            out=_rows(target),
+            save_mean=mean,
+            save_invstd=inverse,
+        )
+    return found, statistics
+
+
+def _statistics(x: Tensor, norm: Norm, parts: int) -> Statistics:
+    """On a GPU; in evaluation mode the running ones."""
     if norm.mean is not None and norm.variance is not None:
-        own = Statistics(norm.mean, (norm.variance + EPSILON).rsqrt())
-        return kernels.activated_windows(before, norm[:2], own, slope, 1), []
-    statistics = [
-        Statistics(*torch.batch_norm_stats(_rows(part), EPSILON))
-        for part in before.chunk(parts)
-    ]
-    mean, inverse = (torch.cat(vectors) for vectors in zip(*statistics, strict=True))
-    both = mean, inverse
-    return kernels.activated_windows(before, norm[:2], both, slope, parts), statistics
+        inverse = (norm.variance + EPSILON).rsqrt()
+        return Statistics(norm.mean.unsqueeze(0), inverse.unsqueeze(0))
+    return Statistics(*kernels.statistics(x, parts, EPSILON))
 
 
 def _rows(x: Tensor) -> Tensor:

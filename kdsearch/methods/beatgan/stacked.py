@@ -6,7 +6,7 @@ of a matrix that holds all its parameters, so that one optimiser moves all stude
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -19,12 +19,14 @@ from kdsearch.methods.beatgan.layers import (
     EPSILON,
     MOMENTUM,
     Norm,
+    NormGradients,
     Statistics,
+    activated,
+    activated_backward,
     activated_windows,
     fold,
     fold_activated,
     fold_whole,
-    normalise,
     normalise_backward,
     outer_product,
     product,
@@ -46,8 +48,13 @@ aten = torch.ops.aten
 # Elements; matrix products are fastest where every matrix starts at a multiple of 16 bytes.
 ALIGNMENT = 64
 
+# Passes of a discriminator that are done at once in training: real beats, and reconstructions.
+PARTS = 2
 # Strided convolutions of an encoder.
 DEPTH = HALVINGS + 1
+
+# The layers next to the beats.
+OUTER = ("encoder1.main.0.weight", "decoder.main.15.weight", "features.0.weight")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -108,7 +115,8 @@ class Parameters:
         # A layer with twice the channels has half the samples.
         samples = architecture.length * architecture.width // 2 // counts
         self._samples = samples.repeat_interleave(counts).to(compute.device)
-        order, starts, size = _stored(self._shapes)
+        outer = [name for name in matrices if name in OUTER]
+        order, starts, size = _stored(self._shapes, outer)
         self._order = order.to(compute.device)
         tail = starts[self._vectors[0]]
         self._tail = slice(tail, tail + sum(channels))
@@ -127,8 +135,8 @@ class Parameters:
         self._norms = zeros(sum(channels)).flatten()
         self.matrices, self.matrix_gradients = (
             [
-                rows[:, starts[name] : starts[name] + prod(shape)].view(students, shape[0], -1)
-                for name, shape in matrices.items()
+                rows[:, starts[name] :][:, : prod(shape)].view(students, shape[0], -1)
+                for name, shape in _even(matrices, outer).items()
             ]
             for rows in (self.low, self.gradients)
         )
@@ -167,20 +175,19 @@ class Parameters:
 
     def set_norm_gradients(self, layers: Sequence[NormGradients]) -> None:
         """Complete ``gradients`` with those of the norms, summed over the parts."""
-        parts = [self._per_student(part) for part in zip(*layers, strict=True)]
+        parts = self._per_part(layers)
         self.gradients[:, self._tail] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
-    def track(self, layers: Sequence[Sequence[Statistics]], beats: int) -> None:
+    def track(self, layers: Sequence[Statistics | None], beats: int) -> None:
         """Blend the statistics of a mini-batch into the running ones, part after part.
 
         Args:
-            layers: Statistics of each part of every layer.
+            layers: Those of every layer; None for one without a norm.
             beats: In a part.
         """
         values = beats * self._samples
         unbiased = values / (values - 1).clamp(min=1)
-        for part in zip(*layers, strict=True):
-            rows = self._per_student(part)
+        for rows in self._per_part([layer for layer in layers if layer is not None]):
             variances = (rows.pow(-2) - EPSILON) * unbiased
             self.running.lerp_(torch.where(self._is_variance, variances, rows), MOMENTUM)
 
@@ -211,9 +218,11 @@ class Parameters:
     def _per_layer(self, flat: Tensor) -> list[Tensor]:
         return list(torch.split(flat, [self.students * c for c in self._channels]))
 
-    def _per_student(self, layers: Sequence[Sequence[Tensor]]) -> Tensor:
-        joined = torch.cat([vector for layer in layers for vector in layer])
-        return joined.index_select(0, self._by_student).view(self.students, -1)
+    def _per_part(self, layers: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """From two vectors for each layer, (parts, K * C), to rows (K, V) for each part."""
+        joined = torch.cat([vectors for pair in layers for vectors in pair], dim=1)
+        rows = joined.index_select(1, self._by_student)
+        return list(rows.view(len(joined), self.students, -1))
 
 
 class Pass(NamedTuple):
@@ -229,11 +238,10 @@ class Pass(NamedTuple):
     inputs: Tensor
     before: Tensor
     after: Tensor
-    statistics: list[Statistics]
+    statistics: Statistics | None
 
 
 Passes = list[Pass]
-NormGradients = list[tuple[Tensor, Tensor]]
 
 
 def encode(
@@ -248,15 +256,14 @@ def encode(
         parts: Passes of the published networks that are done at once.
     """
     passes: Passes = []
-    inputs = unfold(x)
+    inputs = unfold(even_leads(x))
     for norm, matrix in zip((None, *norms[:-1]), matrices[:-1], strict=True):
         before = product(inputs, matrix.mT)
         after, statistics = activated_windows(before, norm, SLOPE, parts)
         passes.append(Pass(inputs, before, after, statistics))
         inputs = after
     before = product(inputs, matrices[-1].mT)
-    normal, statistics = normalise(before, norms[-1], parts)
-    features: Tensor = aten.leaky_relu_(normal, SLOPE)
+    features, statistics = activated(before, norms[-1], SLOPE, parts)
     passes.append(Pass(inputs, before, features, statistics))
     return features, passes
 
@@ -268,7 +275,7 @@ def encode_backward(
     passes: Passes,
     into: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, list[NormGradients]]:
-    """Gradient of the beats, or those of the parameters.
+    """Gradient of the beats, with an even number of leads, or those of the parameters.
 
     Args:
         gradient: Of the features.
@@ -279,12 +286,14 @@ def encode_backward(
             not asked for, and otherwise that of the beats is not calculated.
     """
     of_norms: list[NormGradients] = []
-    gradient = aten.leaky_relu_backward(gradient, passes[-1].after, SLOPE, True)
     for depth in reversed(range(len(matrices))):
-        inputs, before, _, statistics = passes[depth]
-        if depth:
-            gradient, found = normalise_backward(
-                gradient, before, norms[depth - 1], statistics, weights=into is not None
+        inputs, before, after, statistics = passes[depth]
+        if statistics is not None:
+            norm = norms[depth - 1]
+            gradient, found = (
+                normalise_backward(gradient, before, norm, statistics)
+                if depth < len(matrices) - 1
+                else activated_backward(gradient, after, before, norm, statistics, SLOPE)
             )
             of_norms.insert(0, found)
         if into is not None:
@@ -298,17 +307,16 @@ def encode_backward(
 
 
 def decode(
-    code: Tensor, matrices: Sequence[Tensor], norms: Sequence[Norm], length: int
+    code: Tensor, matrices: Sequence[Tensor], norms: Sequence[Norm], length: int, leads: int
 ) -> tuple[Tensor, Passes]:
     """Apply a decoder: codes (B, K, latent) to beats (B, 32 * length, K, leads) in float32."""
     passes: Passes = []
     before = fold_whole(product(code, matrices[0]), length)
     for norm, matrix in zip(norms, matrices[1:], strict=True):
-        normal, statistics = normalise(before, norm)
-        after = aten.relu_(normal)
+        after, statistics = activated(before, norm, 0.0)
         passes.append(Pass(code, before, after, statistics))
         before = fold(product(after, matrix))
-    return full_precision(before).tanh(), passes
+    return full_precision(before[..., :leads]).tanh(), passes
 
 
 def decode_backward(
@@ -321,19 +329,28 @@ def decode_backward(
 ) -> tuple[Tensor, list[NormGradients]]:
     """Gradient of the codes; that of the parameters is written ``into`` and returned."""
     of_norms: list[NormGradients] = []
-    gradient = aten.tanh_backward(gradient, beats).to(matrices[0].dtype)
+    gradient = even_leads(aten.tanh_backward(gradient, beats).to(matrices[0].dtype))
     for depth in reversed(range(len(norms))):
         code, before, after, statistics = passes[depth]
         upper = unfold(gradient)
         outer_product(after, upper, out=into[depth + 1])
-        gradient = aten.threshold_backward(product(upper, matrices[depth + 1].mT), after, 0)
-        gradient, found = normalise_backward(
-            gradient, before, norms[depth], statistics, weights=True
+        gradient = product(upper, matrices[depth + 1].mT)
+        assert statistics is not None
+        gradient, found = activated_backward(
+            gradient, after, before, norms[depth], statistics, 0.0
         )
         of_norms.insert(0, found)
     upper = unfold_whole(gradient)
     outer_product(code, upper, out=into[0])
     return product(upper, matrices[0].mT), of_norms
+
+
+def even_leads(x: Tensor) -> Tensor:
+    """With a lead of zeros more if there is an odd number of them.
+
+    Half of 4 taps of one lead is not what the fast matrix products of GPUs can read at once.
+    """
+    return nn.functional.pad(x, (0, 1)) if x.shape[-1] % 2 else x
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -369,7 +386,11 @@ class StackedGenerator(Parameters):
         whole = unfold_whole(features)
         code = product(whole, self.matrices[DEPTH].mT)
         beats, decoded = decode(
-            code, self.matrices[DEPTH + 1 :], norms[HALVINGS:], features.shape[1]
+            code,
+            self.matrices[DEPTH + 1 :],
+            norms[HALVINGS:],
+            length=features.shape[1],
+            leads=x.shape[3],
         )
         return GeneratorPass(beats, encoded, whole, decoded)
 
@@ -397,7 +418,7 @@ class StackedGenerator(Parameters):
 
     def track_pass(self, found: GeneratorPass) -> None:
         """Blend the statistics of a mini-batch into the running ones."""
-        layers = [some.statistics for some in (*found.encoded[1:], *found.decoded)]
+        layers = [some.statistics for some in (*found.encoded, *found.decoded)]
         self.track(layers, len(found.beats))
 
 
@@ -423,7 +444,8 @@ class StackedDiscriminator(Parameters):
         self, gradient: Tensor, norms: Sequence[Norm], passes: Passes
     ) -> Tensor:
         """Gradient of the beats from that of their features."""
-        return encode_backward(gradient, self.matrices[:DEPTH], norms, passes)[0]
+        beats, _ = encode_backward(gradient, self.matrices[:DEPTH], norms, passes)
+        return beats[..., : self._architecture.leads]
 
     def logits(self, features: Tensor) -> Tensor:
         """Shape (B, K), float32; positive where a beat is thought real."""
@@ -447,28 +469,40 @@ class StackedDiscriminator(Parameters):
 
     def track_pass(self, passes: Passes) -> None:
         """Blend the statistics of a mini-batch into the running ones, part after part."""
-        layers = [some.statistics for some in passes[1:]]
-        self.track(layers, len(passes[0].before) // len(layers[0]))
+        self.track([some.statistics for some in passes], len(passes[0].before) // PARTS)
 
 
 def _names(norms: Iterable[str], *parts: str) -> list[str]:
     return [f"{name}.{part}" for name in norms for part in parts]
 
 
-def _stored(shapes: Shapes) -> tuple[Tensor, dict[str, int], int]:
+def _even(shapes: Shapes, outer: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes that are stored: with an even number of leads."""
+    return {
+        name: (shape[0], shape[1] + shape[1] % 2, shape[2]) if name in outer else shape
+        for name, shape in shapes.items()
+    }
+
+
+def _stored(shapes: Shapes, outer: Collection[str]) -> tuple[Tensor, dict[str, int], int]:
     """How a row stores values: taps before channels, matrices at aligned places.
+
+    Args:
+        shapes: The published ones, by name.
+        outer: Matrices whose leads are stored as an even number.
 
     Returns:
         For every published value, one tensor behind the other, its column; where each tensor
         starts; how many columns there are.
     """
     columns, starts, end = [], {}, 0
-    for name, shape in shapes.items():
+    for name, shape in _even(shapes, outer).items():
         starts[name] = end
         stored = torch.arange(end, end + prod(shape))
         if len(shape) == 3:
             outputs, inputs, taps = shape
             stored = stored.view(outputs, taps, inputs).transpose(1, 2)
+            stored = stored[:, : shapes[name][1]]
         columns.append(stored.flatten())
         end += prod(shape)
         if len(shape) == 3:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdsearch.methods.beatgan.layers import Statistics
 from kdsearch.methods.beatgan.losses import discriminator_loss, feature_matching, reconstruction
 from kdsearch.methods.beatgan.optimiser import StackedAdam
 from kdsearch.methods.beatgan.stacked import (
+    PARTS,
     Pass,
     StackedDiscriminator,
     StackedGenerator,
@@ -98,7 +100,7 @@ def train_step(
     both = torch.cat([real, found.beats.to(real.dtype)])
     judged = _discriminator_step(players, both)
 
-    features, passes = discriminator.features(both, discriminator.norms(), parts=2)
+    features, passes = discriminator.features(both, discriminator.norms(), parts=PARTS)
     discriminator.track_pass(passes)
     real_features, fake_features = full_precision(features).chunk(2)
     fake = found.beats.detach().requires_grad_()
@@ -121,7 +123,7 @@ def _discriminator_step(players: Players, both: Tensor) -> Tensor:
     """Tell the first half of the beats, which are real, from the second."""
     discriminator = players.discriminator
     norms = discriminator.norms()
-    features, passes = discriminator.features(both, norms, parts=2)
+    features, passes = discriminator.features(both, norms, parts=PARTS)
     discriminator.track_pass(passes)
     logits = discriminator.logits(features).requires_grad_()
     loss = discriminator_loss(*logits.chunk(2))
@@ -151,7 +153,10 @@ def _generator_terms(
 def _of_fakes(found: Pass) -> Pass:
     """The second half of a pass over real beats and reconstructions."""
     inputs, before, after = (part.chunk(2)[1] for part in found[:3])
-    return Pass(inputs, before, after, found.statistics[1:])
+    statistics = found.statistics
+    if statistics is not None:
+        statistics = Statistics(statistics.mean[1:], statistics.inverse[1:])
+    return Pass(inputs, before, after, statistics)
 
 
 def _by_lead(x: Tensor) -> Tensor:
