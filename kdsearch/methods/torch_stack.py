@@ -26,12 +26,11 @@ from torch.func import functional_call, vmap
 
 from kdsearch.data.beats import BeatShape, TrainingData
 from kdsearch.data.context import signal_leads
-from kdsearch.errors import TrialDiverged
 from kdsearch.methods.device import autocast, from_numpy
+from kdsearch.methods.judge import judge
 from kdsearch.methods.own_randomness import OwnRandomness
 from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
 from kdsearch.methods.stacked_adam import StackedAdam
-from kdsearch.metrics.ranking import rank
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +190,9 @@ class TorchStack:
         scores = self._validate()
         seconds = (time.perf_counter() - started) / len(self._students)
         outcomes = {
-            student.slot: self._outcome(student, losses[row], scores[row], seconds)
+            student.slot: judge(
+                student.epoch, losses[row], scores[row], self.data.validation, seconds=seconds
+            )
             for row, student in enumerate(self._students)
         }
         for slot, outcome in outcomes.items():
@@ -278,25 +279,6 @@ class TorchStack:
     @property
     def _tensors(self) -> _Rows:
         return cast("_Rows", self._rows)
-
-    def _outcome(
-        self,
-        student: Student,
-        losses: dict[str, float],
-        scores: NDArray[np.float32],
-        seconds: float,
-    ) -> EpochReport | TrialDiverged:
-        for name, value in {**losses, "validation score": float(scores.sum())}.items():
-            if not math.isfinite(value):
-                return TrialDiverged(f"{name} became {value} in epoch {student.epoch}")
-        ranking = rank(scores, self.data.validation.abnormal)
-        return EpochReport(
-            epoch=student.epoch,
-            losses=losses,
-            seconds=seconds,
-            val_auc=ranking.roc_auc(),
-            val_ap=ranking.average_precision(),
-        )
 
     def _train(self) -> list[dict[str, float]]:
         """Train each student for one epoch; the mean of each term."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor
 
 from kdsearch.data.beats import TrainingData
-from kdsearch.errors import TrialDiverged
 from kdsearch.methods.beatgan.engine import Engine, Parts, Student, new_parts
 from kdsearch.methods.beatgan.networks import (
     Architecture,
@@ -34,8 +30,8 @@ from kdsearch.methods.beatgan.scoring import (
 )
 from kdsearch.methods.beatgan.settings import TAUGHT, NetworkSettings, StudentSettings
 from kdsearch.methods.device import from_numpy
+from kdsearch.methods.judge import judge
 from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
-from kdsearch.metrics.ranking import rank
 
 PER_STUDENT = frozenset({"temperature", "alpha", "w_adv", "lr"})
 """Settings that are vectors in a stack; everything else is its structure."""
@@ -81,8 +77,8 @@ class BeatGanStack:
         self._start = _start_from(settings, teacher, self._architecture)
         self._targets = _checked(targets or {}, len(data.train))
         self._x = from_numpy(data.train, compute.device)
-        self._validation = from_numpy(data.validation.x, compute.device)
-        self._abnormal = data.validation.abnormal
+        self._validation = data.validation
+        self._validation_x = from_numpy(data.validation.x, compute.device)
         self._students: dict[int, Student] = {}
         self._engine = Engine(
             self._architecture, slots, settings, self._x, self._targets, compute
@@ -138,10 +134,16 @@ class BeatGanStack:
             return {}
         started = time.perf_counter()
         losses = self._engine.train_epoch(self._students)
-        scores = self._engine.scores(self._validation)
+        scores = self._engine.scores(self._validation_x)
         seconds = (time.perf_counter() - started) / len(self._students)
         outcomes: dict[int, EpochReport | Exception] = {
-            slot: self._outcome(student, losses[slot], scores[:, slot], seconds)
+            slot: judge(
+                student.epoch,
+                losses[slot],
+                scores[:, slot],
+                self._validation,
+                seconds=seconds,
+            )
             for slot, student in self._students.items()
         }
         for slot, outcome in outcomes.items():
@@ -185,25 +187,6 @@ class BeatGanStack:
         network = load_generator(weights_state(self._architecture, generator), self._compute)
         found = error_weights(self._score, network, self._x)
         return None if found is None else found[0].cpu()
-
-    def _outcome(
-        self,
-        student: Student,
-        losses: dict[str, float],
-        scores: NDArray[np.float32],
-        seconds: float,
-    ) -> EpochReport | TrialDiverged:
-        for name, value in {**losses, "validation score": float(scores.sum())}.items():
-            if not math.isfinite(value):
-                return TrialDiverged(f"{name} became {value} in epoch {student.epoch}")
-        ranking = rank(scores, self._abnormal)
-        return EpochReport(
-            epoch=student.epoch,
-            losses=losses,
-            seconds=seconds,
-            val_auc=ranking.roc_auc(),
-            val_ap=ranking.average_precision(),
-        )
 
     def _of_this_structure(self, settings: BaseModel) -> NetworkSettings:
         if not isinstance(settings, NetworkSettings):

@@ -6,19 +6,18 @@ import time
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional
 
-from kdsearch.data.beats import FloatArray, LabelledBeats, TrainingData
+from kdsearch.data.beats import FloatArray, TrainingData
 from kdsearch.methods.device import from_numpy
+from kdsearch.methods.judge import judge
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
 from kdsearch.methods.memory.teacher import fill, own_scores, recall
 from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.methods.torch_stack import Student, TorchStack
-from kdsearch.metrics.ranking import rank
 
 # Names of the targets: what the memory says of training beats, and of distorted ones.
 OWN, DISTORTED, DISTORTED_SCORES = "own", "distorted", "distorted_scores"
@@ -66,7 +65,7 @@ class MemoryStack:
         scores = recall(self._memory, self._data.validation.x)
         losses = {"spread": float(np.mean([view["std"] for view in self._memory["views"]]))}
         seconds = time.perf_counter() - start
-        return {0: _report(1, losses, seconds, scores, self._data.validation)}
+        return {0: judge(1, losses, scores, self._data.validation, seconds=seconds)}
 
     def save(self, slot: int) -> State:
         """The memory, or that there is none yet."""
@@ -164,20 +163,3 @@ def teach(memory: State, distorted: FloatArray) -> Targets:
         DISTORTED: distorted,
         DISTORTED_SCORES: recall(memory, distorted),
     }
-
-
-def _report(
-    epoch: int,
-    losses: dict[str, float],
-    seconds: float,
-    scores: NDArray[np.float32],
-    validation: LabelledBeats,
-) -> EpochReport:
-    ranking = rank(scores, validation.abnormal)
-    return EpochReport(
-        epoch=epoch,
-        losses=losses,
-        seconds=seconds,
-        val_auc=ranking.roc_auc(),
-        val_ap=ranking.average_precision(),
-    )
