@@ -49,6 +49,7 @@ from kdsearch.tuning.placement import (
     local_cpus,
     plan_placement,
     trial_compute,
+    wait_for_room,
 )
 from kdsearch.tuning.progress import (
     SearchProgress,
@@ -303,8 +304,10 @@ class _Search:
         placement: Placement,
     ) -> None:
         chosen = self._candidates(records)
-        if not chosen:
+        if not self._confirmations_left(records):
             return
+        # Another job may have taken the room that the trials have left.
+        wait_for_room(placement.main.cpus, placement.main.gpus, self._say)
         with confirmation_progress(self._console) as on_done:
             confirm(
                 self._folder,

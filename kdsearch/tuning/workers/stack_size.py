@@ -36,7 +36,7 @@ class Rate:
 
 
 def sample(inputs: TrialInputs) -> TrialInputs:
-    """The few beats that a measurement needs."""
+    """Return the inputs with as few beats as a measurement needs."""
     beats = BATCHES * int(getattr(_settings(inputs), "batch_size", 1))
     # There may be several rows per training beat.
     targets = {
@@ -47,24 +47,24 @@ def sample(inputs: TrialInputs) -> TrialInputs:
 
 
 def rates(inputs: TrialInputs, most: int) -> list[Rate]:
-    """Measure stacks of 1, 2, 4, ... students until one is not worth while or does not fit.
+    """Measure stacks of 1, 2, 4, ... students until one is not faster, or does not fit.
 
     Args:
         inputs: From `sample`.
         most: No stack is larger.
     """
     settings = _settings(inputs)
-    found = [_rate(settings, 1, inputs)]
+    measured = [_rate(settings, 1, inputs)]
     students = 2
     while students <= min(most, LARGEST):
         try:
-            found.append(_rate(settings, students, inputs))
+            measured.append(_rate(settings, students, inputs))
         except torch.OutOfMemoryError:
             break
-        if found[-1].per_second < WORTH_WHILE * found[-2].per_second:
+        if measured[-1].per_second < WORTH_WHILE * measured[-2].per_second:
             break
         students *= 2
-    return found
+    return measured
 
 
 def best_size(measured: Sequence[Rate]) -> int:
@@ -79,8 +79,8 @@ def best_size(measured: Sequence[Rate]) -> int:
 
 def describe_sizes(measured: Sequence[Rate], students: int) -> str:
     """One line on what was measured and chosen."""
-    found = ", ".join(f"{rate.students}: {rate.per_second:.0f}" for rate in measured)
-    return f"{students} students train side by side (mini-batches a second by number: {found})"
+    speeds = ", ".join(f"{rate.students}: {rate.per_second:.0f}" for rate in measured)
+    return f"{students} students train side by side (mini-batches a second by number: {speeds})"
 
 
 def _rate(settings: BaseModel, students: int, inputs: TrialInputs) -> Rate:
@@ -116,5 +116,5 @@ def _subset(beats: LabelledBeats, rows: NDArray[np.int64]) -> LabelledBeats:
 
 
 def _settings(inputs: TrialInputs) -> BaseModel:
-    """Of one student that stands for all; their scalars do not matter here."""
+    """Settings of one student; those that differ within a stack do not change its speed."""
     return inputs.config.student_settings(inputs.config.corners()[0])
