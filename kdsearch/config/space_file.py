@@ -315,8 +315,8 @@ def load_method(
     Args:
         origin: Who asked for it, for messages.
         beside: A folder that is searched, too, after everything that is installed.
-        foreign: A run folder, or one in it, from which nothing is imported: whoever reads a
-            stranger's run does not run what lies in it.
+        foreign: A run folder, or one in it. Nothing is imported from it, nor from beside it
+            unless that folder is on PYTHONPATH: it may be another person's.
 
     Raises:
         ConfigError: There is none of this name, or it is no method.
@@ -375,9 +375,19 @@ def _refuse_code_of(folder: Path, module: str) -> None:
     spec = importlib.util.find_spec(_package(module))
     found = [] if spec is None else [*(spec.submodule_search_locations or [str(spec.origin)])]
     run = folder.parent if (folder.parent / "search.yaml").exists() else folder
-    for place in found:
-        if Path(place).resolve().is_relative_to(run.resolve()):
-            raise ImportError(f"{place} lies in the run folder, whose code is not run")
+    run = run.resolve()
+    # Python also looks in the current directory, which may be the one that came with the run.
+    chosen = {
+        Path(p).resolve() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p
+    }
+    for path in (Path(name).resolve() for name in found):
+        if path.is_relative_to(run):
+            raise ImportError(f"{path} is in the run folder, whose code is not run")
+        if path.parent == run.parent and run.parent not in chosen:
+            raise ImportError(
+                f"{path} is beside {run.name} and is not run; if it is yours, put "
+                f"{run.parent} on PYTHONPATH"
+            )
 
 
 def _package(module: str) -> str:

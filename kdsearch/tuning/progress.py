@@ -45,6 +45,8 @@ class SearchProgress:
             if record.state != "failed":
                 self._improve(record.number, record.val_auc)
         self._start = time.monotonic()
+        self._epochs = 0
+        self._first_epoch_s: float | None = None
         self._last_line = self._start
         self._live: Live | None = None
 
@@ -70,6 +72,9 @@ class SearchProgress:
     def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
         """A trial finished an epoch."""
         self._running[number] = f"{epoch}/{epochs}"
+        self._epochs += 1
+        if self._first_epoch_s is None:
+            self._first_epoch_s = time.monotonic() - self._start
         self._improve(number, best_so_far)
         if time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
             self._plain(self.line().plain)
@@ -80,6 +85,20 @@ class SearchProgress:
         self._ended[state] += 1
         text = f"trial {number} {state}" + (f": {reason}" if reason else "")
         self._plain(f"{text} · {self.line().plain}")
+
+    def within(self, budget_s: float) -> str:
+        """Say how much was done within a time budget."""
+        ended = sum(self._ended.values()) - self._before
+        said = f"the time budget of {duration(budget_s)} is used up: "
+        if self._first_epoch_s is None:
+            return (
+                f"{said}no epoch was trained, because starting the trials alone takes longer; "
+                "give a larger --time-budget"
+            )
+        return (
+            f"{said}{ended} trials ended and {self._epochs} epochs were trained, the first "
+            f"after {duration(self._first_epoch_s)}"
+        )
 
     def line(self) -> Text:
         """Everything on one line."""

@@ -104,6 +104,7 @@ class _Search:
         self._console = request.console
         self._request = request
         self._trackers: list[Tracker] = []
+        self._progress: SearchProgress | None = None
 
     def run(self) -> list[TrialRecord]:
         records = [self._restored(record) for record in self._records()]
@@ -271,6 +272,7 @@ class _Search:
         if self._config.scheduler.name == "asha":
             rungs = Rungs(self._config.scheduler, self._config.max_epochs())
             rungs.refill(r for r in earlier if r.finished or not r.reason)
+        self._progress = progress
         with progress.shown(), closing(tracking):
             tune_run.run_tune(
                 inputs,
@@ -362,6 +364,9 @@ class _Search:
         """Measure the best student and the teacher on the test beats, once."""
         left = self._trials_left(records)
         if left:
+            budget = self._config.search.time_budget_s
+            if budget is not None and self._progress is not None:
+                self._say(self._progress.within(budget))
             self._say(f"{left} trials are left; rerun with --resume")
             return
         best = best_record(records)

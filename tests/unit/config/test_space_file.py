@@ -495,5 +495,26 @@ def test_no_code_is_taken_from_a_run_folder(tmp_path: Path, where: str):
         (run / where / f"{name}.py").write_text("raise SystemExit('it ran')")
         sys.path.insert(0, str(run / where))
     for foreign in (run, run / "best"):
-        with pytest.raises(ConfigError, match="lies in the run folder, whose code is not run"):
+        with pytest.raises(ConfigError, match="is in the run folder, whose code is not run"):
             load_method(f"{name}:Method", "card", foreign=foreign)
+
+
+def test_code_beside_a_student_is_run_only_if_the_user_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    student = tmp_path / "best"
+    student.mkdir()
+    (tmp_path / "beside_a_student.py").write_text(
+        "class Method:\n    score = student_settings = None\n"
+    )
+    # As of `python -m` in that folder.
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(
+        ConfigError, match=r"beside_a_student\.py is beside best and is not run"
+    ):
+        load_method("beside_a_student:Method", "card", foreign=student)
+    assert "beside_a_student" not in sys.modules
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert load_method("beside_a_student:Method", "card", foreign=student).score is None
+    del sys.modules["beside_a_student"]

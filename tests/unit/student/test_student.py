@@ -334,6 +334,7 @@ def test_a_method_of_the_users_own(
 
     (tmp_path / "own_method.py").write_text(OWN_METHOD)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     change_card(copy, lambda c: c.update(method="own_method:Distance", student={"power": 3.0}))
     save_state(copy / "model.pt", {"mean": torch.zeros(2, 64), "power": 3.0})
     student = kdsearch.load_student(copy)
