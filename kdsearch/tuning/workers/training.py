@@ -32,6 +32,8 @@ STORAGE_ERRORS = (
 )
 # Threads that write files: with more, hashing and the disk wait for each other.
 WRITERS = 4
+# Trials beyond those whose weights are kept that are treated alike: better ones may still fail.
+SPARE = 8
 
 Write: TypeAlias = Callable[[], None]
 
@@ -212,8 +214,9 @@ class Trainer:
         will not be among the best in the end, unless better ones fail.
         """
         self._best[str(training.folder.path)] = training.val_auc
-        best = nlargest(self._keep_weights, self._best.values())
-        bar = best[-1] if len(best) == self._keep_weights else -math.inf
+        count = self._keep_weights + SPARE
+        best = nlargest(count, self._best.values())
+        bar = best[-1] if len(best) == count else -math.inf
         self._best = {path: auc for path, auc in self._best.items() if auc >= bar}
         return training.val_auc >= bar
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from watched import EPOCHS, Watched, trial
 
 from kdsearch.errors import TrialDiverged
-from kdsearch.tuning.workers.training import Trainer, train_to_the_end
+from kdsearch.methods.protocol import EpochReport
+from kdsearch.tuning.workers.training import SPARE, Trainer, Training, train_to_the_end
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack, training_of
 
 
@@ -39,3 +43,58 @@ def test_who_diverges_ends_and_the_others_go_on(inputs: TrialInputs) -> None:
     assert isinstance(errors[0], TrialDiverged)
     assert errors[1] is None
     assert trainings[1].done
+
+
+class Scripted:
+    """A stack of one student whose scores are given; its state is the number of its epoch."""
+
+    slots = 1
+
+    def __init__(self, *val_aucs: float) -> None:
+        self._val_aucs = val_aucs
+        self._epoch = 0
+
+    def put_in(self, slot: int, settings: Any, *, seed: int, state: Any = None) -> None:
+        pass
+
+    def take_out(self, slot: int) -> None:
+        pass
+
+    def advance(self) -> dict[int, EpochReport | Exception]:
+        self._epoch += 1
+        return {0: EpochReport(self._epoch, {}, 0.1, self._val_aucs[self._epoch - 1], 0.5)}
+
+    def save(self, slot: int) -> dict[str, Any]:
+        return {"epoch": self._epoch}
+
+    def weights(self, slot: int) -> dict[str, Any]:
+        return {"epoch": self._epoch}
+
+
+def best_epoch(training: Training) -> int | None:
+    """Whose weights are on disk."""
+    if not training.folder.best_file.exists():
+        return None
+    return int(training.folder.best_weights()["epoch"])
+
+
+@pytest.mark.parametrize(
+    ("better", "on_disk"),
+    [(SPARE, [1, 2, 2]), (SPARE + 1, [None, None, 2])],
+)
+def test_weights_that_may_be_kept_are_on_disk_before_the_report(
+    inputs: TrialInputs, better: int, on_disk: list[int | None]
+) -> None:
+    """Others follow with the checkpoint; those of an outdated epoch never stay."""
+    training, trainer = training_of(trial(0), inputs), Trainer(1, behind=True)
+    trainer._best = {str(number): 0.9 for number in range(better)}
+    stack = Scripted(0.5, 0.6, 0.4)
+    training.enter(stack, 0)
+    found = []
+    for _ in on_disk:
+        assert trainer.advance(stack, [training]) == {}
+        found.append(best_epoch(training))
+    assert found == on_disk
+    checkpoint = training.folder.checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.state == {"epoch": 2}
