@@ -307,7 +307,22 @@ def _measured(run: Run) -> str:
                 row[f"AUC {key.split('.')[1]}"] = _figure(value)
         rows.append(row)
     table = pd.DataFrame(rows).to_string(index=False)
-    return f"{table}\n{AT_THRESHOLD}"
+    return f"{table}\n{AT_THRESHOLD}{_of_new_patients(run.metrics)}"
+
+
+def _of_new_patients(metrics: Mapping[str, Any]) -> str:
+    """Figures without the records of patients who are in training; empty where none are."""
+    figures = [
+        f"{name} AUC {_figure(new['roc_auc'])}, AP {_figure(new['average_precision'])}"
+        for name in ("student", "teacher")
+        if (new := metrics[name].get("test_new_patients"))
+    ]
+    if not figures:
+        return ""
+    return (
+        "\nWithout the test records of patients who have another record in training or "
+        f"validation: {'; '.join(figures)}."
+    )
 
 
 def _figure(value: float | None) -> str:

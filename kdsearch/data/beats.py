@@ -136,6 +136,8 @@ class LabelledBeats:
         classes: Shape (n,).
         record: Recording of each, shape (n,), or None where not known.
         patient: Whose each beat is, shape (n,); None where each record is of another patient.
+        shared: Which beats are of patients who have another record in training or validation,
+            where the split promises new patients, shape (n,); None where there is none.
     """
 
     x: FloatArray
@@ -143,6 +145,7 @@ class LabelledBeats:
     classes: TextArray
     record: TextArray | None
     patient: TextArray | None = None
+    shared: BoolArray | None = None
 
     @property
     def patients(self) -> TextArray | None:

@@ -14,6 +14,7 @@ from kdsearch.data.augment import time_warp
 from kdsearch.data.beats import (
     NORMAL,
     Beats,
+    BoolArray,
     Cutting,
     Dataset,
     FloatArray,
@@ -75,7 +76,7 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
     )
     train = source.prepared(train, np.tile(rows.train, 1 + settings.n_aug))
     validation = source.labelled(rows.validation)
-    test = source.labelled(rows.test)
+    test = replace(source.labelled(rows.test), shared=_shared(beats, parts, settings))
     return Dataset(
         training=TrainingData(train, validation, context=source.own is not None),
         test=test,
@@ -85,7 +86,7 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
         simulated=beats.simulated,
         length=beats.x.shape[2],
         cutting=_cutting(beats, settings),
-        notes=(*beats.notes, *_on_both_sides(beats, parts, settings), *_few(validation, test)),
+        notes=(*beats.notes, *_on_both_sides(test), *_few(validation, test)),
     )
 
 
@@ -96,20 +97,23 @@ def _cutting(beats: Beats, settings: DataSettings) -> Cutting | None:
     return replace(beats.cutting, leads=beats.cutting.leads[: settings.lead_count])
 
 
-def _on_both_sides(beats: Beats, parts: Split, settings: DataSettings) -> list[str]:
-    """A warning where the test beats of new patients are not all of new patients."""
-    if resolve(beats, settings) != "inter_patient":
+def _shared(beats: Beats, parts: Split, settings: DataSettings) -> BoolArray | None:
+    """Which test beats are of patients who are in training, where there should be none."""
+    if resolve(beats, settings) != "inter_patient" or beats.patients is None:
+        return None
+    learned = np.unique(beats.patients[np.concatenate([parts.train, parts.validation])])
+    shared = np.isin(beats.patients[parts.test], learned)
+    return shared if shared.any() else None
+
+
+def _on_both_sides(test: LabelledBeats) -> list[str]:
+    """A warning where not all the test beats are of new patients."""
+    if test.shared is None or test.record is None:
         return []
-    assert beats.record is not None
-    assert beats.patients is not None
-    learned = np.concatenate([parts.train, parts.validation])
-    known = np.isin(beats.patients[parts.test], np.unique(beats.patients[learned]))
-    records = np.unique(beats.record[parts.test][known])
-    if len(records) == 0:
-        return []
+    records = ", ".join(np.unique(test.record[test.shared]))
     return [
         f"warning: test records of patients who have another record in training or validation: "
-        f"{', '.join(records)}"
+        f"{records}"
     ]
 
 

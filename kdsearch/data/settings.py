@@ -57,7 +57,10 @@ class DataSettings(Section):
     """What becomes of beats labelled normal where a detector finds no R peak: BeatGAN drops
     them from MIT-BIH, and so does ``auto``, which keeps them in all other records."""
     split: Literal["auto"] | SplitKind = "auto"
-    """``auto``: ``fold`` where beats have AAMI classes, ``stratified`` where they are 0/1."""
+    """``auto``: ``fold`` where beats have AAMI classes, ``stratified`` where they are 0/1.
+    ``fold`` has the proportions of BeatGAN's division, but other beats: its authors shuffled
+    without a seed. ``inter_patient`` is DS1 and DS2 for MIT-BIH, where the records 201, to
+    train, and 202, to test, are of one man; figures without 202 are given beside."""
     fold: Annotated[int, Field(ge=0, le=4)] = 0
     """Which fifth of the normal beats is the test set; only the split ``fold`` asks."""
     context: Literal["none", "patient"] = "none"

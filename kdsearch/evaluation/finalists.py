@@ -53,12 +53,23 @@ class Scores:
     test: NDArray[np.float32]
     threshold: float
 
-    def metrics(self, validation: TextArray, test: TextArray) -> dict[str, Any]:
-        """All figures on both sets of beats, given the classes of each beat."""
+    def metrics(
+        self, validation: TextArray, test: TextArray, shared: BoolArray | None = None
+    ) -> dict[str, Any]:
+        """All figures on both sets of beats, given the classes of each beat.
+
+        Where some test beats are of patients who are in training, shape (m,), also those of the
+        test beats without them.
+        """
         found: dict[str, Metrics] = {
             "validation": evaluate(self.validation, validation, threshold=self.threshold),
             "test": evaluate(self.test, test, threshold=self.threshold),
         }
+        if shared is not None:
+            new = ~shared
+            found["test_new_patients"] = evaluate(
+                self.test[new], test[new], threshold=self.threshold
+            )
         return {name: figures.as_dict() for name, figures in found.items()}
 
 
@@ -93,6 +104,7 @@ class Evaluation:
         test_classes: Class of each test beat, shape (m,).
         validation_record: Record (patient) of each, or None where not known.
         test_record: Likewise.
+        test_shared: As of the `LabelledBeats`.
     """
 
     trial: int
@@ -103,11 +115,12 @@ class Evaluation:
     student: Scores
     teacher: Scores
     examples: Examples
+    test_shared: BoolArray | None = None
 
     def metrics(self) -> dict[str, Any]:
         """Figures of student and teacher, as in ``best/metrics.json``."""
         return {
-            name: scores.metrics(self.validation_classes, self.test_classes)
+            name: scores.metrics(self.validation_classes, self.test_classes, self.test_shared)
             for name, scores in (("student", self.student), ("teacher", self.teacher))
         }
 
@@ -144,6 +157,7 @@ def evaluate_run(
             teacher=_reconstructions(method, teacher, test.x[rows]),
             time_ms=_time_ms(dataset),
         ),
+        test_shared=test.shared,
     )
     folder.write_evaluation(dict(_arrays(evaluation)))
     return evaluation
@@ -219,6 +233,8 @@ def _arrays(evaluation: Evaluation) -> Iterator[tuple[str, NDArray[Any]]]:
         yield f"{name}_validation", scores.validation
         yield f"{name}_test", scores.test
         yield f"{name}_threshold", np.array(scores.threshold, dtype=np.float64)
+    if evaluation.test_shared is not None:
+        yield "test_shared", evaluation.test_shared
     for name, array in vars(evaluation.examples).items():
         if array is not None:
             yield f"examples_{name}", array
@@ -241,6 +257,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
             teacher=arrays.get("examples_teacher"),
             time_ms=arrays.get("examples_time_ms"),
         ),
+        test_shared=arrays.get("test_shared"),
     )
     _check(evaluation)
     return evaluation
@@ -259,6 +276,8 @@ def _check(evaluation: Evaluation) -> None:
         _same_shape(scores.test, evaluation.test_classes)
     if examples.x.ndim != 3 or len(examples.x) != len(examples.rows):
         raise ValueError("examples of another number or shape than their rows")
+    if evaluation.test_shared is not None:
+        _same_shape(evaluation.test_shared, evaluation.test_classes)
     if not np.isin(examples.rows, np.arange(len(evaluation.test_classes))).all():
         raise ValueError("examples that are no test beats")
     for fake in (examples.student, examples.teacher):

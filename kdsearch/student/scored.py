@@ -94,7 +94,8 @@ class Scored:
             members = self.classes == label
             found = int(self.flagged[members].sum())
             lines.append(f"  class {label or '?'}: {found:,} of {int(members.sum()):,} flagged")
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        lines += [n if n.startswith("warning: ") else f"note: {n}" for n in self.notes]
+        return "\n".join(lines)
 
     def expected(self, chosen: IndexArray) -> FloatArray | None:
         """Reconstructions of the beats of these rows; None where the method makes none."""

@@ -189,7 +189,7 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
         "classes.V.beats": 7,
     }
     teacher = {key: value for key, value in test.items() if key != "confusion.ppv"}
-    metrics = {
+    metrics: dict[str, Any] = {
         "trial": 0,
         "student": {"test": test},
         "teacher": {"test": teacher | {"roc_auc": 0.6875}},
@@ -206,6 +206,14 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
         ["trial", "0", "0.7500", *figures],
         ["teacher", "0.6875", *figures[:3], "-", *figures[4:]],
     ]
+
+    for name, auc in (("student", 0.7), ("teacher", 0.6)):
+        metrics[name]["test_new_patients"] = {"roc_auc": auc, "average_precision": 0.5}
+    run.write_best({}, {}, metrics)
+    assert summarise([run.path]).splitlines()[-1] == (
+        "Without the test records of patients who have another record in training or "
+        "validation: student AUC 0.7000, AP 0.5000; teacher AUC 0.6000, AP 0.5000."
+    )
 
 
 # Selecting and sorting.

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from kdsearch.data import (
     pad,
     prepare,
 )
+from kdsearch.data.mitbih import DS1, DS2
+from kdsearch.data.sources import resolved_paths, resolved_source
 from kdsearch.errors import DataError
 
 SMALL = {"simulated": {"patients": 6, "beats": 600}}
@@ -118,6 +121,39 @@ def test_short_beats_are_padded_everywhere(tmp_path: Path, monkeypatch: pytest.M
     assert not data.simulated
 
 
+def test_test_beats_of_patients_who_are_in_training_are_known():
+    rng = np.random.default_rng(0)
+    record = np.repeat([*DS1, *DS2], 10)
+    classes = np.where(np.arange(len(record)) % 5 == 0, "V", "N")
+    beats = Beats(
+        rng.standard_normal((len(record), 1, 64)).astype(np.float32),
+        classes,
+        record,
+        "f" * 64,
+        "made up",
+        patient=np.where(record == "202", "201", record),
+    )
+    data = prepare(beats, settings(split="inter_patient"))
+    # In DS1 and DS2 of the literature, 201 is on one side and 202, the same man, on the other.
+    np.testing.assert_array_equal(data.test.shared, data.test.record == "202")
+    assert (
+        "warning: test records of patients who have another record in training or validation: "
+        "202"
+    ) in data.notes
+    apart = prepare(replace(beats, patient=None), settings(split="inter_patient"))
+    assert apart.test.shared is None
+    assert prepare(beats, settings(split="fold")).test.shared is None
+
+
+@pytest.mark.parametrize(("limit", "said"), [(2, True), (38, True), (None, False)])
+def test_few_beats_to_judge_by_are_a_warning(beats: Beats, limit: int | None, said: bool):
+    notes = prepare(beats, settings(validation_limit=limit, split="stratified")).notes
+    few = [note for note in notes if "to validate: an AUC of fewer than 20 says little" in note]
+    assert bool(few) == said
+    if limit == 2:
+        assert few[1].startswith("warning: 1 abnormal beat to validate")
+
+
 def test_more_leads_than_a_source_has():
     with pytest.raises(DataError, match=r"simulated ECG.*: data\.leads is 3, but .* have 2"):
         load_dataset(settings(leads=3), Path("unused"))
@@ -133,6 +169,36 @@ def test_a_source_that_is_not_there(tmp_path: Path, source: str):
     )
     with pytest.raises(DataError, match=message):
         load_beats(DataSettings(source=source), tmp_path)
+
+
+def test_paths_hold_wherever_they_are_read_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    chosen = settings(source="beats.npz", patients="who.csv")
+    resolved = resolved_paths(chosen)
+    assert resolved.source == str(tmp_path / "beats.npz")
+    assert resolved.patients == str(tmp_path / "who.csv")
+    assert resolved_paths(resolved) == resolved
+    assert resolved_source("~/mitdb") == str(Path.home() / "mitdb")
+    assert [resolved_source(word) for word in ("simulated", "mitbih")] == [
+        "simulated",
+        "mitbih",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a1.hea", "'.*a1.hea' is a part of a WFDB record: give the folder of records"),
+        ("b.csv", "'.*b.csv' is a table: write its beats to an .npz"),
+        ("N_samples.npy", "'.*N_samples.npy' is one array: give the folder"),
+    ],
+)
+def test_files_of_another_kind_are_named(tmp_path: Path, name: str, message: str):
+    (tmp_path / name).write_bytes(b"\x93NUMPY")
+    with pytest.raises(DataError, match=f"data.source: {message}"):
+        load_beats(settings(source=str(tmp_path / name)), tmp_path)
 
 
 def test_a_folder_without_beats(tmp_path: Path):
