@@ -68,6 +68,6 @@ def _reconstruction(taught: Tensor) -> Term:
 
 def _attention(taught: Tensor) -> Term:
     def term(batch: Batch) -> Tensor:
-        return losses.attention_distillation(batch.features, taught[batch.rows])
+        return losses.attention_distillation(batch.features.float(), taught[batch.rows])
 
     return term

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdsearch.methods.beatgan import kernels
 from kdsearch.methods.beatgan.layers import Statistics
 from kdsearch.methods.beatgan.losses import discriminator_loss, feature_matching, reconstruction
 from kdsearch.methods.beatgan.optimiser import StackedAdam
@@ -37,7 +38,8 @@ class Batch:
         rows: Row of each beat among the training beats, shape (B, K).
         x: The beats, shape (B, K, leads, length).
         fake: Their reconstructions with gradient, same shape, float32.
-        features: The discriminator's features of ``fake``, shape (B, K, C, L), float32.
+        features: The discriminator's features of ``fake`` with gradient, shape (B, K, C, L),
+            in the precision of the products.
     """
 
     rows: Tensor
@@ -102,14 +104,15 @@ def train_step(
 
     features, passes = discriminator.features(both, discriminator.norms(), parts=PARTS)
     discriminator.track_pass(passes)
-    real_features, fake_features = full_precision(features).chunk(2)
+    real_features, fake_features = features.chunk(2)
     fake = found.beats.detach().requires_grad_()
     fake_features = fake_features.detach().requires_grad_()
+    matched = _feature_matching(real_features, fake_features)
     batch = Batch(rows, x, fake=_by_lead(fake), features=_by_lead(fake_features))
-    terms = _generator_terms(batch, _by_lead(real_features), weights, distillation)
+    terms = _generator_terms(batch, matched, weights, distillation)
     of_fake, of_features = torch.autograd.grad(terms["generator"].sum(), (fake, fake_features))
     through_features = discriminator.features_backward(
-        of_features.to(features.dtype), discriminator.norms(), [_of_fakes(p) for p in passes]
+        of_features, discriminator.norms(), [_of_fakes(p) for p in passes]
     )
     of_fake = of_fake + through_features
     generator.backward(of_fake, norms, found)
@@ -133,12 +136,19 @@ def _discriminator_step(players: Players, both: Tensor) -> Tensor:
     return loss.detach()
 
 
+def _feature_matching(real: Tensor, fake: Tensor) -> Tensor:
+    """`losses.feature_matching` of (B, L, K, C) in the precision of the products."""
+    if kernels.fits(fake):
+        return kernels.feature_matching(real, fake)
+    return feature_matching(_by_lead(full_precision(real)), _by_lead(full_precision(fake)))
+
+
 def _generator_terms(
-    batch: Batch, real_features: Tensor, weights: Weights, distillation: Mapping[str, Term]
+    batch: Batch, matched: Tensor, weights: Weights, distillation: Mapping[str, Term]
 ) -> Terms:
     terms = {
         "reconstruction": reconstruction(batch.x, batch.fake),
-        "feature_matching": feature_matching(real_features, batch.features),
+        "feature_matching": matched,
     }
     total = terms["reconstruction"] + weights.w_adv * terms["feature_matching"]
     distilled = {name: term(batch) for name, term in distillation.items()}

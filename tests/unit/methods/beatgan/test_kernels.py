@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdsearch.methods.beatgan import kernels, layers
+from kdsearch.methods.beatgan import kernels, layers, losses
 from kdsearch.methods.beatgan.layers import Norm
 
 pytestmark = pytest.mark.skipif(
@@ -51,6 +51,21 @@ def test_kernels_calculate_what_torchs_operators_do(
         scale = max(1.0, float(expected.abs().max()))
         error = float((found - expected).abs().max()) / scale
         assert error < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("dtype", list(CLOSE))
+def test_feature_matching(dtype: torch.dtype) -> None:
+    real, fake = torch.randn(2, 6, 10, 3, 20, device="cuda").to(dtype)
+    weights = torch.tensor([0.5, 2.0, 0.0], device="cuda")
+    by_lead = [x.permute(0, 2, 3, 1).float().requires_grad_() for x in (real, fake)]
+    expected = losses.feature_matching(*by_lead)
+    (gradient,) = torch.autograd.grad((weights * expected).sum(), by_lead[1])
+    found = kernels.feature_matching(real, fake.requires_grad_())
+    (own,) = torch.autograd.grad((weights * found).sum(), fake)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        own.permute(0, 2, 3, 1), gradient.to(dtype), rtol=0.02, atol=1e-5
+    )
 
 
 def test_rows_are_replaced_where_chosen() -> None:
