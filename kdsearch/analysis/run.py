@@ -56,6 +56,7 @@ class Run:
         verdict: The content of ``verdict.json``, empty before there is one.
         costs: The content of ``costs.json``, empty before there is one.
         metrics: The content of ``best/metrics.json``, empty before the search's end.
+        damaged: What is wrong with files that are left out because of it, a line each.
     """
 
     folder: RunFolder
@@ -65,6 +66,7 @@ class Run:
     metrics: dict[str, Any]
     verdict: dict[str, Any]
     costs: dict[str, Any]
+    damaged: list[str] = field(default_factory=list)
 
     @property
     def path(self) -> Place:
@@ -161,24 +163,30 @@ def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
     for section in ("student", "space", "search"):
         if not isinstance(config.get(section), dict):
             raise RunError(f"{folder.config_file}: damaged: it has no section '{section}'")
-    metrics = folder.best / "metrics.json"
+    damaged: list[str] = []
+
+    def derived(path: Place) -> dict[str, Any]:
+        try:
+            return folder.read_derived(path)
+        except RunError as error:
+            damaged.append(str(error))
+            return {}
+
+    if not isinstance(config["search"].get("num_samples"), int):
+        raise RunError(f"{folder.config_file}: damaged: search.num_samples is no number")
+    teacher, costs = derived(folder.teacher_file), derived(folder.costs_file)
+    if not teacher:
+        costs.pop("teacher", None)
     return Run(
         folder=folder,
         config=config,
         records=folder.records(),
-        teacher=folder.read_json(folder.teacher_file) if folder.teacher_file.exists() else {},
-        metrics=folder.read_json(metrics) if metrics.exists() else {},
-        costs=_costs(folder),
-        verdict=folder.read_json(folder.verdict_file) if folder.verdict_file.exists() else {},
+        teacher=teacher,
+        metrics=derived(folder.best / "metrics.json"),
+        costs={name: cost for name, cost in costs.items() if _is_cost(cost)},
+        verdict=derived(folder.verdict_file),
+        damaged=damaged,
     )
-
-
-def _costs(folder: RunFolder) -> dict[str, Any]:
-    """The entries of ``costs.json`` that are whole; the file may be a stranger's."""
-    if not folder.costs_file.exists():
-        return {}
-    entries = folder.read_json(folder.costs_file).items()
-    return {name: cost for name, cost in entries if _is_cost(cost)}
 
 
 def _is_cost(cost: object) -> bool:

@@ -201,6 +201,7 @@ def _headline(run: Run) -> str:
             lines.append("The beats are simulated: nothing here says anything about patients.")
         lines += run.teacher["data"].get("notes", [])
     lines += _hints(run)
+    lines += [f"{text}; --resume makes it again" for text in run.damaged]
     counts: Counter[str] = Counter(record.state for record in run.records)
     planned = run.config["search"]["num_samples"]
     parts = [f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state]]

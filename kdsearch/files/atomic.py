@@ -11,10 +11,13 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kdsearch.files.bucket import BucketPath, Place
 
@@ -122,6 +125,12 @@ def load_state(path: Place) -> dict[str, Any]:
         raise DamagedFile(f"{path}: damaged or half-written")
     state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     return state
+
+
+def save_arrays(path: Place, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as a compressed ``.npz``, whole or not at all."""
+    with whole_file(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def remove_leftovers(folder: Place) -> None:

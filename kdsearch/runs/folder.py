@@ -34,18 +34,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from kdsearch.config.dimensions import Value
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.atomic import (
     names_in_folders,
+    save_arrays,
     save_state,
     sync_folder,
-    whole_file,
     write_json,
     write_text,
 )
@@ -53,11 +53,13 @@ from kdsearch.files.bucket import BucketPath, Place
 from kdsearch.files.cache import cache_dir
 from kdsearch.files.reading import read_arrays, reading
 from kdsearch.methods.protocol import State
+from kdsearch.runs.derived import SHAPES
 from kdsearch.runs.driver_lock import DriverLock, log_copied
 from kdsearch.runs.trial_folder import (
     Confirmation,
     TrialFolder,
     TrialRecord,
+    in_one_line,
     is_trial,
     read_generation,
 )
@@ -184,6 +186,21 @@ class RunFolder:
             raise RunError(f"{path}: damaged: expected keys and values")
         return content
 
+    def read_derived(self, path: Place) -> dict[str, Any]:
+        """Read a JSON file that is made from the trials; empty if there is none.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        if not path.exists():
+            return {}
+        content = self.read_json(path)
+        try:
+            SHAPES[path.name].validate_python(content)
+        except ValidationError as error:
+            raise RunError(f"{path}: damaged: {in_one_line(error)}") from None
+        return content
+
     def write_teacher(self, weights: State, description: dict[str, Any]) -> None:
         """Keep the teacher, weights first: a description promises that they are there."""
         save_state(self.teacher_weights, weights)
@@ -199,8 +216,7 @@ class RunFolder:
 
     def write_evaluation(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep scores, truth and example beats."""
-        with whole_file(self.evaluation_file) as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+        save_arrays(self.evaluation_file, arrays)
 
     def read_evaluation(self, parse: Callable[[Mapping[str, NDArray[Any]]], T]) -> T | None:
         """Read what `write_evaluation` kept; None where there is nothing.

@@ -32,8 +32,8 @@ from kdsearch.files.atomic import (
     DamagedFile,
     load_state,
     remove_leftovers,
+    save_arrays,
     save_state,
-    whole_file,
     write_json,
     write_text,
 )
@@ -352,8 +352,7 @@ class Confirmation:
 
     def write_scores(self, scores: dict[str, NDArray[np.float32]]) -> None:
         """Write the scores."""
-        with whole_file(self.path / "scores.npz") as file:
-            np.savez_compressed(file, **scores)  # type: ignore[arg-type]
+        save_arrays(self.path / "scores.npz", scores)
 
 
 def read_generation(file: Place) -> int:

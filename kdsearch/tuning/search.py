@@ -13,23 +13,16 @@ from typing import Any
 
 import torch
 
-from kdsearch.analysis.leaderboard import best_record, leaderboard
-from kdsearch.config.space_file import Config
+from kdsearch.analysis.leaderboard import best_record
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset
-from kdsearch.errors import ConfigError, RunError, SearchFailed
-from kdsearch.evaluation.baselines import baseline_scores
-from kdsearch.evaluation.costs import measure, student_costs
-from kdsearch.evaluation.finalists import Finalist, evaluate_run
-from kdsearch.evaluation.verdict import conclude
+from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
 from kdsearch.methods.device import resolve_device, resolve_precision
-from kdsearch.methods.protocol import Compute, Exporting
-from kdsearch.runs.folder import RunFolder
+from kdsearch.methods.protocol import Compute
 from kdsearch.runs.study import Study, sound
 from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
-from kdsearch.student.student import COMPUTE, describe_student
 from kdsearch.texts import printable, redact
 from kdsearch.tuning import cluster, tune_run
 from kdsearch.tuning.bridge import StudyScheduler, StudySearcher
@@ -39,8 +32,8 @@ from kdsearch.tuning.confirm import (
     candidates,
     confirm,
     left_to_confirm,
-    seeds,
 )
+from kdsearch.tuning.finish import missing_results, write_leaderboard, write_results
 from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.placement import (
     Placement,
@@ -144,8 +137,15 @@ class _Search:
                 self._run_trials(records, view, on_cluster, placement)
                 records = self._records()
                 self._confirm(records, dataset, on_cluster, placement)
-        leaderboard_to_file(self._folder, records, self._config)
-        self._finish(records, dataset, teacher, inputs)
+        write_leaderboard(self._folder, records, self._config)
+        if left := self._trials_left(records):
+            budget = self._config.search.time_budget_s
+            if budget is not None and self._progress is not None:
+                self._say(self._progress.within(budget))
+            self._say(f"{left} trials are left; rerun with --resume")
+            return records
+        write_results(records, self._candidates(records), dataset, teacher, inputs, self._say)
+        self._folder.end_work()
         return records
 
     def _records(self) -> list[TrialRecord]:
@@ -172,27 +172,38 @@ class _Search:
             )
 
     def _complete(self, records: Sequence[TrialRecord]) -> bool:
-        whole = (
-            not self._trials_left(records)
-            and self._folder.concluded
-            and not self._confirmations_left(records)
+        """Return whether nothing is left to do, and say what was lost of a finished search."""
+        if self._trials_left(records) or not self._folder.concluded:
+            return False
+        confirmations = self._confirmations_left(records)
+        missing = missing_results(
+            self._folder, self._config, confirmed=bool(self._candidates(records))
         )
-        if whole:
-            total = self._config.search.num_samples
-            self._say(f"{self._folder.path}: complete with {total} trials; nothing to do")
-        return whole
+        path, total = self._folder.path, self._config.search.num_samples
+        if write_leaderboard(self._folder, records, self._config):
+            self._say(f"{self._folder.leaderboard_file}: missing or damaged, and made again")
+        if missing:
+            self._say(f"{path}: {', '.join(missing)}: missing or damaged, and made again")
+        elif not confirmations:
+            self._say(f"{path}: complete with {total} trials; nothing to do")
+        return not missing and not confirmations
 
     def _check_data(self, dataset: Dataset) -> None:
         """Data may have moved, but must not have changed."""
-        if not self._folder.teacher_file.exists():
-            return
-        known = self._folder.read_json(self._folder.teacher_file)["data"]["fingerprint"]
-        if known != dataset.fingerprint:
+        known = self._teacher_description().get("data", {}).get("fingerprint")
+        if known not in (None, dataset.fingerprint):
             raise RunError(
                 f"{self._folder.path} holds a search over other data (fingerprint "
                 f"{known[:12]}, found {dataset.fingerprint[:12]}): give it its own --data, or "
                 "choose another --name"
             )
+
+    def _teacher_description(self) -> dict[str, Any]:
+        """Return ``teacher.json``; empty where it is missing or damaged."""
+        try:
+            return self._folder.read_derived(self._folder.teacher_file)
+        except RunError:
+            return {}
 
     def _teacher(self, dataset: Dataset, compute: Compute) -> Teacher:
         """The run's own teacher, or else the cache's; the run keeps a copy."""
@@ -214,14 +225,12 @@ class _Search:
         return teacher
 
     def _check_teacher(self, teacher: Teacher) -> None:
-        """A run whose own copy was lost goes on with the same teacher or not at all."""
-        if not self._folder.teacher_file.exists():
-            return
-        known = self._folder.read_json(self._folder.teacher_file).get("fingerprint")
-        if known != teacher.fingerprint:
+        """A run whose own copy was lost continues with the same teacher or not at all."""
+        known = self._teacher_description().get("fingerprint")
+        if known not in (None, teacher.fingerprint):
             raise RunError(
                 f"{self._folder.teacher_weights}: lost or damaged, and this machine's teacher "
-                f"is another one (fingerprint {known!s:.12}, here {teacher.fingerprint:.12})"
+                f"is another one (fingerprint {known:.12}, here {teacher.fingerprint:.12})"
             )
 
     def _trials_left(self, records: Sequence[TrialRecord]) -> int:
@@ -320,24 +329,6 @@ class _Search:
                 signals=self._signals,
             )
 
-    def _conclude(self, records: Sequence[TrialRecord], dataset: Dataset) -> TrialRecord | None:
-        """Write the verdict; the trial that it chose, or the search's best without one."""
-        chosen = self._candidates(records)
-        if not chosen:
-            return best_record(records)
-        verdict = conclude(
-            self._folder,
-            {candidate.name: candidate.role for candidate in chosen},
-            seeds(self._config),
-            dataset,
-            baseline_scores(dataset, cache_dir()),
-            {candidate.name: candidate.left_out for candidate in chosen if candidate.left_out},
-        )
-        self._folder.write_verdict(verdict)
-        if verdict["chosen"] is None:
-            return best_record(records)
-        return records[int(verdict["chosen"].removeprefix("trial-"))]
-
     def _inputs(self, dataset: Dataset, teacher: Teacher, compute: Compute) -> TrialInputs:
         students = [self._config.student_settings(p) for p in self._config.corners()]
         targets = TeacherCache(cache_dir()).targets(
@@ -353,70 +344,6 @@ class _Search:
             compute=compute,
             threads=self._config.resources.cpus_per_trial,
         )
-
-    def _finish(
-        self,
-        records: Sequence[TrialRecord],
-        dataset: Dataset,
-        teacher: Teacher,
-        inputs: TrialInputs,
-    ) -> None:
-        """Measure the best student and the teacher on the test beats, once."""
-        left = self._trials_left(records)
-        if left:
-            budget = self._config.search.time_budget_s
-            if budget is not None and self._progress is not None:
-                self._say(self._progress.within(budget))
-            self._say(f"{left} trials are left; rerun with --resume")
-            return
-        best = best_record(records)
-        if best is None:
-            reasons = sorted({record.reason for record in records})
-            raise SearchFailed(f"all {len(records)} trials failed: {'; '.join(reasons)}")
-        best = self._conclude(records, dataset) or best
-        weights = self._folder.trial(best.number).best_weights()
-        evaluation = evaluate_run(
-            self._folder,
-            self._config.method,
-            dataset,
-            trial=best.number,
-            # As it will be used, wherever that is; its threshold belongs to these scores.
-            student=Finalist(weights, COMPUTE),
-            teacher=Finalist(teacher.weights, inputs.compute),
-        )
-        metrics: dict[str, Any] = {
-            "trial": best.number,
-            "data": {"description": dataset.description, "simulated": dataset.simulated},
-            **evaluation.metrics(),
-        }
-        card = describe_student(
-            self._config,
-            self._config.student_settings(best.params),
-            dataset,
-            metrics["student"]["validation"]["confusion.threshold"],
-        )
-        description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
-        self._folder.write_teacher(teacher.weights, description)
-        self._folder.write_best(weights, card, metrics)
-        self._write_costs(records, inputs)
-        self._folder.end_work()
-
-    def _write_costs(self, records: Sequence[TrialRecord], inputs: TrialInputs) -> None:
-        # A failed trial may be one that no memory holds.
-        students = {
-            r.number: self._config.student_settings(r.params)
-            for r in records
-            if r.finished and r.state != "failed" and r.curve
-        }
-        method, data, teacher = self._config.method, inputs.data, inputs.teacher
-        costs = student_costs(
-            method, students, data=data, teacher=teacher, targets=inputs.targets
-        )
-        described: dict[str, Any] = {str(n): cost.as_dict() for n, cost in costs.items()}
-        if isinstance(method, Exporting):
-            _, leads, length = data.train.shape
-            described["teacher"] = measure(method, teacher, leads, length).as_dict()
-        self._folder.write_costs(described)
 
     def _say(self, text: str) -> None:
         text = printable(redact(text))
@@ -442,14 +369,6 @@ def resolve_teacher_compute(request: Request) -> Compute:
         given = int(first) if first.isdecimal() else 0
         torch.set_num_threads(given or max(1, available_cpus() // 2))
     return Compute(device, resolve_precision(resources.precision, device))
-
-
-def leaderboard_to_file(
-    folder: RunFolder, records: Sequence[TrialRecord], config: Config
-) -> None:
-    """Write ``leaderboard.csv``."""
-    table = leaderboard(records, list(config.searched()))
-    folder.write_leaderboard(table.to_csv(index=False))
 
 
 def _bytes(inputs: TrialInputs) -> int:

@@ -264,7 +264,7 @@ def read_teacher(folder: RunFolder) -> Teacher | None:
     if not folder.teacher_file.exists():
         return None
     try:
-        description = folder.read_json(folder.teacher_file)
+        description = folder.read_derived(folder.teacher_file)
         weights = load_state(folder.teacher_weights)
         history = [EpochReport(**report) for report in description["history"]]
         return Teacher(description["fingerprint"], weights, history, found=True)

@@ -35,18 +35,17 @@ KEY, TITLE = "verdict", "The verdict"
 
 def verdict_section(contents: Contents) -> Section:
     """Sentences, figures over seeds, and differences with their intervals."""
-    verdict = contents.run.verdict
+    verdict, path = contents.run.verdict, contents.run.folder.verdict_file
     if not verdict:
-        return Section(
-            KEY,
-            TITLE,
-            missing="Nothing was confirmed: no configuration was trained again with new "
-            "seeds, so the leaderboard's first place may be luck.",
+        damage = [line for line in contents.run.damaged if line.startswith(str(path))]
+        nothing = (
+            "Nothing was confirmed: no configuration was trained again with new seeds, so the "
+            "leaderboard's first place may be luck."
         )
+        return Section(KEY, TITLE, missing=next(iter(damage), nothing))
     try:
         return _section(verdict)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        path = contents.run.folder.verdict_file
         return Section(KEY, TITLE, missing=f"{path}: damaged ({type(error).__name__})")
 
 

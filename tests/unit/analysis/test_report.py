@@ -197,7 +197,8 @@ def test_the_page_asks_for_nothing(run: RunFolder):
 def test_simulated_beats_are_announced(run: RunFolder):
     assert SIMULATED not in page(run)
     data = {"description": "simulated", "simulated": True, "fingerprint": "f"}
-    run.teacher_file.write_text(json.dumps({"val_auc": 0.8, "history": [], "data": data}))
+    teacher = {"fingerprint": "f", "seconds": 1, "epochs": 1, "best_epoch": 1, "val_auc": 0.8}
+    run.teacher_file.write_text(json.dumps(teacher | {"history": [], "data": data}))
     assert SIMULATED in page(run)
 
 

@@ -61,7 +61,8 @@ def test_the_best_leads_until_the_search_has_chosen(folder: RunFolder):
     assert (leading.trial, leading.val_auc, leading.epoch) == (0, 0.875, 2)
     assert set(leading.params) == {"temperature", "alpha", "w_adv"}
     assert leading.metrics == {}
-    metrics = {"trial": 3, "student": {"test": {"roc_auc": 0.75}}}
+    figures = {"test": {"roc_auc": 0.75}}
+    metrics = {"trial": 3, "student": figures, "teacher": figures}
     write_json(folder.best / "metrics.json", metrics)
     chosen = kdsearch.open_run(folder.path).best
     assert chosen is not None
@@ -70,7 +71,9 @@ def test_the_best_leads_until_the_search_has_chosen(folder: RunFolder):
 
 def test_nothing_of_a_run_becomes_markup(tmp_path: Path):
     folder = make_run(tmp_path / "kd", {0: ("failed", [0.5])})
-    write_json(folder.verdict_file, {"sentences": ["<script>alert(1)</script>"]})
+    verdict = {"chosen": None, "sentences": ["<script>alert(1)</script>"]}
+    verdict |= {"configurations": [], "differences": [], "baselines": []}
+    write_json(folder.verdict_file, verdict)
     shown = kdsearch.open_run(folder.path)._repr_html_()
     assert "&lt;script&gt;" in shown
     assert "<script" not in shown

@@ -38,6 +38,7 @@ TEACHER = {
     "epochs": 4,
     "best_epoch": 3,
     "val_auc": 0.9375,
+    "history": [],
     "data": {"description": "made-up waves", "simulated": True, "fingerprint": "d" * 64},
 }
 
@@ -366,8 +367,10 @@ def test_no_study_is_needed(run: RunFolder):
         (lambda run: run.config_file.write_text(""), r"search\.yaml: damaged"),
         (lambda run: run.config_file.write_text("space: {}"), r"search\.yaml: damaged"),
         (lambda run: run.config_file.unlink(), r"not a run folder, it has no search\.yaml"),
-        (lambda run: run.teacher_file.write_text("{"), r"teacher\.json: cannot be read"),
-        (lambda run: run.teacher_file.write_text("[]"), r"teacher\.json: damaged"),
+        (
+            lambda run: run.config_file.write_text("student: {}\nspace: {}\nsearch: {}"),
+            r"search\.yaml: damaged: search\.num_samples",
+        ),
     ],
 )
 def test_damage_is_an_error_of_the_user(
@@ -377,6 +380,20 @@ def test_damage_is_an_error_of_the_user(
     with pytest.raises((RunError, ConfigError), match=message) as refused:
         summarise([run.path])
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["teacher.json", "verdict.json", "costs.json", "metrics.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"trial": "x", "val_auc": []}'])
+def test_a_damaged_result_is_a_line_and_left_out(run: RunFolder, name: str, content: str):
+    folder = run.best if name == "metrics.json" else run.path
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
+    text = summarise([run.path])
+    whole = name == "costs.json" and content.startswith("{") and content != "{"
+    said = [line for line in text.splitlines() if "--resume makes it again" in line]
+    assert len(said) == (0 if whole else 1)
+    assert all(line.startswith(f"{folder / name}: ") for line in said)
+    assert trials(run) == [0, 3, 1, 2]
 
 
 def test_no_run_is_an_error_of_the_user(tmp_path: Path):

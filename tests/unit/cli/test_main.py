@@ -22,7 +22,8 @@ from kdsearch.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[3]
 DATA = {"fingerprint": "f" * 64, "simulated": False}
-TEACHER = {"val_auc": 0.9, "best_epoch": 1, "epochs": 2, "seconds": 0.5}
+TEACHER = {"val_auc": 0.9, "best_epoch": 1, "epochs": 2, "seconds": 0.5, "history": []}
+TEACHER |= {"fingerprint": "f" * 64}
 SMALL = {"simulated": {"patients": 10, "beats": 300}}
 
 

@@ -172,3 +172,48 @@ def test_a_state_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         load_state(tmp_path / "a.pt")
     assert names(tmp_path) == ["a.pt"]
+
+
+# Power cuts.
+
+
+def test_folders_are_synced_after_a_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """New folders as well: a power cut must not undo what was written."""
+    done: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    def renamed(self: Path, target: Path) -> Path:
+        done.append(("rename", str(target)))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_text(tmp_path / "new" / "deep" / "file", "text")
+    content = done.pop(2)
+    assert content[0] == "sync"
+    assert content[1].endswith(".tmp")
+    assert done == [
+        ("sync", str(tmp_path)),
+        ("sync", str(tmp_path / "new")),
+        ("rename", str(tmp_path / "new" / "deep" / "file")),
+        ("sync", str(tmp_path / "new" / "deep")),
+    ]
+
+
+def test_a_file_system_without_syncs_of_folders_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fsync = os.fsync
+
+    def refused(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refused)
+    write_text(tmp_path / "new" / "file", "text")
+    assert (tmp_path / "new" / "file").read_text() == "text"

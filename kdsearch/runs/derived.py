@@ -1,0 +1,85 @@
+"""What a run's derived JSON files must hold: one that lacks any of it is damaged.
+
+They are made from the trials, the teacher and the confirmation, and can be made again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired
+
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
+
+STRICT = ConfigDict(strict=True)
+Figures = dict[str, float | None]
+
+
+class _Data(TypedDict):
+    fingerprint: str
+    description: str
+    simulated: bool | int
+
+
+class _Epoch(TypedDict):
+    epoch: int
+    val_auc: float
+
+
+class _Teacher(TypedDict):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+
+    fingerprint: str
+    seconds: float
+    epochs: int
+    best_epoch: int
+    val_auc: float
+    history: list[_Epoch]
+    data: _Data
+
+
+class _Sets(TypedDict):
+    validation: NotRequired[Figures]
+    test: Figures
+
+
+class _Metrics(TypedDict):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+
+    trial: int
+    trials: NotRequired[int]
+    student: _Sets
+    teacher: _Sets
+
+
+class _Configuration(TypedDict):
+    name: str
+    role: str
+    seeds: list[int]
+
+
+class _Difference(TypedDict):
+    of: str
+    against: str
+    sentence: str
+
+
+class _Baseline(TypedDict):
+    name: str
+
+
+class _Verdict(TypedDict):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+
+    chosen: str | None
+    sentences: list[str]
+    configurations: list[_Configuration]
+    differences: list[_Difference]
+    baselines: list[_Baseline]
+
+
+SHAPES: dict[str, TypeAdapter[Any]] = {
+    "teacher.json": TypeAdapter(_Teacher),
+    "metrics.json": TypeAdapter(_Metrics),
+    "verdict.json": TypeAdapter(_Verdict),
+    "costs.json": TypeAdapter(dict[str, Any]),
+}

@@ -1,0 +1,186 @@
+"""The end of a search: what is made from its trials, and made again where it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from kdsearch.analysis.leaderboard import best_record, leaderboard
+from kdsearch.config.space_file import Config
+from kdsearch.data import cache_dir
+from kdsearch.data.beats import Dataset
+from kdsearch.errors import RunError, SearchFailed, UserError
+from kdsearch.evaluation.baselines import baseline_scores
+from kdsearch.evaluation.costs import measure, student_costs
+from kdsearch.evaluation.finalists import Finalist, evaluate_run, read_evaluation
+from kdsearch.evaluation.verdict import conclude
+from kdsearch.files.atomic import DamagedFile, load_state
+from kdsearch.methods.protocol import Exporting, State
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.trial_folder import TrialRecord
+from kdsearch.student.student import COMPUTE, describe_student, load_student
+from kdsearch.tuning.confirm import Candidate, seeds
+from kdsearch.tuning.teacher import Teacher, describe_teacher
+from kdsearch.tuning.workers.trial import TrialInputs, student_stack, trial_seed
+
+
+def missing_results(folder: RunFolder, config: Config, *, confirmed: bool) -> list[str]:
+    """Return the names of the results of a finished search that are missing or damaged.
+
+    Args:
+        confirmed: Whether there is to be a verdict.
+    """
+    checks: dict[str, Callable[[], object]] = {
+        "teacher.json": lambda: folder.read_derived(folder.teacher_file),
+        "teacher.pt": lambda: load_state(folder.teacher_weights),
+        "best": lambda: load_student(folder.path),
+        "best/metrics.json": lambda: (
+            folder.read_derived(folder.best / "metrics.json").get("trials")
+            == config.search.num_samples
+        ),
+        "evaluation.npz": lambda: read_evaluation(folder),
+        "costs.json": lambda: (
+            folder.read_derived(folder.costs_file) or not isinstance(config.method, Exporting)
+        ),
+    }
+    if confirmed:
+        checks["verdict.json"] = lambda: folder.read_derived(folder.verdict_file)
+    return [name for name, check in checks.items() if not _passes(check)]
+
+
+def _passes(check: Callable[[], object]) -> bool:
+    try:
+        return bool(check())
+    except (UserError, DamagedFile, FileNotFoundError):
+        return False
+
+
+def write_leaderboard(
+    folder: RunFolder, records: Sequence[TrialRecord], config: Config
+) -> bool:
+    """Write ``leaderboard.csv``; return whether it was another one."""
+    text = leaderboard(records, list(config.searched())).to_csv(index=False)
+    with suppress(FileNotFoundError, UnicodeDecodeError):
+        if folder.leaderboard_file.read_text(encoding="utf-8") == text:
+            return False
+    folder.write_leaderboard(text)
+    return True
+
+
+def write_results(
+    records: Sequence[TrialRecord],
+    chosen: Sequence[Candidate],
+    dataset: Dataset,
+    teacher: Teacher,
+    inputs: TrialInputs,
+    say: Callable[[str], None],
+) -> None:
+    """Measure the best student and the teacher on the test beats, and write all results.
+
+    Args:
+        records: Every trial, all finished.
+        chosen: What was confirmed.
+
+    Raises:
+        SearchFailed: Every trial failed.
+    """
+    folder, config = RunFolder(inputs.run), inputs.config
+    if best_record(records) is None:
+        reasons = sorted({record.reason for record in records})
+        raise SearchFailed(f"all {len(records)} trials failed: {'; '.join(reasons)}")
+    best = _write_verdict(folder, config, records, chosen, dataset)
+    weights = _best_weights(folder, best, inputs, say)
+    evaluation = evaluate_run(
+        folder,
+        config.method,
+        dataset,
+        trial=best.number,
+        # As it will be used, wherever that is; its threshold belongs to these scores.
+        student=Finalist(weights, COMPUTE),
+        teacher=Finalist(teacher.weights, inputs.compute),
+    )
+    metrics: dict[str, Any] = {
+        "trial": best.number,
+        "trials": len(records),
+        "data": {"description": dataset.description, "simulated": dataset.simulated},
+        **evaluation.metrics(),
+    }
+    card = describe_student(
+        config,
+        config.student_settings(best.params),
+        dataset,
+        metrics["student"]["validation"]["confusion.threshold"],
+    )
+    description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
+    folder.write_teacher(teacher.weights, description)
+    folder.write_best(weights, card, metrics)
+    _write_costs(folder, records, inputs)
+
+
+def _write_verdict(
+    folder: RunFolder,
+    config: Config,
+    records: Sequence[TrialRecord],
+    chosen: Sequence[Candidate],
+    dataset: Dataset,
+) -> TrialRecord:
+    """Write the verdict, if anything was confirmed; return the trial that is the result."""
+    best = best_record(records)
+    assert best is not None
+    if not chosen:
+        return best
+    verdict = conclude(
+        folder,
+        {candidate.name: candidate.role for candidate in chosen},
+        seeds(config),
+        dataset,
+        baseline_scores(dataset, cache_dir()),
+        {candidate.name: candidate.left_out for candidate in chosen if candidate.left_out},
+    )
+    folder.write_verdict(verdict)
+    if verdict["chosen"] is None:
+        return best
+    return records[int(verdict["chosen"].removeprefix("trial-"))]
+
+
+def _best_weights(
+    folder: RunFolder, best: TrialRecord, inputs: TrialInputs, say: Callable[[str], None]
+) -> State:
+    """Read the weights of a trial, or train them again where they were not kept."""
+    trial = folder.trial(best.number)
+    try:
+        return trial.best_weights()
+    except RunError as error:
+        say(f"{error}; trial {best.number} is trained again up to epoch {best.best_epoch}")
+    settings = inputs.config.student_settings(best.params)
+    stack = student_stack(settings, 1, inputs)
+    stack.put_in(0, settings, seed=trial_seed(inputs.config, best.number))
+    for _ in range(best.best_epoch):
+        outcome = stack.advance()[0]
+        if isinstance(outcome, Exception):
+            raise SearchFailed(f"trial {best.number} cannot be trained again: {outcome}")
+        val_auc = outcome.val_auc
+    weights = stack.weights(0)
+    trial.write_best(weights)
+    if val_auc != best.val_auc:
+        say(f"its val_auc is {val_auc:.6f} now; it was {best.val_auc:.6f}")
+    return weights
+
+
+def _write_costs(
+    folder: RunFolder, records: Sequence[TrialRecord], inputs: TrialInputs
+) -> None:
+    # A failed trial may be one that no memory holds.
+    students = {
+        r.number: inputs.config.student_settings(r.params)
+        for r in records
+        if r.finished and r.state != "failed" and r.curve
+    }
+    method, data, teacher = inputs.config.method, inputs.data, inputs.teacher
+    costs = student_costs(method, students, data=data, teacher=teacher, targets=inputs.targets)
+    described: dict[str, Any] = {str(n): cost.as_dict() for n, cost in costs.items()}
+    if isinstance(method, Exporting):
+        _, leads, length = data.train.shape
+        described["teacher"] = measure(method, teacher, leads, length).as_dict()
+    folder.write_costs(described)
