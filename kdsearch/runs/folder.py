@@ -289,12 +289,12 @@ class RunFolder:
                 known = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:12]
         return known
 
-    def remember_temporary(self, name: str) -> None:
-        """Keep the name of this driver's temporary folder, for its successor to remove."""
-        write_text(self._temporary_file, name)
+    def remember_temporary(self, path: str) -> None:
+        """Keep the path of this driver's temporary folder, for its successor to remove."""
+        write_text(self._temporary_file, path)
 
     def remembered_temporary(self) -> str:
-        """The name that a killed driver left behind, or an empty text."""
+        """The path that a killed driver left behind, or an empty text."""
         try:
             return self._temporary_file.read_text()
         except (OSError, UnicodeDecodeError):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import shutil
 import socket
 import sys
 import tempfile
@@ -29,14 +27,14 @@ from kdsearch.tuning import ENVIRONMENT
 from kdsearch.tuning.nodes import runtime_environment
 from kdsearch.tuning.placement import local_cpus
 from kdsearch.tuning.signals import Signals
+from kdsearch.tuning.temporary import temporary_folder
 
 MIB = 2**20
 CONNECT_TIMEOUT_S = 10.0
-TEMPORARY_PREFIX = "kds-"
 # Longest path of a Unix socket, on macOS four characters shorter, and what Ray and we append to
-# the folder for temporary files: /kds-xxxxxxxx/session_<date>_<time>_<process>/sockets/<name>.
+# the folder for temporary files: /kds-xxxxxxxx/r/session_<date>_<time>_<process>/sockets/<name>.
 SOCKET_PATH = 107 if sys.platform.startswith("linux") else 103
-APPENDED = len("/kds-xxxxxxxx/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
+APPENDED = len("/kds-xxxxxxxx/r/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -73,23 +71,21 @@ def started(
         folder: The run, which remembers Ray's temporary files for the case of a kill.
     """
     _refuse_running()
-    temporary = _own_temporary_folder(folder)
-    try:
-        with _adapted(), signals.held_back():
-            ray.init(
-                address="local",
-                job_config=ray.job_config.JobConfig(_py_driver_sys_path=_own_code(config)),
-                num_cpus=local_cpus(config),
-                include_dashboard=False,
-                object_store_memory=max(100 * MIB, 2 * data_bytes),
-                _temp_dir=temporary,
-                **QUIET,
-            )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(temporary, ignore_errors=True)
-        folder.forget_temporary()
+    with temporary_folder(folder, temporary_parent()) as temporary:
+        try:
+            with _adapted(), signals.held_back():
+                ray.init(
+                    address="local",
+                    job_config=ray.job_config.JobConfig(_py_driver_sys_path=_own_code(config)),
+                    num_cpus=local_cpus(config),
+                    include_dashboard=False,
+                    object_store_memory=max(100 * MIB, 2 * data_bytes),
+                    _temp_dir=str(temporary),
+                    **QUIET,
+                )
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _refuse_running() -> None:
@@ -166,18 +162,6 @@ def temporary_parent() -> Path:
         f"TMPDIR: Ray's sockets need a writable folder whose path has at most {longest} "
         f"characters, but found {system}; set TMPDIR to such a folder"
     )
-
-
-def _own_temporary_folder(folder: RunFolder) -> str:
-    """A new folder for Ray's files; that of a driver that was killed is removed first."""
-    parent = temporary_parent()
-    before = folder.remembered_temporary()
-    # The name comes from a file of the run folder: nothing but our own kind is removed.
-    if re.fullmatch(TEMPORARY_PREFIX + r"\w{8}", before):
-        shutil.rmtree(parent / before, ignore_errors=True)
-    temporary = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent)
-    folder.remember_temporary(Path(temporary).name)
-    return temporary
 
 
 def probe_storage(run: Place) -> None:

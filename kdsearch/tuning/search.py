@@ -54,6 +54,7 @@ from kdsearch.tuning.request import Request, check_resume
 from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.teacher import Teacher, TeacherCache, describe_teacher, read_teacher
+from kdsearch.tuning.temporary import remove_abandoned
 from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers
 from kdsearch.tuning.workers.stack_size import describe_sizes
 from kdsearch.tuning.workers.trial import TrialInputs, trial_seed
@@ -80,6 +81,7 @@ def search(request: Request) -> list[TrialRecord]:
         cluster.temporary_parent()
     signals = Signals()
     with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:
+        remove_abandoned(folder)
         return _Search(request, signals, at_end).run()
 
 
