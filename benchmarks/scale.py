@@ -33,9 +33,12 @@ from rich.console import Console
 from kdsearch.analysis.leaderboard import leaderboard
 from kdsearch.config.dimensions import Dimension, Float
 from kdsearch.config.space_file import SchedulerSettings, SearchSettings
+from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Study
-from kdsearch.tuning.bridge import Ledger
+from kdsearch.runs.study_view import StudyView
+from kdsearch.runs.trial_folder import TrialRecord
+from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.progress import SearchProgress
 from kdsearch.tuning.rungs import Rungs
 
@@ -74,26 +77,26 @@ def parts(size: int) -> Seconds:
     """Seconds of each part over a whole search of so many trials."""
     path = Path(tempfile.mkdtemp(prefix="scale-"))
     try:
-        return _parts(RunFolder(path), size)
+        return _parts(RunFolder(path / "run"), size)
     finally:
         shutil.rmtree(path)
 
 
 def _parts(folder: RunFolder, size: int) -> Seconds:
     clock = Clock()
-    settings = SearchSettings(num_samples=size, sampler="random")
-    with clock("opening"):
-        study = Study(folder.study_file, SPACE, settings)
-    ledger, rungs = new_ledger(study, folder, size), new_rungs()
+    study = Study(SPACE, SearchSettings(num_samples=size, sampler="random"), [])
+    ledger, rungs = new_ledger(study, folder, [], size), new_rungs()
     for _ in range(size):
         with clock("suggestion (random)"):
             suggestion = ledger.ask()
-        with clock("snapshot"):
+        with clock("record"):
             ledger.start(suggestion)
-        stopped = False
+        stopped, history = False, []
         for epoch in range(1, EPOCHS + 1):
             auc = value(suggestion.params, epoch)
-            with clock("snapshot"):
+            history.append(EpochReport(epoch, {"loss": 0.5}, 0.001, auc, auc))
+            with clock("record"):
+                folder.trial(suggestion.number).write_history(history)
                 ledger.report(
                     suggestion.number,
                     {"epoch": epoch, "epochs": EPOCHS, "val_auc": auc, "seconds": 0.001},
@@ -102,35 +105,36 @@ def _parts(folder: RunFolder, size: int) -> Seconds:
                 stopped = epoch < EPOCHS and rungs.lags(suggestion.number, epoch, auc)
             if stopped:
                 break
-        with clock("snapshot"):
+        with clock("record"):
             ledger.finish(suggestion.number, "stopped" if stopped else "completed")
+    with clock("opening"):
+        records = folder.records()
     with clock("resume"):
-        again = Study(folder.study_file, SPACE, settings)
-        new_ledger(again, folder, size)
-        again.adopt()
-        new_rungs().refill(again.records())
+        again = Study(SPACE, SearchSettings(num_samples=size), records)
+        new_ledger(again, folder, records, size)
+        new_rungs().refill(records)
     with clock("leaderboard"):
-        leaderboard(again.records(), list(SPACE)).to_csv(index=False)
+        leaderboard(records, list(SPACE)).to_csv(index=False)
+    with clock("live study"):
+        view = StudyView(folder, SPACE, print)
+        view.open(records)
+        view.close()
     return clock.seconds
 
 
 def tpe(size: int) -> float:
     """Seconds of TPE's last ten suggestions, as if all had cost as much."""
-    path = Path(tempfile.mkdtemp(prefix="scale-"))
-    try:
-        file = path / "study.journal"
-        filled = Study(file, SPACE, SearchSettings(num_samples=size, sampler="random"))
-        for _ in range(size):
-            suggestion = filled.ask()
-            filled.report(suggestion.number, 1, value(suggestion.params, 1), 0.001)
-            filled.finish(suggestion.number, "completed")
-        study = Study(file, SPACE, SearchSettings(num_samples=size, sampler="tpe"))
-        started = time.perf_counter()
-        for _ in range(10):
-            study.ask()
-        return (time.perf_counter() - started) / 10 * size
-    finally:
-        shutil.rmtree(path)
+    random = Study(SPACE, SearchSettings(num_samples=size, sampler="random"), [])
+    records = []
+    for _ in range(size):
+        params = random.ask().params
+        number = len(records)
+        records.append(TrialRecord(number, "completed", params, {1: value(params, 1)}))
+    study = Study(SPACE, SearchSettings(num_samples=size, sampler="tpe"), records)
+    started = time.perf_counter()
+    for _ in range(10):
+        study.ask()
+    return (time.perf_counter() - started) / 10 * size
 
 
 def whole(size: int) -> float:
@@ -172,9 +176,13 @@ def value(params: dict[str, Any], epoch: int) -> float:
     return 0.5 + 0.4 / (1 + distance) + 0.01 * epoch
 
 
-def new_ledger(study: Study, folder: RunFolder, size: int) -> Ledger:
-    progress = SearchProgress(Console(quiet=True), size, study.records())
-    return Ledger(study, folder, progress, keep_weights=10)
+def new_ledger(
+    study: Study, folder: RunFolder, records: list[TrialRecord], size: int
+) -> Ledger:
+    progress = SearchProgress(Console(quiet=True), size, records)
+    return Ledger(
+        study, folder, progress, records=records, keep_weights=10, seed_of=lambda number: number
+    )
 
 
 def new_rungs() -> Rungs:

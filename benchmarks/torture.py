@@ -185,7 +185,11 @@ def kill(process: subprocess.Popen[str], kind: str) -> None:
         return
     signals = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
     process.send_signal(signals.get(kind, signal.SIGKILL))
-    process.communicate(timeout=120)
+    started = time.monotonic()
+    # A busy machine may need long to end Ray; what never ends is a fault.
+    process.communicate(timeout=900)
+    if (seconds := time.monotonic() - started) > 60:
+        print(f"{kind}: ended after {seconds:.0f} s", flush=True)
 
 
 def wait_until(condition: object, seconds: float) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import mlflow
+import optuna
 
 import kdsearch
 
@@ -36,6 +37,7 @@ def test_a_search_reports_to_all_of_them(tmp_path: Path):
     (tmp_path / "kd.yaml").write_text(SPACE)
     temporary = tempfile.mkdtemp(prefix="k", dir="/tmp")  # Ray's sockets need a short path.
     flags = ["--track", "tensorboard", "--track", "mlflow", "--track", "wandb=mine"]
+    flags += ["--optuna-storage", "sqlite:///studies.db"]
     environment = {"TMPDIR": temporary, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     try:
         done = subprocess.run(
@@ -63,6 +65,10 @@ def test_a_search_reports_to_all_of_them(tmp_path: Path):
         assert [metric.value for metric in history] == list(rows["val_auc"])
     for name in trials:
         assert list((tmp_path / "tensorboard" / "kd" / name).glob("events.*"))
+    study = optuna.load_study(study_name="kd", storage=f"sqlite:///{tmp_path}/studies.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * len(trials)
+    curves = [list(rows["val_auc"].cummax()) for rows in trials.values()]
+    assert [list(t.intermediate_values.values()) for t in study.trials] == curves
     offline = tmp_path.glob("wandb/offline-run-*/*.wandb")
     contents = {f"trial-{int(file.stem.rpartition('-')[2]):03d}": file for file in offline}
     assert set(contents) == set(trials)

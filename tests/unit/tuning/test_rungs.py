@@ -9,7 +9,7 @@ import pytest
 from ray.tune.schedulers import ASHAScheduler
 
 from kdsearch.config.space_file import SchedulerSettings
-from kdsearch.runs.trial_folder import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.tuning.rungs import Rungs
 
 
@@ -65,7 +65,7 @@ def test_an_epoch_told_twice_is_decided_once():
     assert not asha.lags(0, 1, 0.6), "it passed; what came later does not change that"
 
 
-Fates = dict[int, tuple[int, bool]]
+Endings = dict[int, tuple[int, bool]]
 
 
 class Simulation:
@@ -76,13 +76,13 @@ class Simulation:
         self.epochs = len(curves[0])
         self.asha = rungs(epochs=self.epochs)
         self.seen: dict[int, dict[int, float]] = {}
-        self.fates: Fates = {}
+        self.endings: Endings = {}
 
-    def run(self, kill_every: int | None = None) -> Fates:
+    def run(self, kill_every: int | None = None) -> Endings:
         """Number of each trial: its last epoch and whether it was stopped there."""
         reports = 0
-        while len(self.fates) < len(self.curves):
-            number = len(self.fates)
+        while len(self.endings) < len(self.curves):
+            number = len(self.endings)
             epoch = len(self.seen.setdefault(number, {})) + 1
             self.seen[number][epoch] = self.curves[number][epoch - 1]
             reports += 1
@@ -91,20 +91,20 @@ class Simulation:
                 self._resume(number)
             else:
                 self._decide(number, epoch)
-        return self.fates
+        return self.endings
 
     def _decide(self, number: int, epoch: int) -> None:
         if epoch == self.epochs:
-            self.fates[number] = (epoch, False)
+            self.endings[number] = (epoch, False)
         elif self.asha.lags(number, epoch, self.seen[number][epoch]):
-            self.fates[number] = (epoch, True)
+            self.endings[number] = (epoch, True)
 
     def _resume(self, unfinished: int) -> None:
         """A new driver: refilled rungs, and the unfinished trial tells its epochs again."""
         self.asha = rungs(epochs=self.epochs)
         self.asha.refill(
             TrialRecord(
-                number, "completed" if number in self.fates else "running", {}, dict(curve)
+                number, "completed" if number in self.endings else "running", {}, dict(curve)
             )
             for number, curve in self.seen.items()
         )
@@ -134,10 +134,10 @@ def test_unfilled_rungs_would_decide_otherwise():
     assert not empty.lags(1, 1, 0.5)
 
 
-@pytest.mark.parametrize("fate", ["completed", "stopped", "failed"])
-def test_every_finished_trial_counts_with_its_last_epoch(fate: str):
+@pytest.mark.parametrize("state", ["completed", "stopped", "failed"])
+def test_every_finished_trial_counts_with_its_last_epoch(state: TrialState):
     asha = rungs()
-    asha.refill([TrialRecord(0, fate, {}, {1: 0.9})])
+    asha.refill([TrialRecord(0, state, {}, {1: 0.9})])
     assert asha.lags(1, 1, 0.5)
 
 
