@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,9 @@ from rich.console import Console
 from kdsearch.analysis.leaderboard import leaderboard
 from kdsearch.config.dimensions import Dimension, Float
 from kdsearch.config.space_file import SchedulerSettings, SearchSettings
+from kdsearch.files.bucket import place
 from kdsearch.methods.protocol import EpochReport
-from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.folder import READERS, RunFolder
 from kdsearch.runs.study import Study
 from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
@@ -58,12 +61,15 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--tpe", type=int, nargs="*", default=None, help="sizes to try TPE at")
     parser.add_argument("--whole", type=int, nargs="*", default=[], help="sizes of searches")
+    parser.add_argument("--bucket", help="s3://..., to open runs there as well")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     found: dict[str, Seconds] = {}
     for size in options.sizes:
         for part, seconds in parts(size).items():
             found.setdefault(part, {})[str(size)] = seconds
+        if options.bucket:
+            found.setdefault("opening (bucket)", {})[str(size)] = bucket(options.bucket, size)
     for size in options.sizes if options.tpe is None else options.tpe:
         found.setdefault("suggestion (TPE)", {})[str(size)] = tpe(size)
     for size in options.whole:
@@ -120,6 +126,24 @@ def _parts(folder: RunFolder, size: int) -> Seconds:
         view.open(records)
         view.close()
     return clock.seconds
+
+
+def bucket(url: str, size: int) -> float:
+    """Seconds to open a finished search of so many trials in a bucket."""
+    folder = RunFolder(place(f"{url}/{uuid.uuid4().hex}"))
+
+    def write(number: int) -> None:
+        record = TrialRecord(number, "completed", {"lr": 1e-3}, {1: 0.5})
+        folder.trial(number).write_history([EpochReport(1, {"loss": 0.5}, 0.001, 0.5, 0.5)])
+        folder.trial(number).write_record(record)
+
+    with ThreadPoolExecutor(READERS) as writers:
+        list(writers.map(write, range(size)))
+    started = time.perf_counter()
+    records = folder.records()
+    seconds = time.perf_counter() - started
+    assert sum(record.finished for record in records) == size
+    return seconds
 
 
 def tpe(size: int) -> float:
