@@ -54,13 +54,18 @@ class NumberedQmc(QMCSampler):
 
 
 class WindowedTpe(TPESampler):
-    """TPE that learns from the best and the newest trials, or from all while they are few."""
+    """TPE that learns from the best and the newest trials, or from all while they are few.
+
+    One for each suggestion: what it sees does not change while it suggests.
+    """
+
+    _seen_study: Any = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The settings that TPE models together."""
-        return super().infer_relative_search_space(_seen(study), trial)
+        return super().infer_relative_search_space(self._seen(study), trial)
 
     def sample_relative(
         self,
@@ -69,7 +74,7 @@ class WindowedTpe(TPESampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Suggest all of them at once."""
-        return super().sample_relative(_seen(study), trial, search_space)
+        return super().sample_relative(self._seen(study), trial, search_space)
 
     def sample_independent(
         self,
@@ -79,7 +84,16 @@ class WindowedTpe(TPESampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Suggest one alone, as in the random trials before TPE starts to learn."""
-        return super().sample_independent(_seen(study), trial, param_name, param_distribution)
+        return super().sample_independent(
+            self._seen(study), trial, param_name, param_distribution
+        )
+
+    def _seen(self, study: optuna.Study) -> Any:
+        if self._seen_study is None:
+            trials = study._get_trials(deepcopy=False, use_cache=False)
+            few = len(trials) <= LEARNS_FROM
+            self._seen_study = study if few else _View(study, window(trials))
+        return self._seen_study
 
 
 def window(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -113,10 +127,3 @@ class _View:
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
         return [t for t in self._trials if states is None or t.state in states]
-
-
-def _seen(study: optuna.Study) -> Any:
-    if isinstance(study, _View):
-        return study
-    trials = study._get_trials(deepcopy=False, use_cache=False)
-    return study if len(trials) <= LEARNS_FROM else _View(study, window(trials))
