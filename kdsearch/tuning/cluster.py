@@ -32,9 +32,11 @@ from kdsearch.tuning.temporary import temporary_folder
 MIB = 2**20
 CONNECT_TIMEOUT_S = 10.0
 # Longest path of a Unix socket, on macOS four characters shorter, and what Ray and we append to
-# the folder for temporary files: /kds-xxxxxxxx/r/session_<date>_<time>_<process>/sockets/<name>.
+# the folder for temporary files: /kds-xxxxxxxx/r/session_<date>_<time>_<process>/sockets/<x>.
 SOCKET_PATH = 107 if sys.platform.startswith("linux") else 103
-APPENDED = len("/kds-xxxxxxxx/r/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
+APPENDED = len("/kds-xxxxxxxx/r/session_2026-01-01_00-00-00_000000_0000000") + len(
+    "/sockets/plasma_store"
+)
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
