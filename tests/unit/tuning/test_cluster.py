@@ -29,7 +29,7 @@ def test_a_long_folder_for_temporary_files_is_replaced(monkeypatch: pytest.Monke
 def test_the_longest_folder_is_short_enough_for_rays_sockets():
     folder = "/" + "x" * (cluster.SOCKET_PATH - cluster.APPENDED - 1)
     name = "session_2026-11-27_13-28-09_123456_4194304/sockets/plasma_store"
-    assert len(f"{folder}/{cluster.TEMPORARY_PREFIX}12345678/{name}") <= cluster.SOCKET_PATH
+    assert len(f"{folder}/kds-12345678/r/{name}") <= cluster.SOCKET_PATH
 
 
 def test_ray_is_told_no_password_of_the_command_line(monkeypatch: pytest.MonkeyPatch):
