@@ -32,7 +32,7 @@ def test_crashing_trials_are_rows(place: Workplace) -> None:
     assert rows[1]["reason"] == "reconstruction is nan in epoch 1"
     assert rows[2]["state"] in ("completed", "stopped")
     assert rows[3]["state"] == "failed"
-    assert "worker process died" in rows[3]["reason"]
+    assert "worker process exited without an error message" in rows[3]["reason"]
     assert rows[4]["state"] in ("completed", "stopped")
     computed = place.epochs()
     assert computed[(0, 1)] == 3, "retried twice"

@@ -101,7 +101,7 @@ def test_one_crash_in_a_stack_is_one_failed_row(place: Workplace) -> None:
     states = [rows[number]["state"] for number in range(6)]
     assert states == ["failed", "completed", "failed", "completed", "failed", "completed"]
     assert rows[0]["reason"] == "RuntimeError: the sensor caught fire"
-    assert "worker process died" in rows[2]["reason"]
+    assert "worker process exited without an error message" in rows[2]["reason"]
     assert rows[4]["reason"] == "reconstruction is nan in epoch 1"
     assert {rows[number]["epochs"] for number in (1, 3, 5)} == {5}
 
