@@ -40,8 +40,9 @@ JOINED_TILES, JOINED = 64, 16
 Vectors = tuple[Tensor, Tensor]
 
 if triton is not None:
+    # One compiled form serves every number of beats and students.
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["beats", "length", "students"])
     def _windows(
         before,
         weight,
@@ -76,7 +77,7 @@ if triton is not None:
         x = tl.where(real, x, 0).to(found.dtype.element_ty)
         tl.store(found + place * 4 * columns + index, x, inside)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["length", "students"])
     def _fold(
         gradient,
         activated,
@@ -132,7 +133,7 @@ if triton is not None:
         tl.store(sums + own, x, column < columns)
         tl.store(sums + size + own, y, column < columns)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["rows"])
     def _tile_statistics(x, sums, rows, columns, height: tl.constexpr, width: tl.constexpr):
         part, column, inside, index = _tile(rows, columns, height, width)
         value = tl.load(x + index, inside, 0).to(tl.float32)
@@ -141,7 +142,7 @@ if triton is not None:
         distance = tl.where(inside, value - mean[None, :], 0)
         _store_sums(mean, tl.sum(distance * distance, 0), sums, columns, part, column)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["rows"])
     def _join_statistics(
         sums,
         found,
@@ -178,7 +179,7 @@ if triton is not None:
         inverse = 1 / tl.sqrt(squares / rows + epsilon)
         tl.store(found + tl.num_programs(1) * columns + own, inverse, column < columns)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["rows"])
     def _activate(
         x,
         weight,
@@ -231,7 +232,7 @@ if triton is not None:
             g = tl.where(normal * scale[None, :] + shift[None, :] > 0, g, g * slope)
         return g, tl.where(inside, normal, 0)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["rows"])
     def _tile_gradients(
         gradient,
         x,
@@ -279,7 +280,7 @@ if triton is not None:
             total += tl.sum(tl.load(sums + own, inside, 0), 0)
         tl.store(found + part * columns + column, total, column < columns)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["rows"])
     def _tile_distances(
         real, fake, sums, rows, columns, height: tl.constexpr, width: tl.constexpr
     ):
@@ -289,7 +290,7 @@ if triton is not None:
         own = tl.program_id(1) * columns + column
         tl.store(sums + own, tl.sum(x * x, 0), column < columns)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["rows"])
     def _difference(
         real,
         fake,
@@ -308,7 +309,7 @@ if triton is not None:
         x *= scale[None, :]
         tl.store(found + index, x.to(found.dtype.element_ty), inside)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["rows"])
     def _normalise_backward(
         gradient,
         x,
