@@ -78,7 +78,7 @@ def render(table: pd.DataFrame, form: Format) -> str:
         # Not `to_json`: it cuts a number off after fifteen decimal places.
         plain = table.astype(object)
         return json.dumps(plain.where(table.notna(), None).to_dict("records"))
-    shown = _rounded(table)
+    shown = rounded(table)
     if form == "markdown":
         return _markdown(shown)
     return str(shown.to_string(index=False))
@@ -90,7 +90,8 @@ def best_yaml(config: Mapping[str, Any], params: Mapping[str, Any]) -> str:
     return yaml.safe_dump({"student": config["student"], "space": space}, sort_keys=False)
 
 
-def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as texts for people; nothing in them steers a terminal."""
     return pd.DataFrame({column: _texts(table[column]) for column in table.columns})
 
 

@@ -21,13 +21,19 @@ from kdsearch.analysis.leaderboard import (
     column_of,
     leaderboard,
     render,
+    rounded,
 )
 from kdsearch.analysis.run import Run, open_run
+from kdsearch.analysis.terminal import Screen, draw, judged
 from kdsearch.errors import ConfigError
 from kdsearch.files.bucket import Place
 from kdsearch.metrics.statistics import mean_and_sd
-from kdsearch.texts import did_you_mean
+from kdsearch.texts import did_you_mean, printable
 
+# A pipe or a file: no colours, and no limit of the width.
+PIPE = Screen()
+# Columns of the leaderboard that a narrow terminal does without, the first ones first.
+DISPENSABLE = ("seconds", "best_epoch", "epochs")
 # Sorted upwards; every other column has its largest value first.
 ASCENDING = ("rank", "trial", "state", "reason", "run")
 FIGURES = {
@@ -60,8 +66,9 @@ def summarise(
     sort: str | None = None,
     states: Sequence[str] | None = None,
     form: Format = "table",
+    screen: Screen = PIPE,
 ) -> str:
-    """The leaderboard of one or several runs, and what stands around it.
+    """The leaderboard of one or several runs, and what belongs to it.
 
     Args:
         paths: Run folders; with several, all trials are ranked together.
@@ -69,6 +76,7 @@ def summarise(
         sort: Column to sort by in place of the rank.
         states: Only trials in these states.
         form: ``csv`` and ``json`` hold the trials alone, for other programs.
+        screen: The terminal that shows a ``table``.
 
     Raises:
         UserError: A path is no run folder, or there is no such column or state.
@@ -83,11 +91,26 @@ def summarise(
     columns = list(table.columns)
     table = pd.concat([table.astype(object), *map(_teacher_row, runs)], ignore_index=True)
     table = table[[c for c in columns if c != "reason" or table[c].astype(bool).any()]]
-    heads = [_headline(run) for run in runs]
-    tails = [_best(run) for run in runs]
+    heads = [printable(_headline(run)) for run in runs]
+    tails = [_best(run, form, screen) for run in runs]
     if len(runs) > 1:
         tails = [*_compared(runs, form), *tails]
-    return "\n\n".join([*heads, render(table, form), *filter(None, tails)])
+    best = [index for index, rank in enumerate(table["rank"]) if pd.notna(rank) and rank == 1]
+    shown = _shown(rounded(table), form, screen, marked=best, dispensable=DISPENSABLE)
+    return "\n\n".join([*heads, shown, *filter(None, tails)])
+
+
+def _shown(
+    table: pd.DataFrame,
+    form: Format,
+    screen: Screen,
+    *,
+    marked: Sequence[int] = (),
+    dispensable: Sequence[str] = (),
+) -> str:
+    if form == "markdown":
+        return render(table, form)
+    return draw(table, screen, marked=marked, dispensable=dispensable)
 
 
 def _refuse_other_data(runs: Sequence[Run]) -> None:
@@ -233,24 +256,26 @@ def _hints(run: Run) -> list[str]:
     return []
 
 
-def _best(run: Run) -> str:
+def _best(run: Run, form: Format, screen: Screen) -> str:
     best = best_record(run.records)
     if best is None:
         return ""
-    blocks = [
+    blocks = []
+    if run.verdict:
+        blocks.append(_verdict(run.verdict, form, screen))
+    if run.metrics:
+        note = f"{AT_THRESHOLD}{_of_new_patients(run.metrics)}"
+        blocks.append(f"{_shown(_measured(run), form, screen)}\n{note}")
+    if run.costs:
+        blocks.append(_shown(_front(run), form, screen))
+    blocks.append(
         f"# best configuration of {run.folder.path} (trial {best.number}), ready to paste\n"
         + best_yaml(run.config, best.params).rstrip()
-    ]
-    if run.metrics:
-        blocks.append(_measured(run))
-    if run.costs:
-        blocks.append(_front(run))
-    if run.verdict:
-        blocks.append(_verdict(run.verdict))
-    return "\n\n".join(blocks)
+    )
+    return "\n\n".join([*blocks[:-1], printable(blocks[-1])])
 
 
-def _front(run: Run) -> str:
+def _front(run: Run) -> pd.DataFrame:
     """Trials that no other beats in both validation AUC and parameters, and the teacher."""
     known = {str(r.number): r for r in run.records if r.state != "failed"}
     points = {
@@ -262,41 +287,57 @@ def _front(run: Run) -> str:
     rows = [
         {
             "AUC against cost": "teacher" if name == "teacher" else f"trial {name}",
-            "val_auc": run.teacher["val_auc"] if name == "teacher" else known[name].val_auc,
+            "val_auc": _figure(
+                run.teacher["val_auc"] if name == "teacher" else known[name].val_auc
+            ),
             "parameters": f"{run.costs[name]['parameters']:,}",
             "multiply-adds": f"{run.costs[name]['operations']:,}",
             "µs per beat": f"{run.costs[name]['microseconds']:.0f}",
         }
         for name in [*names, *(["teacher"] if "teacher" in run.costs else [])]
     ]
-    return pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.4f}")
+    return pd.DataFrame(rows)
 
 
-def _verdict(verdict: Mapping[str, Any]) -> str:
-    """What the confirmation says, sentences first."""
-    rows = [_confirmed(c) for c in verdict["configurations"] if c["seeds"]]
-    rows += [
+def _verdict(verdict: Mapping[str, Any], form: Format, screen: Screen) -> str:
+    """The chosen configuration against every other, and one sentence; more is in the report."""
+    chosen = verdict["chosen"]
+    if chosen is None:
+        return "verdict: none, because no candidate could be trained again"
+    differences = [d for d in verdict["differences"] if d["of"] == chosen]
+    rows = [
         {
-            "trained again": baseline["name"],
-            "seeds": "-",
-            **{name: f"{baseline[key]:.4f}" for name, key in FIGURES.items()},
+            "compared with": _words(d["against"]),
+            "difference": "-" if d["estimate"] is None else f"{d['estimate']:+.4f}",
+            "95 % interval": "-"
+            if d["low"] is None
+            else f"{d['low']:+.4f} to {d['high']:+.4f}",
+            "verdict": printable(str(d["judgement"])),
         }
-        for baseline in verdict["baselines"]
+        for d in differences
     ]
-    lines = [f"- {line}" for line in verdict["sentences"]]
-    table = pd.DataFrame(rows).to_string(index=False)
-    return "\n".join(["verdict (chosen on validation alone):", *lines, "", table])
+    (found,) = [c for c in verdict["configurations"] if c["name"] == chosen]
+    mean, deviation = mean_and_sd(found["test_auc"])
+    seeds = len(found["seeds"])
+    head = (
+        f"verdict on {_words(chosen)}, chosen on validation alone: test AUC {mean:.4f} ± "
+        f"{deviation:.4f} over {seeds} seed{'s' * (seeds != 1)}"
+    )
+    said = judged(_words(chosen), {row["compared with"]: row["verdict"] for row in rows})
+    table = [_shown(pd.DataFrame(rows), form, screen)] if rows else []
+    return "\n".join([head, *table, said]).rstrip()
 
 
-def _confirmed(configuration: Mapping[str, Any]) -> dict[str, str]:
-    row = {"trained again": configuration["name"], "seeds": str(len(configuration["seeds"]))}
-    for name, key in FIGURES.items():
-        mean, deviation = mean_and_sd(configuration[key])
-        row[name] = f"{mean:.4f} ± {deviation:.4f}"
-    return row
+def _words(name: str) -> str:
+    """A configuration's name as people say it."""
+    if name.startswith("control-of-"):
+        return "the same without distillation"
+    if name == "teacher":
+        return "the teacher's recipe"
+    return printable(name.replace("trial-", "trial "))
 
 
-def _measured(run: Run) -> str:
+def _measured(run: Run) -> pd.DataFrame:
     """Best student and teacher on the test beats, side by side, at their own thresholds."""
     rows = []
     for name in ("student", "teacher"):
@@ -307,8 +348,7 @@ def _measured(run: Run) -> str:
             if key.startswith("classes.") and key.endswith(".roc_auc"):
                 row[f"AUC {key.split('.')[1]}"] = _figure(value)
         rows.append(row)
-    table = pd.DataFrame(rows).to_string(index=False)
-    return f"{table}\n{AT_THRESHOLD}{_of_new_patients(run.metrics)}"
+    return pd.DataFrame(rows)
 
 
 def _of_new_patients(metrics: Mapping[str, Any]) -> str:

@@ -82,6 +82,7 @@ def _states(**_: object) -> tuple[str, ...]:
 
 def _analyze(options: argparse.Namespace) -> int:
     from kdsearch.analysis.summary import summarise  # noqa: PLC0415
+    from kdsearch.analysis.terminal import Screen  # noqa: PLC0415
 
     if options.confirm:
         for run in options.runs:
@@ -92,8 +93,9 @@ def _analyze(options: argparse.Namespace) -> int:
         sort=options.sort,
         states=options.state,
         form=options.format,
+        screen=Screen.of(sys.stdout),
     )
-    say(text)
+    say(text, clean=options.format == "table")
     if options.html or options.plots:
         _report(options)
     if options.optuna_storage or options.tensorboard:

@@ -92,14 +92,17 @@ def _complain(text: str, status: int) -> int:
     return status
 
 
-def say(text: str) -> None:
+def say(text: str, *, clean: bool = False) -> None:
     """Print to a reader who may stop reading, as ``head`` does after ten lines.
 
     What a terminal cannot show is replaced. Control codes are removed: names and reasons may
     come from another person's run folder.
+
+    Args:
+        clean: Without any but our own control codes already, those of colours.
     """
     try:
-        print(printable(text), flush=True)
+        print(text if clean else printable(text), flush=True)
     except BrokenPipeError:
         # Python flushes once more at its end, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

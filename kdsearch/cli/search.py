@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def _search(options: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415
 
     from kdsearch.analysis.summary import summarise  # noqa: PLC0415
+    from kdsearch.analysis.terminal import Screen  # noqa: PLC0415
     from kdsearch.api import perform  # noqa: PLC0415
     from kdsearch.config.space_file import load_space  # noqa: PLC0415
     from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
@@ -97,7 +99,7 @@ def _search(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(request)
     perform(request)
-    say(summarise([folder.path]))
+    say(summarise([folder.path], screen=Screen.of(sys.stdout)), clean=True)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from search_cases import space_file, write_trial
 
 from kdsearch.analysis.run import open_run
 from kdsearch.analysis.summary import _select, summarise
+from kdsearch.analysis.terminal import Screen
 from kdsearch.config.space_file import Config, parse_config
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
@@ -196,7 +198,8 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
         "teacher": {"test": teacher | {"roc_auc": 0.6875}},
     }
     run.write_best({}, {}, metrics)
-    lines = summarise([run.path]).splitlines()[-4:]
+    (block,) = [b for b in summarise([run.path]).split("\n\n") if b.lstrip().startswith("test")]
+    lines = block.splitlines()
     assert lines[-1] == (
         "Sensitivity, specificity, PPV and F1 at the threshold with the best F1 on the "
         "validation beats."
@@ -215,6 +218,47 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
         "Without the test records of patients who have another record in training or "
         "validation: student AUC 0.7000, AP 0.5000; teacher AUC 0.6000, AP 0.5000."
     )
+
+
+def difference(against: str, judgement: str, interval: tuple[float, float] | None) -> dict:
+    low, high = interval or (None, None)
+    estimate = None if interval is None else sum(interval) / 2
+    figures = {"estimate": estimate, "low": low, "high": high}
+    return {"of": "trial-0", "against": against, "judgement": judgement, **figures}
+
+
+@pytest.mark.parametrize("width", [None, 100])
+def test_the_verdict_is_a_short_table_and_one_sentence(run: RunFolder, width: int | None):
+    verdict = {
+        "chosen": "trial-0",
+        "sentences": ["A long sentence for the report."],
+        "baselines": [],
+        "configurations": [{"name": "trial-0", "seeds": [1, 2], "test_auc": [0.75, 0.875]}],
+        "differences": [
+            difference("control-of-trial-0", "not distinguishable", (-0.25, 0.5)),
+            difference("teacher", "better", (0.125, 0.25)),
+            difference("three numbers", "not distinguishable", None),
+            {**difference("teacher", "worse", (-1, -0.5)), "of": "trial-1"},
+        ],
+    }
+    run.write_verdict(verdict)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", summarise([run.path], screen=Screen(width)))
+    (block,) = [b for b in text.split("\n\n") if b.startswith("verdict on trial 0")]
+    head, columns, *rows, sentence = [" ".join(line.split()) for line in block.splitlines()]
+    assert head == (
+        "verdict on trial 0, chosen on validation alone: test AUC 0.8125 ± 0.0884 over 2 seeds"
+    )
+    assert columns == "compared with difference 95 % interval verdict"
+    assert rows == [
+        "the same without distillation +0.1250 -0.2500 to +0.5000 not distinguishable",
+        "the teacher's recipe +0.1875 +0.1250 to +0.2500 better",
+        "three numbers - - not distinguishable",
+    ]
+    assert sentence == (
+        "Trial 0 is not distinguishable from the same without distillation and three numbers, "
+        "and better than the teacher's recipe."
+    )
+    assert "A long sentence" not in text
 
 
 # Selecting and sorting.
