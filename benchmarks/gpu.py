@@ -30,7 +30,7 @@ from typing import Any
 # Seconds after which each part is stopped; those of the whole budget come on top.
 PARTS = {
     "environment": 30,
-    "correctness": 60,
+    "correctness": 90,
     "profile": 40,
     "steps": 120,
     "checkpoints": 40,
