@@ -60,7 +60,7 @@ def load_npz(path: Path, leads: int) -> Beats:
     whose = np.full(len(x), "") if record is None else record
     moments = read_moments(arrays, whose, len(x), path)
     _check_both_kinds(classes, path)
-    return _beats(x, classes, record, path, moments, _renamed(labels, classes, path))
+    return _beats(x, classes, record, path, moments, taken_for_symbols(labels, classes, path))
 
 
 def load_folder(folder: Path, leads: int) -> Beats:
@@ -236,8 +236,8 @@ def classes_of_labels(labels: TextArray) -> TextArray:
     return np.array([CLASS_OF_SYMBOL[str(name)] for name in names])[place]
 
 
-def _renamed(labels: TextArray, classes: TextArray, path: Path) -> tuple[str, ...]:
-    """What became of labels that are read as symbols."""
+def taken_for_symbols(labels: TextArray, classes: TextArray, path: Path) -> tuple[str, ...]:
+    """What became of labels that stand for WFDB's symbols, in a sentence if there are any."""
     names, first, counts = np.unique(labels, return_index=True, return_counts=True)
     changes = [
         f"{name} as {classes[row]} ({count:,})"

@@ -15,6 +15,7 @@ from kdsearch.data.arrays import (
     read_moments,
     read_npz,
     read_records,
+    taken_for_symbols,
 )
 from kdsearch.errors import DataError
 from kdsearch.student.source import Source
@@ -48,11 +49,11 @@ def read_npz_beats(path: Path, student: Student) -> Source:
     if x.ndim == 2 and leads == 1:
         x = x[:, None, :]
     beats = len(x)
-    classes = (
-        classes_of_labels(read_labels(arrays["y"], beats, f"{path}: y"))
-        if "y" in arrays
-        else None
-    )
+    classes = None
+    if "y" in arrays:
+        labels = read_labels(arrays["y"], beats, f"{path}: y")
+        classes = classes_of_labels(labels)
+        notes += taken_for_symbols(labels, classes, path)
     record = (
         read_records(arrays["record"], beats, f"{path}: record")
         if "record" in arrays
@@ -173,7 +174,9 @@ def _numbers(table: pd.DataFrame, path: Path) -> NDArray[np.float64]:
 def _first_bad(column: pd.Series) -> str:
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
     bad = int(np.argmin(np.isfinite(numbers)))
+    found = str(column.iloc[bad])
+    hint = "; cells are separated by commas" if ";" in found or "\t" in found else ""
     return (
         f"line {column.index[bad]}, column {column.name}: expected a finite number, "
-        f"found {str(column.iloc[bad])!r}"
+        f"found {found[:40]!r}{hint}"
     )

@@ -308,6 +308,10 @@ ONES = "1," * 319
         (f"{ONES}inf\n", "line 1, column 319: expected a finite number, found 'inf'"),
         (f"{ONES}1\n{ONES}1.2.3\n", "line 2, column 319: expected a finite number"),
         (f"{ONES}1.2.3\n{ONES}1\n", "line 1 is neither a beat nor names of columns"),
+        (
+            "a\n" + "1;" * 99 + "1\n",
+            "1;1;1;'; cells are separated by commas",
+        ),
         (f"{ONES}1,N\n", "line 1 is neither a beat nor names of columns"),
         (f"{ONES}True\n", "line 1 is neither a beat nor names of columns"),
         (f"{ONES}1\n{ONES}True\n", "line 2, column 319: expected a finite number"),
