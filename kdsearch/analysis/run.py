@@ -16,6 +16,7 @@ from kdsearch.config.dimensions import Dimension, Value, parse_dimension
 from kdsearch.config.space_file import read_yaml
 from kdsearch.errors import RunError
 from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.metrics.threshold import Rule, parse_rule
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import Student, load_student
@@ -72,6 +73,18 @@ class Run:
     def path(self) -> Place:
         """The run folder."""
         return self.folder.path
+
+    @property
+    def threshold_rule(self) -> Rule:
+        """How the student's threshold was chosen.
+
+        Raises:
+            RunError: ``search.yaml`` has one that is none.
+        """
+        try:
+            return parse_rule(self.config.get("threshold", "f1"))
+        except ValueError as error:
+            raise RunError(f"{self.folder.config_file}: damaged: threshold: {error}") from None
 
     @property
     def searched(self) -> list[str]:

@@ -52,10 +52,6 @@ TEST_FIGURES = {
     "F1": "confusion.f1",
 }
 CHANCE = 0.5
-AT_THRESHOLD = (
-    "Sensitivity, specificity, PPV and F1 at the threshold with the best F1 on the validation "
-    "beats."
-)
 WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed"}
 
 
@@ -264,7 +260,8 @@ def _best(run: Run, form: Format, screen: Screen) -> str:
     if run.verdict:
         blocks.append(_verdict(run.verdict, form, screen))
     if run.metrics:
-        note = f"{AT_THRESHOLD}{_of_new_patients(run.metrics)}"
+        at = f"Sensitivity, specificity, PPV and F1 at {run.threshold_rule}."
+        note = f"{at}{_of_new_patients(run.metrics)}"
         blocks.append(f"{_shown(_measured(run), form, screen)}\n{note}")
     if run.costs:
         blocks.append(_shown(_front(run), form, screen))

@@ -6,20 +6,24 @@ import argparse
 from pathlib import Path
 
 from kdsearch.cli.command import Command, say
-from kdsearch.cli.score import MODEL_HELP
+from kdsearch.cli.score import MODEL_HELP, THRESHOLD_HELP
 from kdsearch.files.bucket import place
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=place, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="to write")
+    parser.add_argument("--threshold", metavar="RULE", help=THRESHOLD_HELP)
 
 
 def _export(options: argparse.Namespace) -> int:
     from kdsearch.student.onnx_export import TOLERANCE, export  # noqa: PLC0415
     from kdsearch.student.student import load_student  # noqa: PLC0415
 
-    difference = export(load_student(options.model), options.onnx)
+    student = load_student(options.model)
+    if options.threshold is not None:
+        student = student.at(options.threshold)
+    difference = export(student, options.onnx)
     tried = (
         "not tried, as onnxruntime is not installed"
         if difference is None

@@ -12,8 +12,13 @@ EXAMPLES = """\
 runs/kd mitdb/100             # a WFDB record, annotated or not
 runs/kd mitdb --out found     # all records of a folder
 runs/kd beats.npz --format json
+runs/kd beats.npz --threshold sensitivity=0.95
 runs/kd/best/model.pt beats.csv
 """
+THRESHOLD_HELP = (
+    "flag from another score on: a number, or f1, sensitivity=0.95 or specificity=0.99 as "
+    "reached on the search's validation beats"
+)
 MODEL_HELP = "a run folder, its best/, or the model.pt in it"
 
 
@@ -29,6 +34,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, default=Path("scores"), metavar="DIR", help="default: scores")
     add("--format", choices=("csv", "json"), default="csv", help="of the table; default: csv")
+    add("--threshold", metavar="RULE", help=THRESHOLD_HELP)
     add("--lead", metavar="NAME", help="score this lead of a record, not the one trained on")
     add("--detect", action="store_true", help="find beats by R peaks even if annotated")
 
@@ -41,6 +47,8 @@ def _score(options: argparse.Namespace) -> int:
     from kdsearch.student.student import load_student  # noqa: PLC0415
 
     student = load_student(options.model)
+    if options.threshold is not None:
+        student = student.at(options.threshold)
     sources = read_input(options.input, student, Reading(options.lead, options.detect))
     scored = score_sources(display_name(options.input), student, sources)
     table = options.out / f"scores.{options.format}"

@@ -67,6 +67,21 @@ METHOD = """\
 `package.module:Class`, an implementation of the protocol in `kdsearch/methods/protocol.py`.
 Each brings settings of its own for `teacher`, `student` and `space`.
 """
+THRESHOLD = """\
+## threshold
+
+{meaning} (optional)
+
+```yaml
+threshold: f1                    # the default
+threshold: {{sensitivity: 0.95}}   # finds 95 % of the abnormal validation beats
+threshold: {{specificity: 0.99}}   # flags 1 % of the normal ones
+threshold: 0.02                  # a score
+```
+
+It can be chosen again for a finished student: `--threshold` of `kdsearch score` and
+`kdsearch export`, `Student.at` in Python.
+"""
 LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",
@@ -95,8 +110,9 @@ def space_reference(method_name: str = DEFAULT_METHOD) -> str:
     for name, section in sections.items():
         if name == "student":
             parts.append(_student(sections))
-        elif name not in ("method", "space"):
+        elif name not in ("method", "space", "threshold"):
             parts.append(_section(name, section))
+    parts.append(THRESHOLD.format(meaning=sections["threshold"]["description"]))
     others = set(BUILT_IN) - {method_name} if method_name == DEFAULT_METHOD else ()
     return "\n".join([*parts, *map(_other_method, sorted(others))])
 

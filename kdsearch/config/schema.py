@@ -26,6 +26,29 @@ SPACE_HELP = (
     "What is searched, and the settings of a student that have to be decided: a dimension or a "
     "value for each."
 )
+THRESHOLD_HELP = (
+    "From which score on the best student flags a beat, chosen on the validation beats: `f1` "
+    "has the best F1, `sensitivity` and `specificity` just reach that part of the beats, and a "
+    "number is the score itself."
+)
+_PART: dict[str, Any] = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+THRESHOLD: dict[str, Any] = {
+    "description": THRESHOLD_HELP,
+    "default": "f1",
+    "anyOf": [
+        {"const": "f1"},
+        *(
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "required": [kind],
+                "properties": {kind: _PART},
+            }
+            for kind in ("sensitivity", "specificity")
+        ),
+        {"type": "number"},
+    ],
+}
 # The forms of a dimension, what each means, and the types of settings that it suits.
 FORMS = {
     "uniform": ("A number from lo to hi, each as likely.", ("number",)),
@@ -54,6 +77,7 @@ def space_schema(method_name: str = DEFAULT_METHOD) -> Schema:
         "properties": {
             "method": {"const": method_name, "description": METHOD_HELP},
             **sections,
+            "threshold": THRESHOLD,
         },
     }
 

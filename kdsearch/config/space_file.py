@@ -21,6 +21,7 @@ from kdsearch.data.settings import DataSettings
 from kdsearch.errors import ConfigError
 from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import Method
+from kdsearch.metrics.threshold import Rule, parse_rule
 from kdsearch.settings import Count, CountOrZero, Few, Positive, Section
 from kdsearch.texts import did_you_mean, short
 
@@ -106,6 +107,7 @@ class Config:
         method: The teacher and student that are searched.
         student: What the section ``student`` fixes.
         space: Every entry of the section ``space``, fixed ones included.
+        threshold: From which score on the best student flags a beat.
     """
 
     origin: str
@@ -119,6 +121,7 @@ class Config:
     scheduler: SchedulerSettings
     confirm: ConfirmSettings
     resources: ResourceSettings
+    threshold: Rule
 
     def student_settings(self, searched: Mapping[str, Value]) -> BaseModel:
         """The settings of one trial: the fixed ones and what the sampler chose."""
@@ -182,6 +185,7 @@ class Config:
             "scheduler": self.scheduler.model_dump(mode="json"),
             "confirm": self.confirm.model_dump(mode="json"),
             "resources": self.resources.model_dump(mode="json"),
+            "threshold": self.threshold.as_plain(),
         }
 
 
@@ -213,7 +217,7 @@ def parse_config(
     """
     if not isinstance(raw, dict):
         raise ConfigError(f"{origin}: expected sections such as 'space:', found {short(raw)}")
-    known = (*REQUIRED_SECTIONS, *OPTIONAL_SECTIONS, "method")
+    known = (*REQUIRED_SECTIONS, *OPTIONAL_SECTIONS, "method", "threshold")
     _refuse_unknown(raw, known, origin, "")
     for section in REQUIRED_SECTIONS:
         if section not in raw:
@@ -234,9 +238,17 @@ def parse_config(
         scheduler=_section(SchedulerSettings, raw, "scheduler", origin),
         confirm=_section(ConfirmSettings, raw, "confirm", origin),
         resources=_section(ResourceSettings, raw, "resources", origin),
+        threshold=_threshold(raw.get("threshold", "f1"), origin),
     )
     _check_together(config)
     return config
+
+
+def _threshold(raw: object, origin: str) -> Rule:
+    try:
+        return parse_rule(raw)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: threshold: {error}") from None
 
 
 def read_yaml(path: Place) -> object:

@@ -25,6 +25,7 @@ from kdsearch.data.beats import (
 )
 from kdsearch.methods.protocol import Compute, Method, Reconstructing, State
 from kdsearch.metrics.ranking import Metrics, evaluate, rank
+from kdsearch.metrics.threshold import Rule
 from kdsearch.runs.folder import RunFolder
 
 # Of each class, so many beats that raised an alarm and so many that did not.
@@ -46,7 +47,7 @@ class Scores:
     Attributes:
         validation: Anomaly score of each validation beat, shape (n,).
         test: Likewise, shape (m,).
-        threshold: Of the best F1 on the validation beats: the test beats choose nothing.
+        threshold: Chosen on the validation beats: the test beats choose nothing.
     """
 
     validation: NDArray[np.float32]
@@ -137,10 +138,17 @@ def evaluate_run(
     trial: int,
     student: Finalist,
     teacher: Finalist,
+    rule: Rule,
 ) -> Evaluation:
-    """Measure the best student and the teacher, and keep everything in the run folder."""
+    """Measure the best student and the teacher, and keep everything in the run folder.
+
+    Args:
+        rule: Chooses the thresholds. A score that is given is the student's alone, since the
+            teacher's are on a scale of their own: its threshold then has the best F1.
+    """
     validation, test = dataset.training.validation, dataset.test
-    of_student = _scores(method, student, validation, test)
+    of_student = _scores(method, student, validation, test, rule)
+    of_teacher = Rule() if rule.kind == "score" else rule
     rows = choose_examples(of_student.test, test.classes, of_student.threshold)
     evaluation = Evaluation(
         trial=trial,
@@ -149,7 +157,7 @@ def evaluate_run(
         validation_record=validation.record,
         test_record=test.record,
         student=of_student,
-        teacher=_scores(method, teacher, validation, test),
+        teacher=_scores(method, teacher, validation, test, of_teacher),
         examples=Examples(
             rows=rows,
             x=test.x[rows],
@@ -195,12 +203,16 @@ def _in_order(classes: TextArray) -> list[str]:
 
 
 def _scores(
-    method: Method, finalist: Finalist, validation: LabelledBeats, test: LabelledBeats
+    method: Method,
+    finalist: Finalist,
+    validation: LabelledBeats,
+    test: LabelledBeats,
+    rule: Rule,
 ) -> Scores:
     on_validation, on_test = (
         method.score(finalist.weights, x, finalist.compute) for x in (validation.x, test.x)
     )
-    _, threshold = rank(on_validation, validation.abnormal).best_f1()
+    threshold = rule.threshold(rank(on_validation, validation.abnormal))
     return Scores(on_validation, on_test, threshold)
 
 

@@ -49,10 +49,17 @@ class Confusion:
         wrong = self.false_positives + self.false_negatives
         return 2 * self.true_positives / (2 * self.true_positives + wrong)
 
+    @property
+    def accuracy(self) -> float:
+        """Part of all beats that are called what they are."""
+        right = self.true_positives + self.true_negatives
+        return right / (right + self.false_positives + self.false_negatives)
+
     def as_dict(self) -> dict[str, float]:
         """Plain numbers; ``ppv`` is left out where there is none."""
         figures = {
             **asdict(self),
+            "accuracy": self.accuracy,
             "sensitivity": self.sensitivity,
             "specificity": self.specificity,
             "f1": self.f1,

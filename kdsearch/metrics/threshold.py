@@ -19,8 +19,8 @@ class Rule:
     """How a threshold is chosen.
 
     Attributes:
-        kind: ``f1``, the threshold with the best F1; ``sensitivity`` or ``specificity``, the one
-            that just reaches this part of the beats; ``score``, the threshold itself.
+        kind: ``f1``, the threshold with the best F1; ``sensitivity`` or ``specificity``, the
+            one that just reaches this part of the beats; ``score``, the threshold itself.
         value: The part or the score; None for ``f1``.
     """
 

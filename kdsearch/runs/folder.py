@@ -7,7 +7,7 @@ runs/<name>/
   trials/<number>/   the record of each trial, see `kdsearch.runs.trial_folder`
   confirm/<name>/<seed>/  metrics.jsonl, scores.npz and result.json of a configuration that
                      was trained again
-  best/              model.pt, config.yaml, metrics.json: what a user takes away
+  best/              model.pt, config.yaml, metrics.json, validation.npz: what a user takes away
   evaluation.npz     best student and teacher on validation and test beats, and examples
   costs.json         parameters, operations and time per beat, by trial and of the teacher
   verdict.json       what the confirmation says of the best trials
@@ -238,20 +238,28 @@ class RunFolder:
         write_json(self.costs_file, costs)
 
     def write_best(
-        self, weights: State, config: dict[str, Any], metrics: dict[str, Any]
+        self,
+        weights: State,
+        config: dict[str, Any],
+        metrics: dict[str, Any],
+        validation: Mapping[str, NDArray[Any]],
     ) -> None:
         """Put together what a user takes away, and swap it in as one.
 
         In a bucket nothing can be swapped; the metrics come last there and stand for it all.
+
+        Args:
+            validation: The student's ``scores`` of the validation beats and whether each is
+                ``abnormal``, from which another threshold can be chosen.
         """
         text = yaml.safe_dump(config, sort_keys=False)
         if isinstance(self.best, BucketPath):
             (self.best / "metrics.json").unlink(missing_ok=True)
-            _write_best(self.best, weights, text, metrics)
+            _write_best(self.best, weights, text, metrics, validation)
             return
         beside = self.best.with_name(".best.tmp")
         shutil.rmtree(beside, ignore_errors=True)
-        _write_best(beside, weights, text, metrics)
+        _write_best(beside, weights, text, metrics, validation)
         shutil.rmtree(self.best, ignore_errors=True)
         beside.rename(self.best)
         sync_folder(beside.parent)
@@ -334,9 +342,16 @@ class RunFolder:
         return Confirmation(path, TrialFolder(path, self._generation_file, generation))
 
 
-def _write_best(folder: Place, weights: State, config: str, metrics: dict[str, Any]) -> None:
+def _write_best(
+    folder: Place,
+    weights: State,
+    config: str,
+    metrics: dict[str, Any],
+    validation: Mapping[str, NDArray[Any]],
+) -> None:
     save_state(folder / "model.pt", weights)
     write_text(folder / "config.yaml", config)
+    save_arrays(folder / "validation.npz", validation)
     write_json(folder / "metrics.json", metrics)
 
 

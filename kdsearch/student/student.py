@@ -30,16 +30,18 @@ from kdsearch.data.beats import (
     pad,
 )
 from kdsearch.data.context import all_leads, references, signal_leads, with_context
-from kdsearch.errors import DataError, RunError
-from kdsearch.files.atomic import DamagedFile, load_state
+from kdsearch.errors import ConfigError, DataError, RunError
+from kdsearch.files.atomic import DamagedFile, load_arrays, load_state
 from kdsearch.files.bucket import BucketPath, Place, place
 from kdsearch.methods.protocol import Compute, Reconstructing
+from kdsearch.metrics.ranking import Ranking, rank
+from kdsearch.metrics.threshold import parse_rule
 from kdsearch.settings import Section
 
 if TYPE_CHECKING:
     from kdsearch.methods.protocol import Method, State
 
-MODEL, CARD = "model.pt", "config.yaml"
+MODEL, CARD, VALIDATION = "model.pt", "config.yaml", "validation.npz"
 # A student is judged as it is used: on whatever machine, in full precision.
 COMPUTE = Compute("cpu", "fp32")
 # What a method may raise over weights that are not its own, or not of this card.
@@ -153,6 +155,42 @@ class Student:
         self.threshold = card.threshold
         self.method = method
         self.weights = weights
+        self.validation_file: Place | None = None
+
+    def at(self, threshold: object) -> Student:
+        """The same student with another threshold.
+
+        Args:
+            threshold: As in a space file: a score, or ``"f1"``, ``{"sensitivity": 0.95}`` or
+                ``{"specificity": 0.99}`` as reached on the search's validation beats; also as
+                text, ``"sensitivity=0.95"``.
+
+        Raises:
+            ConfigError: It is none of these.
+            RunError: The student's ``validation.npz`` is needed, but missing or damaged.
+        """
+        try:
+            rule = parse_rule(threshold)
+        except ValueError as error:
+            raise ConfigError(f"threshold: {error}") from None
+        number = rule.value if rule.kind == "score" else rule.threshold(self._validation())
+        card = Card.model_validate({**self.card.model_dump(), "threshold": number})
+        student = Student(self.method, self.weights, card)
+        student.validation_file = self.validation_file
+        return student
+
+    def _validation(self) -> Ranking:
+        """The student's ranking of the search's validation beats."""
+        if self.validation_file is None:
+            raise RunError("a student that was not loaded from a folder takes a score alone")
+        try:
+            arrays = load_arrays(self.validation_file)
+            return rank(arrays["scores"], arrays["abnormal"])
+        except (FileNotFoundError, DamagedFile, KeyError, ValueError) as error:
+            raise RunError(
+                f"{self.validation_file}: missing or damaged, and without it a threshold is a "
+                f"score: {_first_line(error)}"
+            ) from None
 
     def score(
         self,
@@ -196,13 +234,20 @@ class Student:
         beats: ArrayLike,
         moments: Moments | None = None,
         record: TextArray | None = None,
+        *,
+        threshold: object = None,
     ) -> BoolArray:
         """Whether each beat scores at least the threshold, shape (n,).
 
+        Args:
+            threshold: Another one than the student's own, as `at` takes it.
+
         Raises:
             DataError, RunError: As `score`.
+            ConfigError, RunError: As `at`.
         """
-        return self.called(self.score(beats, moments, record))
+        student = self if threshold is None else self.at(threshold)
+        return student.called(self.score(beats, moments, record))
 
     def called(self, scores: NDArray[np.float32]) -> BoolArray:
         """Which scores, shape (n,), are at least the threshold."""
@@ -339,6 +384,7 @@ def load_student(path: str | os.PathLike[str] | BucketPath) -> Student:
         student = Student(method, weights, card)
     except ValueError as error:
         raise RunError(f"{card_file}: student: {_first_line(error)}") from None
+    student.validation_file = model.with_name(VALIDATION)
     _try_out(student, model)
     return student
 

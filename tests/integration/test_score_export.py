@@ -61,7 +61,7 @@ def make_best(run: Path, beats: Beats, leads: int = 1, context: str = "none") ->
     scores = config.method.score(weights, dataset.training.validation.x, COMPUTE)
     threshold = float(np.quantile(scores, 0.9))
     card = describe_student(config, config.student_settings({}), dataset, threshold)
-    RunFolder(run).write_best(weights, card, {})
+    RunFolder(run).write_best(weights, card, {}, {})
     return run
 
 

@@ -98,9 +98,8 @@ def _controls(run: Run, evaluation: Evaluation) -> list[Curve]:
     for seed in control.get("seeds", ()):
         try:
             scores = run.folder.confirmation(str(control["name"]), int(seed)).scores()
-            _, threshold = rank(
-                scores["validation"], evaluation.validation_classes != NORMAL
-            ).best_f1()
+            ranking = rank(scores["validation"], evaluation.validation_classes != NORMAL)
+            threshold = run.threshold_rule.threshold(ranking)
         except (RunError, ValueError):
             # A confirmation that is missing or belongs to other beats has no curve.
             continue

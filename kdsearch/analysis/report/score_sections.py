@@ -136,23 +136,16 @@ def classes_section(contents: Contents) -> Section:
         for label in [*_classes(evaluation), "all"]
         for who in dict.fromkeys(curve.who for curve in curves)
     ]
-    columns = [
-        "class",
-        "network",
-        "beats",
-        "AUC",
-        "sensitivity",
-        "specificity",
-        "PPV",
-        "F1",
-    ]
+    columns = ["class", "network", "beats", "AUC", "sensitivity", "specificity", "PPV", "F1"]
+    columns += ["accuracy", "TP", "FP", "TN", "FN"]
     return Section(
         key,
         title,
-        text="Each class of the test beats against the normal ones, at the threshold with "
-        "the best F1 on the validation beats. PPV and F1 count the false alarms of all normal "
-        "beats against the class, so that rare classes have low ones. The control's figures "
-        "are means over its seeds.",
+        text="Each class of the test beats against the normal ones, at "
+        f"{contents.run.threshold_rule}. PPV and F1 count the false alarms of all normal "
+        "beats against the class, so that rare classes have low ones. TP and FN are beats of "
+        "the class that are flagged and missed, FP and TN normal beats that are flagged and "
+        "passed. The control's figures are means over its seeds.",
         tables=[Table(columns, rows, searchable=True)],
     )
 
@@ -172,17 +165,20 @@ def _class_row(curves: Sequence[Curve], label: str, evaluation: Evaluation) -> l
         Cell(label),
         Cell(curves[0].who),
         Cell(f"{members.sum():,}", float(members.sum())),
-        *(Cell("–", -1.0) if np.isnan(v) else Cell(f"{v:.3f}", float(v)) for v in figures),
+        *(Cell("–", -1.0) if np.isnan(v) else Cell(f"{v:.3f}", float(v)) for v in figures[:6]),
+        *(Cell(f"{count:,.0f}", float(count)) for count in figures[6:]),
     ]
 
 
 def _figures(curve: Curve, members: BoolArray, normal: BoolArray) -> list[float]:
-    """AUC, sensitivity, specificity, PPV (NaN without any alarm) and F1."""
+    """AUC, sensitivity, specificity, PPV (NaN without any alarm), F1, accuracy and counts."""
     kept = members | normal
     ranking = rank(curve.scores[kept], members[kept])
     at = ranking.confusion(curve.threshold)
     ppv = float("nan") if at.ppv is None else at.ppv
-    return [ranking.roc_auc(), at.sensitivity, at.specificity, ppv, at.f1]
+    figures = [ranking.roc_auc(), at.sensitivity, at.specificity, ppv, at.f1, at.accuracy]
+    counts = (at.true_positives, at.false_positives, at.true_negatives, at.false_negatives)
+    return [*figures, *map(float, counts)]
 
 
 def histograms_section(contents: Contents) -> Section:

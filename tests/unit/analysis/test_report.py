@@ -28,6 +28,7 @@ from kdsearch.evaluation.finalists import (
 )
 from kdsearch.methods.protocol import Compute
 from kdsearch.metrics.ranking import evaluate
+from kdsearch.metrics.threshold import Rule
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import FEWEST_FOR_IMPORTANCE, importances
 from kdsearch.runs.trial_folder import TrialRecord
@@ -102,6 +103,7 @@ def measure(folder: RunFolder, method: Any = None, cache: Path = Path("unused"))
         method or Mirror(),
         load_dataset(settings, cache),
         trial=1,
+        rule=Rule(),
         student=Finalist({"scale": 1.0}, Compute()),
         teacher=Finalist({"scale": 2.0}, Compute()),
     )

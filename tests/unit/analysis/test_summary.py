@@ -197,7 +197,7 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
         "student": {"test": test},
         "teacher": {"test": teacher | {"roc_auc": 0.6875}},
     }
-    run.write_best({}, {}, metrics)
+    run.write_best({}, {}, metrics, {})
     (block,) = [b for b in summarise([run.path]).split("\n\n") if b.lstrip().startswith("test")]
     lines = block.splitlines()
     assert lines[-1] == (
@@ -213,7 +213,7 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
 
     for name, auc in (("student", 0.7), ("teacher", 0.6)):
         metrics[name]["test_new_patients"] = {"roc_auc": auc, "average_precision": 0.5}
-    run.write_best({}, {}, metrics)
+    run.write_best({}, {}, metrics, {})
     assert summarise([run.path]).splitlines()[-1] == (
         "Without the test records of patients who have another record in training or "
         "validation: student AUC 0.7000, AP 0.5000; teacher AUC 0.6000, AP 0.5000."

@@ -59,7 +59,7 @@ def test_what_a_search_leaves_can_be_read_back(path: Place):
         RunFolder.existing(path)
     folder.write_config({"search": {}}, {})
     folder.begin_work()
-    folder.write_best(STATE, {"width": 2}, {"trial": 3})
+    folder.write_best(STATE, {"width": 2}, {"trial": 3}, {})
     folder.write_evaluation({"scores": np.arange(4)})
     again = RunFolder.existing(path)
     assert not again.concluded

@@ -104,6 +104,7 @@ def test_figures_at_a_threshold_by_hand() -> None:
         0.5, true_positives=6, false_positives=2, true_negatives=8, false_negatives=4
     )
     assert at.ppv == pytest.approx(6 / 8)
+    assert at.accuracy == pytest.approx(14 / 20)
     assert at.f1 == pytest.approx(2 * 0.75 * 0.6 / (0.75 + 0.6))
     none = Confusion(2.0, 0, 0, 10, 10)
     assert none.ppv is None

@@ -132,7 +132,7 @@ def test_generations_only_grow(folder: RunFolder):
 
 def test_the_best_is_swapped_as_one(folder: RunFolder):
     for epoch in (1, 2):
-        folder.write_best(state(epoch), {"method": "beatgan"}, {"trial": epoch})
+        folder.write_best(state(epoch), {"method": "beatgan"}, {"trial": epoch}, {})
         names = sorted(path.name for path in folder.best.iterdir())
         assert names == ["config.yaml", "metrics.json", "model.pt"]
         assert folder.read_json(folder.best / "metrics.json") == {"trial": epoch}
@@ -190,7 +190,7 @@ def test_derived_files_count_once_the_work_has_ended(tmp_path: Path):
     folder = RunFolder(tmp_path / "run")
     assert not folder.concluded, "nothing is there"
     folder.begin_work()
-    folder.write_best({}, {}, {"trial": 0})
+    folder.write_best({}, {}, {"trial": 0}, {})
     assert not folder.concluded, "killed before the end"
     folder.end_work()
     assert folder.concluded

@@ -24,6 +24,8 @@ from kdsearch.files.atomic import load_state, save_state
 from kdsearch.methods.beatgan.settings import TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
 from kdsearch.methods.protocol import State
+from kdsearch.metrics.ranking import rank
+from kdsearch.metrics.threshold import parse_rule
 from kdsearch.runs.folder import RunFolder
 from kdsearch.student.student import COMPUTE, Student, describe_student
 
@@ -70,7 +72,9 @@ def make_best(run: Path, leads: int = LEADS) -> Best:
     card = describe_student(
         config, config.student_settings(searched), dataset, float(np.median(scores))
     )
-    RunFolder(run).write_best(weights, card, {"trial": 0})
+    abnormal = dataset.training.validation.abnormal
+    validation = {"scores": scores, "abnormal": abnormal}
+    RunFolder(run).write_best(weights, card, {"trial": 0}, validation)
     return Best(run, config, dataset, weights, x)
 
 
@@ -364,3 +368,30 @@ def test_neither_ray_nor_optuna_is_needed(best: Best):
 def test_the_package_has_no_other_names():
     with pytest.raises(AttributeError, match="no attribute 'load_teacher'"):
         _ = kdsearch.load_teacher
+
+
+@pytest.mark.parametrize(
+    "rule", ["f1", {"sensitivity": 0.9}, {"specificity": 0.9}, "specificity=0.9", 0.5], ids=str
+)
+def test_another_threshold(best: Best, student: Student, rule: Any):
+    validation = best.dataset.training.validation
+    scores = best.config.method.score(best.weights, validation.x, COMPUTE)
+    expected = parse_rule(rule).threshold(rank(scores, validation.abnormal))
+    changed = student.at(rule)
+    assert changed.threshold == changed.card.threshold == expected
+    assert student.threshold != expected, "the student itself is as it was"
+    flagged = student.flag(best.x, threshold=rule)
+    assert (flagged == changed.flag(best.x)).all()
+    assert (flagged == (student.score(best.x).astype(np.float64) >= expected)).all()
+    assert changed.at("f1").threshold == student.at("f1").threshold
+
+
+def test_a_threshold_that_cannot_be(copy: Path):
+    with pytest.raises(ConfigError, match="threshold: expected f1, .* but found 'ppv=0.9'"):
+        kdsearch.load_student(copy).at("ppv=0.9")
+    for damage in (lambda file: file.write_bytes(b"PK torn"), Path.unlink):
+        damage(copy / "validation.npz")
+        student = kdsearch.load_student(copy)
+        with pytest.raises(RunError, match=r"validation\.npz: missing or damaged, and without"):
+            student.at({"sensitivity": 0.9})
+        assert student.at(0.25).threshold == 0.25
