@@ -79,8 +79,8 @@ threshold: {{specificity: 0.99}}   # flags 1 % of the normal ones
 threshold: 0.02                  # a score
 ```
 
-It can be chosen again for a finished student: `--threshold` of `kdsearch score` and
-`kdsearch export`, `Student.at` in Python.
+It can be chosen again for a finished student: by `--threshold` of the commands that score and
+export, or by `Student.at` in Python.
 """
 LIMITS = {
     "minimum": "at least {}",

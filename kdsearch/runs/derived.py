@@ -54,17 +54,36 @@ class _Metrics(TypedDict):
 class _Configuration(TypedDict):
     name: str
     role: str
+    reason: str
     seeds: list[int]
+    val_auc: list[float]
+    val_ap: list[float]
+    test_auc: list[float]
+    test_ap: list[float]
+
+
+class _SeedDifference(TypedDict):
+    seed: int
+    estimate: float
 
 
 class _Difference(TypedDict):
     of: str
     against: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    judgement: str
     sentence: str
+    per_seed: list[_SeedDifference]
 
 
 class _Baseline(TypedDict):
     name: str
+    val_auc: float
+    val_ap: float
+    test_auc: float
+    test_ap: float
 
 
 class _Verdict(TypedDict):

@@ -7,6 +7,7 @@ which score on a beat is called abnormal.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,8 +32,9 @@ from kdsearch.data.beats import (
 )
 from kdsearch.data.context import all_leads, references, signal_leads, with_context
 from kdsearch.errors import ConfigError, DataError, RunError
-from kdsearch.files.atomic import DamagedFile, load_arrays, load_state
+from kdsearch.files.atomic import DamagedFile, load_state
 from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.files.reading import read_arrays, reading
 from kdsearch.methods.protocol import Compute, Reconstructing
 from kdsearch.metrics.ranking import Ranking, rank
 from kdsearch.metrics.threshold import parse_rule
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from kdsearch.methods.protocol import Method, State
 
 MODEL, CARD, VALIDATION = "model.pt", "config.yaml", "validation.npz"
+VALIDATION_CONTENT = "the scores that a rule needs; without them a threshold is a number"
 # A student is judged as it is used: on whatever machine, in full precision.
 COMPUTE = Compute("cpu", "fp32")
 # What a method may raise over weights that are not its own, or not of this card.
@@ -183,14 +186,9 @@ class Student:
         """The student's ranking of the search's validation beats."""
         if self.validation_file is None:
             raise RunError("a student that was not loaded from a folder takes a score alone")
-        try:
-            arrays = load_arrays(self.validation_file)
+        with reading(self.validation_file, VALIDATION_CONTENT, RunError):
+            arrays = read_arrays(io.BytesIO(self.validation_file.read_bytes()))
             return rank(arrays["scores"], arrays["abnormal"])
-        except (FileNotFoundError, DamagedFile, KeyError, ValueError) as error:
-            raise RunError(
-                f"{self.validation_file}: missing or damaged, and without it a threshold is a "
-                f"score: {_first_line(error)}"
-            ) from None
 
     def score(
         self,

@@ -34,10 +34,12 @@ def missing_results(folder: RunFolder, config: Config, *, confirmed: bool) -> li
     checks: dict[str, Callable[[], object]] = {
         "teacher.json": lambda: folder.read_derived(folder.teacher_file),
         "teacher.pt": lambda: load_state(folder.teacher_weights),
-        "best": lambda: load_student(folder.path),
+        "best": lambda: load_student(folder.path).at("f1"),
         "best/metrics.json": lambda: (
-            folder.read_derived(folder.best / "metrics.json").get("trials")
+            # Of as many trials, and by the same rule, as are asked for now.
+            (metrics := folder.read_derived(folder.best / "metrics.json")).get("trials")
             == config.search.num_samples
+            and metrics.get("threshold_rule") == config.threshold.as_plain()
         ),
         "evaluation.npz": lambda: read_evaluation(folder),
         "costs.json": lambda: (
@@ -99,10 +101,12 @@ def write_results(
         # As it will be used, wherever that is; its threshold belongs to these scores.
         student=Finalist(weights, COMPUTE),
         teacher=Finalist(teacher.weights, inputs.compute),
+        rule=config.threshold,
     )
     metrics: dict[str, Any] = {
         "trial": best.number,
         "trials": len(records),
+        "threshold_rule": config.threshold.as_plain(),
         "data": {"description": dataset.description, "simulated": dataset.simulated},
         **evaluation.metrics(),
     }
@@ -114,7 +118,11 @@ def write_results(
     )
     description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
     folder.write_teacher(teacher.weights, description)
-    folder.write_best(weights, card, metrics)
+    validation = {
+        "scores": evaluation.student.validation,
+        "abnormal": dataset.training.validation.abnormal,
+    }
+    folder.write_best(weights, card, metrics, validation)
     _write_costs(folder, records, inputs)
 
 

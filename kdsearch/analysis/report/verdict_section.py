@@ -43,10 +43,7 @@ def verdict_section(contents: Contents) -> Section:
             "leaderboard's first place may be luck."
         )
         return Section(KEY, TITLE, missing=next(iter(damage), nothing))
-    try:
-        return _section(verdict)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Section(KEY, TITLE, missing=f"{path}: damaged ({type(error).__name__})")
+    return _section(verdict)
 
 
 def _section(verdict: Mapping[str, Any]) -> Section:

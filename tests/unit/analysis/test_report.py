@@ -122,10 +122,13 @@ def verdict() -> dict[str, Any]:
         "chosen": "trial-1",
         "sentences": [f"Trial 1 is better {ATTACK}."],
         "configurations": [
-            {"name": name, "role": role, "seeds": [7, 8], "best_epoch": [1, 1], **figures}
+            {"name": name, "role": role, "reason": "", "seeds": [7, 8], **figures}
             for name, role in (("trial-1", "candidate"), ("control-of-trial-1", "control"))
         ]
-        + [{"name": "teacher", "role": "teacher", "seeds": [], "reason": "diverged"}],
+        + [
+            {"name": "teacher", "role": "teacher", "reason": "diverged", "seeds": []}
+            | {key: [] for key in figures}
+        ],
         "differences": [
             {
                 **difference,

@@ -518,3 +518,16 @@ def test_code_beside_a_student_is_run_only_if_the_user_said_so(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert load_method("beside_a_student:Method", "card", foreign=student).score is None
     del sys.modules["beside_a_student"]
+
+
+@pytest.mark.parametrize("rule", ["f1", {"sensitivity": 0.95}, {"specificity": 0.99}, 0.02])
+def test_a_threshold_is_read_and_written_back(rule):
+    config = parse_config(space_file() | {"threshold": rule}, "kd.yaml")
+    assert config.as_dict()["threshold"] == rule
+    assert parse_config(config.as_dict(), "kd.yaml").threshold == config.threshold
+    assert parse_config(space_file(), "kd.yaml").as_dict()["threshold"] == "f1"
+
+
+def test_a_threshold_that_is_none_is_one_line():
+    with pytest.raises(ConfigError, match=r"^kd\.yaml: threshold: sensitivity must be above 0"):
+        parse_config(space_file() | {"threshold": {"sensitivity": 2}}, "kd.yaml")

@@ -387,11 +387,11 @@ def test_another_threshold(best: Best, student: Student, rule: Any):
 
 
 def test_a_threshold_that_cannot_be(copy: Path):
-    with pytest.raises(ConfigError, match="threshold: expected f1, .* but found 'ppv=0.9'"):
+    with pytest.raises(ConfigError, match=r"threshold: expected f1, .* but found 'ppv=0\.9'"):
         kdsearch.load_student(copy).at("ppv=0.9")
     for damage in (lambda file: file.write_bytes(b"PK torn"), Path.unlink):
         damage(copy / "validation.npz")
         student = kdsearch.load_student(copy)
-        with pytest.raises(RunError, match=r"validation\.npz: missing or damaged, and without"):
+        with pytest.raises(RunError, match=r"validation\.npz: (not the scores|cannot be)"):
             student.at({"sensitivity": 0.9})
         assert student.at(0.25).threshold == 0.25
