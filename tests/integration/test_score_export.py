@@ -561,3 +561,18 @@ def test_an_export_that_fails_leaves_nothing(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     refused(["export", run, "--onnx", file], "pip install 'kdsearch[onnx]'", capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_take_another_threshold(run: Path, student: Student, tmp_path: Path):
+    record = write_record(tmp_path / "records", leads=("MLII",))
+    out = tmp_path / "scores"
+    flags = [str(run), str(record), "--out", str(out)]
+    assert main(["score", *flags, "--threshold", "-1"]) == 0
+    rows = list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
+    assert {row["flagged"] for row in rows} == {"True"}
+    assert main(["score", *flags, "--threshold", "sensitivity=2"]) == 2
+    file = tmp_path / "student.onnx"
+    assert main(["export", str(run), "--onnx", str(file), "--threshold", "0.125"]) == 0
+    metadata = {entry.key: entry.value for entry in onnx.load(str(file)).metadata_props}
+    assert metadata["threshold"] == "0.125"
+    assert student.threshold != 0.125
