@@ -17,7 +17,7 @@ def test_lost_machine(place: Workplace) -> None:
     place.runs_dir = "s3://bucket/runs"
     # Long enough that the search is not over when the second one has watched its lock for 20 s.
     place.space.write_text(place.space.read_text().replace("name: asha", "name: none"))
-    place.environment["FAULTY_PAUSE_S"] = "2.5"
+    place.environment["FAULTY_PAUSE_S"] = "8"
     process = place.start()
     place.wait_for_epochs(12)
     second = place.search("--resume")
@@ -27,7 +27,7 @@ def test_lost_machine(place: Workplace) -> None:
     before = {row["trial"]: row for row in place.trials()}
     assert any(row["state"] != "running" for row in before.values())
     assert any(row["state"] == "running" for row in before.values())
-    # The teacher's cache, the journal, the log: nothing of this machine is left.
+    # The teacher's cache, the live study, the log: nothing of this machine is left.
     shutil.rmtree(place.path / "cache")
     del place.environment["FAULTY_PAUSE_S"]
     done = place.search("--resume")

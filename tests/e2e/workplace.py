@@ -70,7 +70,7 @@ class Workplace:
         return self.call("analyze.py", self.url, *flags)
 
     def call(
-        self, script: str, *flags: str, timeout: float = 240
+        self, script: str, *flags: str, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         process = self._start(script, *flags)
         out, err = process.communicate(timeout=timeout)
@@ -92,7 +92,7 @@ class Workplace:
         lines = (self.path / "epochs.log").read_text().split("\n")[:-1]
         return Counter((int(line.split()[0]), int(line.split()[1])) for line in lines)
 
-    def wait_for(self, what: Callable[[], bool], timeout: float = 120) -> None:
+    def wait_for(self, what: Callable[[], bool], timeout: float = 600) -> None:
         deadline = time.monotonic() + timeout
         while not what():
             assert time.monotonic() < deadline, "what the test waits for did not happen"
