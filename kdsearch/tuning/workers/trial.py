@@ -49,7 +49,7 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
     checkpoint holds, since an epoch may have been kept but not reported.
 
     Args:
-        trial: ``number`` in the study and the searched ``params``.
+        trial: its ``number`` and the searched ``params``.
         inputs: What all trials share.
     """
     try:
