@@ -7,7 +7,7 @@ by the next resume.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -65,7 +65,9 @@ class Ledger:
         ranked = [r for r in records if r.finished and r.state != "failed"]
         self._kept = sorted((-r.val_auc, r.number) for r in ranked)[:keep_weights]
         self._keep = keep_weights
-        self._remove_leftovers()
+        files = folder.trial_files()
+        self._with_files = frozenset(files)
+        self._remove_leftovers(files)
 
     def ask(self) -> Suggestion:
         """Suggest the next trial."""
@@ -78,8 +80,9 @@ class Ledger:
         trial = self.folder.trial(number)
         with _stored(self.folder):
             if known is None or known.reason:
-                # New, or damaged: what is left of it belongs to nothing.
-                trial.clear()
+                if number in self._with_files:
+                    # What is left of a damaged trial belongs to nothing.
+                    trial.clear()
                 seed = self._seed_of(number)
                 known = TrialRecord(
                     number, "running", suggestion.params, seed=seed, began=now()
@@ -138,12 +141,12 @@ class Ledger:
         if any(number == record.number for _, number in self._kept):
             self.folder.trial(record.number).reduce(keep_weights=True)
 
-    def _remove_leftovers(self) -> None:
+    def _remove_leftovers(self, files: Mapping[int, set[str]]) -> None:
         """Finish what a kill left of tidying, several trials at a time."""
         kept = {number for _, number in self._kept}
         left = [
             number
-            for number, names in self.folder.trial_files().items()
+            for number, names in files.items()
             if number in self._known and self._known[number].finished
             if LAST in names
             or (BEST in names and number not in kept)

@@ -118,6 +118,14 @@ def test_what_is_left_of_a_damaged_trial_is_removed(folder: RunFolder):
     assert folder.trial(0).record().curve == {}
 
 
+def test_a_new_trial_is_one_write(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    """In a bucket each removal of what is not there would be a request."""
+    monkeypatch.setattr(TrialFolder, "clear", unwritable)
+    ledger = opened(folder)
+    ledger.start(ledger.ask())
+    assert files(folder, 0) == {"trial.json"}
+
+
 def test_only_the_best_keep_their_weights(folder: RunFolder):
     ledger = opened(folder)
     for auc in (0.5, 0.75, 0.625, 0.25):
