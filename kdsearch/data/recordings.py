@@ -27,7 +27,7 @@ from kdsearch.data.beats import (
     Moments,
     TextArray,
 )
-from kdsearch.data.mitbih import PACED, PATIENT_OF, is_mitbih
+from kdsearch.data.mitbih import PACED, is_mitbih
 from kdsearch.data.progress import show_progress
 from kdsearch.data.settings import DataSettings
 from kdsearch.data.wfdb_files import (
@@ -118,7 +118,6 @@ def load(folder: Path, settings: DataSettings, cache: Path) -> Beats:
     arrays = cached_arrays(entry, lambda: _cut_all(headers, kept, settings))
     counts = dict(zip(COUNTS, arrays["counts"].T, strict=True))
     names = [header.name for header in headers]
-    published = all(map(is_mitbih, headers))
     return Beats(
         x=arrays["x"],
         classes=arrays["classes"],
@@ -127,7 +126,6 @@ def load(folder: Path, settings: DataSettings, cache: Path) -> Beats:
         description=_describe(headers, len(arrays["x"])),
         cutting=replace(CUTTING, leads=_common_leads(headers, kept)),
         moments=Moments(*arrays["moments"]),
-        patient=_patients(arrays["record"]) if published else None,
         left_out=dict(zip(names, counts["unconfirmed"].tolist(), strict=True)),
         notes=(
             *records.notes,
@@ -511,12 +509,6 @@ def agreement(marks: IndexArray, others: IndexArray) -> float:
         for a, b in ((marks, others), (others, marks))
     )
     return min(shares)
-
-
-def _patients(record: TextArray) -> TextArray:
-    """The patient of each beat of MIT-BIH, named by his first record."""
-    names, place = np.unique(record, return_inverse=True)
-    return np.array([PATIENT_OF.get(str(name), str(name)) for name in names])[place]
 
 
 def _describe(headers: Sequence[Header], beats: int) -> str:

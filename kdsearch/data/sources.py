@@ -42,11 +42,13 @@ def load_beats(settings: DataSettings, cache: Path) -> Beats:
     beats = _load(settings, cache)
     if settings.patients is not None:
         return _with_patients(beats, expand_home(settings.patients))
-    if beats.record is None or beats.patient is not None or beats.simulated:
+    if beats.record is None or beats.simulated:
         return beats
-    return replace(
-        beats, notes=(*beats.notes, *_same_patients(np.unique(beats.record).tolist()))
-    )
+    names, place = np.unique(beats.record, return_inverse=True)
+    if set(names.tolist()) <= {*mitbih.DS1, *mitbih.DS2}:
+        patients = [mitbih.PATIENT_OF.get(name, name) for name in names.tolist()]
+        return replace(beats, patient=np.array(patients)[place])
+    return replace(beats, notes=(*beats.notes, *_same_patients(names.tolist())))
 
 
 def resolved_source(source: str) -> str:

@@ -121,7 +121,7 @@ def test_short_beats_are_padded_everywhere(tmp_path: Path, monkeypatch: pytest.M
     assert not data.simulated
 
 
-def test_test_beats_of_patients_who_are_in_training_are_known():
+def test_test_beats_of_patients_who_are_in_training_are_known(tmp_path: Path):
     rng = np.random.default_rng(0)
     record = np.repeat([*DS1, *DS2], 10)
     classes = np.where(np.arange(len(record)) % 5 == 0, "V", "N")
@@ -140,6 +140,11 @@ def test_test_beats_of_patients_who_are_in_training_are_known():
         "warning: test records of patients who have another record in training or validation: "
         "202"
     ) in data.notes
+    np.savez(tmp_path / "mit.npz", x=beats.x, y=classes, record=record)
+    read = load_dataset(
+        settings(source=str(tmp_path / "mit.npz"), split="inter_patient"), tmp_path
+    )
+    np.testing.assert_array_equal(read.test.shared, data.test.shared)
     apart = prepare(replace(beats, patient=None), settings(split="inter_patient"))
     assert apart.test.shared is None
     assert prepare(beats, settings(split="fold")).test.shared is None
