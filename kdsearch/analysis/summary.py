@@ -52,6 +52,13 @@ TEST_FIGURES = {
     "F1": "confusion.f1",
 }
 CHANCE = 0.5
+COVERS = {
+    ("seeds", "patients"): "The intervals are for other seeds and other patients.",
+    (
+        "seeds",
+        "beats",
+    ): "The intervals are for other seeds and other beats; the patients are not known.",
+}
 WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed"}
 
 
@@ -309,7 +316,9 @@ def _verdict(verdict: Mapping[str, Any], form: Format, screen: Screen) -> str:
             "95 % interval": "-"
             if d["low"] is None
             else f"{d['low']:+.4f} to {d['high']:+.4f}",
-            "verdict": printable(str(d["judgement"])),
+            "verdict": "not compared"
+            if d["estimate"] is None
+            else printable(str(d["judgement"])),
         }
         for d in differences
     ]
@@ -320,9 +329,18 @@ def _verdict(verdict: Mapping[str, Any], form: Format, screen: Screen) -> str:
         f"verdict on {_words(chosen)}, chosen on validation alone: test AUC {mean:.4f} ± "
         f"{deviation:.4f} over {seeds} seed{'s' * (seeds != 1)}"
     )
-    said = judged(_words(chosen), {row["compared with"]: row["verdict"] for row in rows})
+    compared = {
+        _words(d["against"]): printable(str(d["judgement"]))
+        for d in differences
+        if d["estimate"] is not None
+    }
+    # Why a control is left out, for example.
+    reasons = [printable(d["sentence"]) for d in differences if d["estimate"] is None]
+    said = judged(_words(chosen), compared)
     table = [_shown(pd.DataFrame(rows), form, screen)] if rows else []
-    return "\n".join([head, *table, said]).rstrip()
+    covers = {tuple(d["covers"]) for d in differences if d["low"] is not None}
+    scope = [COVERS[c] for c in sorted(covers) if c in COVERS]
+    return "\n".join([head, *table, *filter(None, [said, *scope, *reasons])])
 
 
 def _words(name: str) -> str:

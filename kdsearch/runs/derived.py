@@ -73,6 +73,7 @@ class _Difference(TypedDict):
     estimate: float | None
     low: float | None
     high: float | None
+    covers: list[str]
     judgement: str
     sentence: str
     per_seed: list[_SeedDifference]

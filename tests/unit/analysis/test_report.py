@@ -135,6 +135,7 @@ def verdict() -> dict[str, Any]:
                 "of": "trial-1",
                 "against": "control-of-trial-1",
                 "metric": "test_auc",
+                "covers": ["seeds", "patients"],
                 "judgement": "better",
                 "sentence": "Better.",
                 "per_seed": [difference],

@@ -214,17 +214,19 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
     for name, auc in (("student", 0.7), ("teacher", 0.6)):
         metrics[name]["test_new_patients"] = {"roc_auc": auc, "average_precision": 0.5}
     run.write_best({}, {}, metrics, {})
-    assert summarise([run.path]).splitlines()[-1] == (
-        "Without the test records of patients who have another record in training or "
-        "validation: student AUC 0.7000, AP 0.5000; teacher AUC 0.6000, AP 0.5000."
-    )
+    assert (
+        "\nWithout the test records of patients who have another record in training or "
+        "validation: student AUC 0.7000, AP 0.5000; teacher AUC 0.6000, AP 0.5000.\n"
+    ) in summarise([run.path])
 
 
 def difference(against: str, judgement: str, interval: tuple[float, float] | None) -> dict:
     low, high = interval or (None, None)
     estimate = None if interval is None else sum(interval) / 2
     figures = {"estimate": estimate, "low": low, "high": high}
-    return {"of": "trial-0", "against": against, "judgement": judgement, **figures}
+    covers = [] if interval is None else ["seeds", "patients"]
+    words = {"judgement": judgement, "sentence": f"On {against}.", "covers": covers}
+    return {"of": "trial-0", "against": against, "per_seed": [], **words, **figures}
 
 
 @pytest.mark.parametrize("width", [None, 100])
@@ -233,7 +235,10 @@ def test_the_verdict_is_a_short_table_and_one_sentence(run: RunFolder, width: in
         "chosen": "trial-0",
         "sentences": ["A long sentence for the report."],
         "baselines": [],
-        "configurations": [{"name": "trial-0", "seeds": [1, 2], "test_auc": [0.75, 0.875]}],
+        "configurations": [
+            {"name": "trial-0", "role": "candidate", "reason": "", "seeds": [1, 2]}
+            | {key: [0.75, 0.875] for key in ("val_auc", "val_ap", "test_auc", "test_ap")}
+        ],
         "differences": [
             difference("control-of-trial-0", "not distinguishable", (-0.25, 0.5)),
             difference("teacher", "better", (0.125, 0.25)),
@@ -244,7 +249,9 @@ def test_the_verdict_is_a_short_table_and_one_sentence(run: RunFolder, width: in
     run.write_verdict(verdict)
     text = re.sub(r"\x1b\[[0-9;]*m", "", summarise([run.path], screen=Screen(width)))
     (block,) = [b for b in text.split("\n\n") if b.startswith("verdict on trial 0")]
-    head, columns, *rows, sentence = [" ".join(line.split()) for line in block.splitlines()]
+    head, columns, *rows, sentence, scope, reason = [
+        " ".join(line.split()) for line in block.splitlines()
+    ]
     assert head == (
         "verdict on trial 0, chosen on validation alone: test AUC 0.8125 ± 0.0884 over 2 seeds"
     )
@@ -252,12 +259,14 @@ def test_the_verdict_is_a_short_table_and_one_sentence(run: RunFolder, width: in
     assert rows == [
         "the same without distillation +0.1250 -0.2500 to +0.5000 not distinguishable",
         "the teacher's recipe +0.1875 +0.1250 to +0.2500 better",
-        "three numbers - - not distinguishable",
+        "three numbers - - not compared",
     ]
     assert sentence == (
-        "Trial 0 is not distinguishable from the same without distillation and three numbers, "
-        "and better than the teacher's recipe."
+        "Trial 0 is not distinguishable from the same without distillation, and better than "
+        "the teacher's recipe."
     )
+    assert scope == "The intervals are for other seeds and other patients."
+    assert reason == "On three numbers.", "what was not compared says why"
     assert "A long sentence" not in text
 
 
