@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from typing import Any
 
-import psutil
 import pytest
 from workplace import Workplace, kill_all
 
@@ -104,25 +103,6 @@ def test_one_crash_in_a_stack_is_one_failed_row(place: Workplace) -> None:
     assert "worker process exited without an error message" in rows[2]["reason"]
     assert rows[4]["reason"] == "reconstruction is nan in epoch 1"
     assert {rows[number]["epochs"] for number in (1, 3, 5)} == {5}
-
-
-def test_killed_trial_processes_come_back_to_the_packer(place: Workplace) -> None:
-    """All three members of the only packer lose their processes, while it trains them."""
-    without_asha(place)
-    stacked(place, 3, num_samples=4)
-    place.environment["FAULTY_PAUSE_S"] = "0.5"
-    process = place.start()
-    place.wait_for_epochs(2 + 3 * 2)
-    family = psutil.Process(process.pid).children(recursive=True)
-    members = [p for p in family if any("ImplicitFunc" in part for part in p.cmdline())]
-    assert len(members) >= 3, [p.cmdline()[:1] for p in family]
-    for member in members:
-        member.kill()
-    _, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    rows = place.trials()
-    assert [row["epochs"] for row in rows] == [5] * 4
-    assert {row["state"] for row in rows} == {"completed"}
 
 
 def test_a_killed_search_of_stacks_goes_on(place: Workplace) -> None:
