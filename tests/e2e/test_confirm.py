@@ -54,7 +54,9 @@ def check_verdict(place: Workplace, verdict: dict) -> None:  # type: ignore[type
     assert first["judgement"] in ("better", "worse", "not distinguishable")
     assert json.loads((place.run / "best/metrics.json").read_text())["trial"] == int(chosen[-1])
     printed = place.analyze().stdout
-    assert first["sentence"] in printed
+    assert f"verdict on {chosen.replace('-', ' ')}" in printed
+    assert "The intervals are for other seeds and other patients." in printed
+    assert (place.run / "report.html").read_text().count("for other seeds and other patients")
     assert "nearest neighbour" in printed
 
 
