@@ -291,7 +291,10 @@ def _scores(inputs: ConfirmationInputs, place: Confirmation) -> dict[str, Any]:
     weights = place.training.best_weights()
     score = inputs.trial.config.method.score
     beats = {"validation": inputs.trial.data.validation, "test": inputs.test}
-    return {
+    scores = {
         name: np.asarray(score(weights, b.x, inputs.trial.compute), dtype=np.float32)
         for name, b in beats.items()
     }
+    if not all(np.isfinite(part).all() for part in scores.values()):
+        raise ValueError("not all scores are finite numbers")
+    return scores

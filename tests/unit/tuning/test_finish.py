@@ -1,0 +1,71 @@
+"""What is written at the end of a search, from trials that are there already."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from search_cases import CPU, report, space_file, tiny_dataset
+
+from kdsearch.config.space_file import Config, parse_config
+from kdsearch.metrics.ranking import rank
+from kdsearch.metrics.threshold import parse_rule
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.trial_folder import TrialRecord
+from kdsearch.student.student import load_student
+from kdsearch.tuning.finish import missing_results, write_results
+from kdsearch.tuning.teacher import Teacher
+from kdsearch.tuning.workers.trial import TrialInputs
+
+
+def finish(run: Path, threshold: Any) -> Config:
+    """A run of one trial whose weights were not kept, brought to its end."""
+    small = {"width": 2, "latent": 3, "batch_size": 8, "epochs": 2}
+    plain = space_file(
+        teacher=small, student={**small, "target": "none"}, search={"num_samples": 1}
+    )
+    config = parse_config({**plain, "confirm": {"top": 0}, "threshold": threshold}, "kd.yaml")
+    dataset = tiny_dataset()
+    stack = config.method.teacher_stack(config.teacher, dataset.training, CPU)
+    stack.put_in(0, config.teacher, seed=0)
+    history = [replace(report(1), val_auc=0.75)]
+    teacher = Teacher("t" * 64, stack.weights(0), history, found=True)
+    inputs = TrialInputs(config, run, 0, dataset.training, teacher.weights, {}, CPU, 1)
+    params = {"temperature": 1.0, "alpha": 0.5, "w_adv": 1.0}
+    record = TrialRecord(0, "completed", params, {1: 0.5, 2: 0.75})
+    folder = RunFolder(run)
+    folder.write_config(config.as_dict(), {})
+    write_results([record], [], dataset, teacher, inputs, lambda text: None)
+    return config
+
+
+@pytest.mark.parametrize("rule", ["f1", {"sensitivity": 1.0}, {"specificity": 0.75}, 0.25])
+def test_the_threshold_is_chosen_by_the_rule(tmp_path: Path, rule: Any):
+    run = tmp_path / "kd"
+    config = finish(run, rule)
+    folder, student = RunFolder(run), load_student(run)
+    metrics = json.loads((run / "best/metrics.json").read_text())
+    assert metrics["threshold_rule"] == rule
+    validation = tiny_dataset().training.validation
+    ranking = rank(student.score_prepared(validation.x), validation.abnormal)
+    expected = parse_rule(rule).threshold(ranking)
+    assert student.threshold == pytest.approx(expected)
+    for part in ("validation", "test"):
+        assert metrics["student"][part]["confusion.threshold"] == student.threshold
+    assert student.at(rule).threshold == student.threshold, "from its own validation scores"
+    with np.load(run / "evaluation.npz") as arrays:
+        assert arrays["student_threshold"] == student.threshold
+    assert missing_results(folder, config, confirmed=False) == []
+
+
+def test_another_rule_makes_the_results_again(tmp_path: Path):
+    run = tmp_path / "kd"
+    config = finish(run, "f1")
+    other = replace(config, threshold=parse_rule({"sensitivity": 0.9}))
+    assert missing_results(RunFolder(run), other, confirmed=False) == ["best/metrics.json"]
+    (run / "best/validation.npz").unlink()
+    assert missing_results(RunFolder(run), config, confirmed=False) == ["best"]
