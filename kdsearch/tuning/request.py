@@ -71,6 +71,12 @@ def make_request(
     Raises:
         ConfigError: A flag breaks a rule.
     """
+    try:
+        str(folder.path.resolve()).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"--runs-dir: the path of a run must be UTF-8, but found {folder.path.resolve()}"
+        ) from None
     flags = {name: value for name, value in given.items() if value is not None}
     if resume:
         flags = stored_flags(folder) | flags

@@ -159,6 +159,12 @@ def test_an_optuna_storage_in_a_run_is_refused(refused, more: list[str]):
     assert line == f"--optuna-storage: {target} is a run's own study; name another file"
 
 
+def test_a_run_folder_whose_path_is_not_utf8_is_refused(refused):
+    line = refused(search_command([*SPACE, "--runs-dir", os.fsdecode(b"caf\xe9")]))
+    assert line.startswith("--runs-dir: the path of a run must be UTF-8, but found /")
+    assert line.endswith("caf\\xe9/space")
+
+
 def test_flags_do_not_change_how_the_file_is_called(refused):
     Path("space.yaml").rename("my_own_space.yaml")
     line = refused(search_command(["--space", "my_own_space.yaml", "--num-samples", "0"]))
