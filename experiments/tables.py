@@ -18,6 +18,7 @@ from kdsearch.metrics.statistics import Interval, judge, mean_and_sd, paired_by_
 Row = dict[str, str]
 Rows = list[Row]
 FIGURES = ("test_auc", "test_ap")
+AUCS = ("val_auc", *FIGURES)
 CLASSES = ("test_auc_S", "test_auc_V", "test_auc_F")
 NO_DISTILLATION, PLAIN_SCORE, UNTAUGHT = "no distillation", "reconstruction error", "none"
 
@@ -32,6 +33,7 @@ def tables(folder: Path = RESULTS) -> dict[str, str]:
         "memories": _memories,
         "late beats": _late_beats,
         "records": _records,
+        "published size": _published_size,
         "targets": _targets,
         "searches": _searches,
         "scores": _scores,
@@ -240,6 +242,15 @@ def _scores(rows: dict[str, Rows]) -> str:
         lines.append((score, f"{int(of_none[0]['operations']):,}", *cells))
     head = ("score", "multiply-adds", "none: test AUC", "less the plain score")
     return _table((*head, "neighbours: test AUC", "less the plain score"), lines)
+
+
+def _published_size(rows: dict[str, Rows]) -> str:
+    lines: list[Sequence[str]] = [
+        (row["seed"], row["best_epoch"], *(f"{float(row[key]):.4f}" for key in AUCS))
+        for row in rows["published_size"]
+    ]
+    lines.append(("mean", "", *(_spread(rows["published_size"], key) for key in AUCS)))
+    return _table(("seed", "best epoch", "val AUC", "test AUC", "test AP"), lines)
 
 
 def _grouped(rows: Iterable[Row], key: str) -> dict[str, Rows]:
