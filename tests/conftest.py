@@ -14,6 +14,13 @@ from services import Postgres, postgres_server, s3_server
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A busy machine takes long to start Ray, again and again; what never ends is a fault."""
+    for item in items:
+        if not item.path.is_relative_to(Path(__file__).parent / "unit"):
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that stands for the user's cache; created by whoever writes to it."""

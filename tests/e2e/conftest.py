@@ -11,13 +11,6 @@ import pytest
 from workplace import SPACE, Workplace, kill_all
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A busy machine takes long to start Ray, again and again; what never ends is a fault."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.timeout(1800))
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Workplace]:
     """A workplace whose processes and temporary files are gone afterwards."""

@@ -95,7 +95,7 @@ def test_full_disk_ends_the_search_and_room_lets_it_go_on(
                 file.write(b"x" * 4096)
         except OSError:
             pass
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=1200)
     assert process.returncode == 1, err
     assert "No space left on device; fix this and rerun with --resume" in err
     assert "Traceback" not in err

@@ -17,7 +17,7 @@ from workplace import Workplace, kill_all, kill_driver
 def stop_gently(signum: int) -> Callable[[subprocess.Popen[str]], None]:
     def stop(process: subprocess.Popen[str]) -> None:
         process.send_signal(signum)
-        assert process.wait(timeout=60) == 128 + signum
+        assert process.wait(timeout=600) == 128 + signum
         assert process.stderr is not None
         assert "rerun with --resume" in process.stderr.read()
 
@@ -27,7 +27,7 @@ def stop_gently(signum: int) -> Callable[[subprocess.Popen[str]], None]:
 def interrupt_twice(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    assert process.wait(timeout=600) == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_second_driver_is_refused(place: Workplace) -> None:
     second = place.search("--resume")
     assert second.returncode == 2
     assert "another search is running" in second.stderr
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=1200)
     assert process.returncode == 0, err
     check_promises(place, {}, kills=0)
 

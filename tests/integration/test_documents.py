@@ -64,7 +64,7 @@ def test_the_page_on_python_does_what_it_says(place: Path):
             env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": temporary},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=1200,
             check=False,
         )
     finally:

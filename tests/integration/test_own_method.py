@@ -60,7 +60,7 @@ def search(place: Path, *flags: str) -> None:
             env={**os.environ, "TMPDIR": temporary},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=1200,
             check=False,
         )
     finally:

@@ -71,7 +71,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             env={**os.environ, "KDSEARCH_CACHE": str(place / "cache")},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=1200,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -46,7 +46,7 @@ def test_a_search_reports_to_all_of_them(tmp_path: Path):
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=1200,
             check=False,
         )
     finally:

@@ -23,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # Without isolation: setuptools is at hand, and nothing has to be fetched.
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)]
-    subprocess.run([*build, str(ROOT)], check=True, capture_output=True, timeout=120)
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True, timeout=1200)
     assert len(list(folder.glob("*.tar.gz"))) == 1
     (built,) = folder.glob("*.whl")
     return built
@@ -67,7 +67,7 @@ def test_the_commands_run_from_the_wheel_alone(wheel: Path, tmp_path: Path):
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=600,
         )
         return done.stdout
 
