@@ -17,7 +17,7 @@ from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.placement import THIN_CPUS, Placement, Processes
 from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.workers.packed_trial import train_in_packer
-from kdsearch.tuning.workers.packer import Packer
+from kdsearch.tuning.workers.packer_actor import PackerActor
 from kdsearch.tuning.workers.trial import TrialInputs, train_student
 
 logger = logging.getLogger(__name__)
@@ -93,13 +93,6 @@ def run_tune(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-class _PackerActor(Packer):
-    """A packer that fetches what all trials share itself: Ray may then start it again."""
-
-    def __init__(self, shared: Sequence[Any], slots: int, expected: int) -> None:
-        super().__init__(ray.get(shared[0]), slots, expected=expected)
-
-
 def _shared(inputs: TrialInputs, kind: Processes) -> Any:
     return ray.put(replace(inputs, compute=kind.compute))
 
@@ -108,7 +101,7 @@ def _start_packers(shared: Sequence[Any], placement: Placement, trials: int) -> 
     """An actor for each process of a search whose trials only wait; the fastest first."""
     packers = []
     for inputs, kind in zip(shared, placement.kinds, strict=True):
-        actor = cast("Any", ray.remote(_PackerActor)).options(
+        actor = cast("Any", ray.remote(PackerActor)).options(
             num_cpus=kind.cpus_of_packer,
             num_gpus=kind.gpus,
             # A student waits in one call, and others come and go meanwhile.

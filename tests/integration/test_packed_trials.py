@@ -16,6 +16,7 @@ import ray
 from kdsearch.tuning.workers import packed_trial
 from kdsearch.tuning.workers.messages import EPOCH, STORAGE, Entry, Outcome
 from kdsearch.tuning.workers.packed_trial import TrialCrashed, train_in_packer
+from kdsearch.tuning.workers.packer_actor import PackerActor
 
 MIB = 2**20
 
@@ -99,6 +100,15 @@ def start(kind: type[Packer], *arguments: Any, cpus: float = 0.5) -> Any:
 
 def plan(*kinds: str) -> Any:
     return cast("Any", ray.remote(Plan)).options(num_cpus=0).remote(list(kinds))
+
+
+def test_a_trial_that_holds_a_packer_has_not_loaded_torch(a_ray: None) -> None:
+    @ray.remote
+    def loaded(packers: list[Any]) -> bool:
+        return "torch" in sys.modules
+
+    never_placed = start(PackerActor, [], 1, 1, cpus=3)
+    assert not ray.get(loaded.remote([never_placed]))
 
 
 def test_a_packer_that_cannot_be_placed_holds_up_nobody(reports: list[Any]) -> None:

@@ -236,6 +236,8 @@ def loaded_at_start(module: str) -> set[str]:
             {"ray", "optuna", "yaml", "pandas", "kdsearch.methods.beatgan"},
         ),
         ("kdsearch.tuning.progress", {"ray", "torch"}),
+        ("kdsearch.tuning.workers.packed_trial", {"torch"}),
+        ("kdsearch.tuning.workers.packer_actor", {"torch"}),
     ],
 )
 def test_a_module_starts_without_what_it_does_not_need(module: str, absent: set[str]):
