@@ -105,12 +105,15 @@ def _search(options: argparse.Namespace) -> int:
 
 def _dry_run(request: Any) -> int:
     from kdsearch.data import cache_dir, load_dataset  # noqa: PLC0415
+    from kdsearch.tuning.memory_needed import check_memory  # noqa: PLC0415
     from kdsearch.tuning.plan import describe_plan  # noqa: PLC0415
     from kdsearch.tuning.search import resolve_teacher_compute  # noqa: PLC0415
     from kdsearch.tuning.trackers import check_trackers  # noqa: PLC0415
 
     config = request.config
     check_trackers(request.track)
+    if request.address is None:
+        check_memory(config)
     dataset = load_dataset(config.data, cache_dir())
     compute = resolve_teacher_compute(request)
     say(describe_plan(config, dataset, compute, cache_dir()))

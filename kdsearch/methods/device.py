@@ -16,6 +16,9 @@ from kdsearch.methods.protocol import Compute
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
+VALUES_OF_ADAM = 4
+"""Numbers that Adam keeps for each one trained: itself, its gradient and two moments."""
+
 
 def resolve_device(device: Literal["auto", "cpu", "cuda", "all"]) -> Device:
     """The one device to use; ``auto`` and ``all`` are the GPU where there is one.

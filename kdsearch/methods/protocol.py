@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kdsearch.data.beats import FloatArray, TrainingData
+from kdsearch.data.beats import BeatShape, FloatArray, TrainingData
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,4 +159,16 @@ class Exporting(Protocol):
         It maps normalised and padded beats (n, leads, length) to their scores (n,), equal to
         those of `Method.score`; that of a method which is `Reconstructing` to scores and
         reconstructions (n, leads, length).
+        """
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A method that knows before it makes a network how much memory its training takes."""
+
+    def training_values(self, settings: BaseModel, shape: BeatShape) -> int:
+        """Numbers of 4 bytes that training one network of these settings holds, roughly.
+
+        Its values, their gradients, both of Adam's moments, and what a mini-batch leaves for
+        the way back; 0 where that is not known. Makes nothing of that size.
         """

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from kdsearch.data.beats import BeatShape, FloatArray, TrainingData
-from kdsearch.methods.device import autocast
-from kdsearch.methods.protocol import Compute, Method, Stack, State, Targets
+from kdsearch.methods.device import VALUES_OF_ADAM, autocast
+from kdsearch.methods.protocol import Compute, Method, Sized, Stack, State, Targets
 from kdsearch.methods.torch_stack import BATCH, FORMAT, TorchStack, load
 from kdsearch.settings import Count, NotNegative, Positive, Section, Seed
 
@@ -133,6 +133,18 @@ class TorchMethod(ABC):
     def check(self, teacher: BaseModel, student: BaseModel) -> None:  # noqa: B027
         """Any pair goes together; override to refuse some by a ValueError."""
 
+    def training_values(self, settings: Any, shape: BeatShape) -> int:
+        """Those of the parameters; 0 where `network` needs values to make one.
+
+        What a mini-batch leaves is not known here.
+        """
+        try:
+            with torch.device("meta"):
+                network = self.network(settings, shape)
+        except (RuntimeError, TypeError, ValueError):
+            return 0
+        return VALUES_OF_ADAM * sum(value.numel() for value in network.parameters())
+
     def teacher_stack(self, settings: BaseModel, data: TrainingData, compute: Compute) -> Stack:
         """A stack of one slot that trains a teacher."""
         return TorchStack(self, settings, 1, data=data, targets=None, compute=compute)
@@ -215,4 +227,7 @@ def _in_batches(
 if TYPE_CHECKING:
     # The type checker proves here that the protocol is kept.
     def _is_method(method: TorchMethod) -> Method:
+        return method
+
+    def _is_sized(method: TorchMethod) -> Sized:
         return method

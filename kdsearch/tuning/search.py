@@ -35,6 +35,7 @@ from kdsearch.tuning.confirm import (
 )
 from kdsearch.tuning.finish import missing_results, write_leaderboard, write_results
 from kdsearch.tuning.ledger import Ledger
+from kdsearch.tuning.memory_needed import check_memory
 from kdsearch.tuning.placement import (
     Placement,
     available_cpus,
@@ -78,6 +79,7 @@ def search(request: Request) -> list[TrialRecord]:
     if request.address is None:
         # What this machine lacks is said before a teacher is trained on it.
         local_cpus(request.config)
+        check_memory(request.config)
         cluster.temporary_parent()
     signals = Signals()
     with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:

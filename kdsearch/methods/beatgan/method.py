@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kdsearch.data.beats import LENGTH_MULTIPLE, FloatArray, TrainingData
-from kdsearch.methods.beatgan.networks import Architecture, Generator, require_same_architecture
+from kdsearch.data.beats import LENGTH_MULTIPLE, BeatShape, FloatArray, TrainingData
+from kdsearch.methods.beatgan.networks import (
+    Architecture,
+    Discriminator,
+    Generator,
+    require_same_architecture,
+)
 from kdsearch.methods.beatgan.scoring import (
     ScoringNetwork,
     load_error_weights,
@@ -22,7 +28,8 @@ from kdsearch.methods.beatgan.scoring import (
 from kdsearch.methods.beatgan.settings import NetworkSettings, StudentSettings, TeacherSettings
 from kdsearch.methods.beatgan.stack import PER_STUDENT, BeatGanStack
 from kdsearch.methods.beatgan.targets import teacher_targets
-from kdsearch.methods.protocol import Compute, Method, Stack, State, Targets
+from kdsearch.methods.device import VALUES_OF_ADAM
+from kdsearch.methods.protocol import Compute, Method, Sized, Stack, State, Targets
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -45,6 +52,19 @@ class BeatGan:
         if ours.init == "teacher":
             theirs = _expect(teacher, TeacherSettings)
             require_same_architecture(_networks(theirs), _networks(ours))
+
+    def training_values(self, settings: BaseModel, shape: BeatShape) -> int:
+        """Those of the generator and the discriminator."""
+        if not isinstance(settings, NetworkSettings):
+            raise TypeError(f"settings of a network expected, not {type(settings).__name__}")
+        made = Architecture(settings.width, settings.latent, shape.leads, shape.length)
+        with torch.device("meta"):
+            networks = Generator(made), Discriminator(made)
+        values = sum(value.numel() for each in networks for value in each.parameters())
+        # Each of five layers, and its normalisation, leaves half a beat times the width: in the
+        # encoder, the decoder, and the discriminator, which judges beats and reconstructions.
+        per_beat = 4 * 5 * settings.width * shape.length
+        return VALUES_OF_ADAM * values + settings.batch_size * per_beat
 
     def teacher_stack(
         self, settings: BaseModel, data: TrainingData, compute: Compute
@@ -127,4 +147,5 @@ def _expect(settings: BaseModel, kind: type[Settings]) -> Settings:
 if TYPE_CHECKING:
     # The type checker proves here that the protocol is kept.
     _method: Method = BeatGan()
+    _sized: Sized = BeatGan()
     _stack: type[Stack] = BeatGanStack

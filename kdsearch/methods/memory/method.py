@@ -51,6 +51,15 @@ class Memory(TorchMethod):
         """A student; the memory itself is no network that is trained."""
         return Scorer(settings, shape)
 
+    def training_values(self, settings: Any, shape: BeatShape) -> int:
+        """Those of a student; a memory is filled and not trained."""
+        if isinstance(settings, TeacherSettings):
+            return 0
+        student = _expect(settings, StudentSettings)
+        # Each hidden layer keeps its input, once more normalised, and its output.
+        per_beat = 2 * student.components + 3 * student.depth * student.width
+        return super().training_values(student, shape) + student.batch_size * per_beat
+
     def start(self, settings: Any, data: TrainingData) -> Mapping[str, Tensor]:
         """Principal components of the training beats, or nothing with ``init: random``."""
         if settings.init == "random":
