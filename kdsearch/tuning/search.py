@@ -181,7 +181,10 @@ class _Search:
             return False
         confirmations = self._confirmations_left(records)
         missing = missing_results(
-            self._folder, self._config, confirmed=bool(self._candidates(records))
+            self._folder,
+            self._config,
+            # Nothing is lost of a verdict for which there has been no training yet.
+            confirmed=bool(self._candidates(records)) and not confirmations,
         )
         path, total = self._folder.path, self._config.search.num_samples
         if write_leaderboard(self._folder, records, self._config):
