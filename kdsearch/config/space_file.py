@@ -1,4 +1,4 @@
-"""The space file: read once, checked at the edge, typed and frozen from then on."""
+"""Read and validate the space file; the result is typed and frozen."""
 
 from __future__ import annotations
 
@@ -40,61 +40,62 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class SearchSettings(Section):
-    """How many trials, and who suggests them."""
+    """Number of trials, and the sampler that suggests them."""
 
     num_samples: Count = 24
-    """Trials in all, also after a resume."""
+    """Total number of trials, also after a resume."""
     sampler: Literal["tpe", "random", "qmc"] = "tpe"
-    """Optuna's: multivariate TPE with the constant liar, random, or quasi-Monte Carlo."""
+    """Optuna sampler: multivariate TPE with the constant liar, random, or quasi-Monte Carlo."""
     startup_trials: CountOrZero = 8
-    """Random trials before TPE starts to learn."""
+    """Number of random trials before TPE is used."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the suggestions and of every student."""
     max_concurrent: Count | None = None
     """Maximum number of concurrent trials. Default: as many as fit."""
     time_budget_s: Positive | None = None
-    """Wall time after which no trial goes on; what is left can be resumed."""
+    """Wall time after which all trials pause; ``--resume`` continues them."""
     retries: Annotated[int, Field(ge=0, le=1000)] = 2
-    """How often a crashed trial goes on from its checkpoint; a diverged one never does."""
+    """How often a crashed trial is retried from its checkpoint; a diverged one never is."""
     keep_weights: Count = 10
-    """Finished trials whose best weights stay on disk, the best ones."""
+    """Number of finished trials, the best ones, whose best weights stay on disk."""
 
 
 class SchedulerSettings(Section):
-    """ASHA (Li et al., MLSys 2020): stop what lags behind at each rung."""
+    """ASHA (Li et al., MLSys 2020): stop the worse trials at each rung."""
 
     name: Literal["asha", "none"] = "asha"
     """``none`` trains every student to its last epoch."""
     grace_period: Count = 1
     """Epochs before a trial can be stopped: the first rung."""
     reduction_factor: Annotated[float, Field(ge=1.1, allow_inf_nan=False)] = 3.0
-    """One of so many trials passes a rung; rungs lie so many times apart."""
+    """ASHA's eta: one in ``reduction_factor`` trials is promoted at each rung, and the next
+    rung has that many times the epochs."""
 
 
 class ConfirmSettings(Section):
-    """The best trials, trained again with new seeds beside their controls."""
+    """The best trials, trained again with new seeds, and their controls."""
 
     top: Annotated[int, Field(ge=0, le=1000)] = 2
-    """How many of the best trials; 0 leaves the confirmation out."""
+    """Number of best trials to train again; 0 turns the confirmation off."""
     seeds: Few = 3
-    """How often each is trained anew."""
+    """Number of new seeds for each."""
 
 
 class ResourceSettings(Section):
-    """What a trial runs on."""
+    """Devices, precision and threads of the trials."""
 
     device: Literal["auto", "cpu", "cuda", "all"] = "auto"
-    """``auto`` takes GPUs where there are some, and the machines without one are idle then;
-    ``all`` trains on CPUs beside them."""
+    """``auto`` uses GPUs if there are any, and machines without a GPU are then idle; ``all``
+    trains on CPUs as well."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto`` takes bfloat16 where the processor calculates it directly."""
+    """``auto`` uses bfloat16 if the processor computes it directly."""
     cpus_per_trial: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Torch threads of a process that trains students, and what Ray reserves for it."""
+    """Torch threads of a process that trains students, and CPUs that Ray reserves for it."""
     students_per_gpu: Few | Literal["auto"] = "auto"
-    """Students that train side by side on a GPU, in one process; ``auto`` measures for a few
-    seconds how many are worth while."""
+    """Students that train side by side on a GPU, in one process; ``auto`` measures the fastest
+    number in a few seconds."""
     students_per_cpu: Few | Literal["auto"] = 1
-    """The same where there is no GPU; on the processors measured, one alone is fastest."""
+    """The same on a CPU; on the processors measured, 1 is fastest."""
 
 
 @dataclass(frozen=True)

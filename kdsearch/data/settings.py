@@ -1,4 +1,4 @@
-"""What can be configured of the beats; the only place of defaults."""
+"""Settings of the data, with their defaults."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Millivolts = Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)]
 
 
 class SimulatedSettings(Section):
-    """The beats that are made up where there are no real ones."""
+    """Simulated beats, used when there are no real ones."""
 
     patients: Annotated[int, Field(ge=2, le=1000)] = 24
-    """Patients, each with a heart rate, wave shapes and ectopic foci of its own."""
+    """Number of patients, each with its own heart rate, wave shapes and ectopic foci."""
     beats: Annotated[int, Field(ge=100, le=1_000_000)] = 7000
-    """Beats of all patients together; at least ten per patient."""
+    """Total number of beats; at least ten per patient."""
     abnormal: Annotated[float, Field(ge=0.001, le=0.9)] = 0.16
-    """Share of abnormal beats, divided among S, V, F and Q roughly as in MIT-BIH."""
+    """Fraction of abnormal beats; S, V, F and Q have roughly the proportions of MIT-BIH."""
     noise_mv: Millivolts = 0.02
-    """Standard deviation of the muscle noise; single patients have more or less of it."""
+    """Standard deviation of the muscle noise; individual patients have more or less."""
 
     @model_validator(mode="after")
     def _enough_beats(self) -> SimulatedSettings:
@@ -36,46 +36,49 @@ class SimulatedSettings(Section):
 
 
 class DataSettings(Section):
-    """The section ``data``: which beats, and which of them train, validate and test."""
+    """The section ``data``: the beats, and how they are split for training, validation and
+    test."""
 
     source: Annotated[str, Field(min_length=1)] = "simulated"
-    """``simulated``, ``mitbih`` (downloaded once), or a path: WFDB records, .npz or .npy."""
+    """``simulated``, ``mitbih`` (downloaded once), or a path to WFDB records, .npz or .npy
+    files."""
     leads: (
         Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[str, ...], Field(min_length=1)]
     ) = 1
-    """How many leads are used, the first ones (MLII is first where a record has it); or their
-    names, as ``[II, V5]``, which each WFDB record has to have."""
+    """Number of leads, counted from the first (MLII comes first if a record has it), or a list
+    of names such as ``[II, V5]`` that every WFDB record must have."""
     annotator: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] = "atr"
-    """Extension of the files that annotate WFDB records."""
+    """File extension of the annotations of WFDB records."""
     patients: str | None = None
-    """A .csv file of two columns, ``record`` and ``patient``, where a patient has several
-    records. Otherwise a record is taken for a patient; MIT-BIH's 201 and 202 for one."""
+    """A .csv file with two columns, ``record`` and ``patient``, for patients with several
+    records. Default: one patient per record, except that MIT-BIH's 201 and 202 are one
+    patient."""
     on_bad: Literal["refuse", "skip"] = "refuse"
-    """What becomes of WFDB records that cannot be used, and of beats over missing values:
-    ``refuse`` stops with the first, ``skip`` leaves them out and says which."""
+    """WFDB records that cannot be used and beats with missing values: ``refuse`` stops at the
+    first, ``skip`` leaves them out and lists them."""
     unconfirmed: Literal["auto", "drop", "keep"] = "auto"
-    """What becomes of beats labelled normal where a detector finds no R peak: BeatGAN drops
-    them from MIT-BIH, and so does ``auto``, which keeps them in all other records."""
+    """Beats labelled normal at which a detector finds no R peak: ``drop`` or ``keep`` them.
+    ``auto`` drops them from MIT-BIH, as BeatGAN does, and keeps them in all other records."""
     split: Literal["auto"] | SplitKind = "auto"
-    """``auto``: ``fold`` where beats have AAMI classes, ``stratified`` where they are 0/1.
-    ``fold`` has the proportions of BeatGAN's division, but other beats: its authors shuffled
-    without a seed. ``inter_patient`` is DS1 and DS2 for MIT-BIH, where the records 201, to
-    train, and 202, to test, are of one man; figures without 202 are given beside."""
+    """``auto``: ``fold`` if beats have AAMI classes, ``stratified`` if they are labelled 0/1.
+    ``fold`` has the proportions of BeatGAN's split, but other beats: its authors shuffled
+    without a seed. ``inter_patient`` is DS1 and DS2 for MIT-BIH, in which records 201
+    (training) and 202 (test) are of the same man; figures without 202 are also given."""
     fold: Annotated[int, Field(ge=0, le=4)] = 0
-    """Which fifth of the normal beats is the test set; only the split ``fold`` asks."""
+    """Which fifth of the normal beats is the test set; used only by the split ``fold``."""
     context: Literal["none", "patient"] = "none"
-    """``patient``: each beat is also compared with its patient's own late beats of the first
-    five minutes, unlabelled, and comes with the intervals around it, as further leads."""
+    """``patient`` adds leads to each beat: its difference from the patient's own late beats of
+    the first five minutes (no labels are used), and the intervals around it."""
     n_aug: Annotated[int, Field(ge=0, le=100)] = 0
-    """Time-warped copies of each training beat, besides the beat itself."""
+    """Number of time-warped copies that are added for each training beat."""
     train_limit: Count | None = None
-    """Train on a random choice of so many normal beats; all where nothing is said."""
+    """Maximum number of normal training beats, selected at random. Default: all."""
     validation_limit: Annotated[int, Field(ge=2)] | None = None
-    """Validate on a random choice of so many beats, by class; all where nothing is said."""
+    """Maximum number of validation beats, selected at random by class. Default: all."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Seed of split, limits, augmentation and simulation."""
+    """Seed of the split, limits, augmentation and simulation."""
     simulated: SimulatedSettings = SimulatedSettings()
-    """How beats are simulated; only the source ``simulated`` asks."""
+    """How beats are simulated; used only by the source ``simulated``."""
 
     @property
     def lead_count(self) -> int:

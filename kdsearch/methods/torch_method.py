@@ -1,8 +1,8 @@
-"""A method made of two torch modules: what every method of this kind does the same.
+"""Base class for methods whose teacher and students are torch modules.
 
-Subclass `TorchMethod`, and say in four short methods what is yours: how a network is made, how
-it scores, what it is trained on, and what a teacher tells its students. Training, validation,
-checkpoints that go on bit for bit, divergence and stacks of students are done here.
+A subclass of `TorchMethod` defines four short methods: `network`, `scores`, `losses` and
+`teach`. Training, validation, checkpoints that resume bit for bit, divergence and stacks of
+students are implemented here.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from kdsearch.settings import Count, NotNegative, Positive, Section, Seed
 
 
 class NetworkSettings(Section):
-    """What every network is trained with; add your own, such as a width."""
+    """Training settings of every network; subclasses add their own, such as a width."""
 
     epochs: Count = 10
-    """Passes over the training beats; for a student the most that a trial may use."""
+    """Passes over the training beats; for a student, the maximum of a trial."""
     batch_size: Count = 64
     """Beats in a mini-batch; the last, incomplete one is dropped."""
     lr: Positive = 1e-3
     """Learning rate of AdamW."""
     weight_decay: NotNegative = 0.0
-    """AdamW's."""
+    """Weight decay of AdamW."""
 
 
 class TeacherSettings(NetworkSettings):
@@ -48,33 +48,33 @@ class StudentSettings(NetworkSettings):
     """The YAML's sections ``student`` (fixed) and ``space`` (fixed or searched)."""
 
     alpha: NotNegative = 0.1
-    """Weight of what is distilled; 0 is the control without distillation."""
+    """Weight of the distillation terms; 0 trains without distillation, as the control."""
 
 
 class TorchMethod(ABC):
-    """A teacher and its students as torch modules; keeps the protocol ``Method``."""
+    """A teacher and its students as torch modules; implements the protocol ``Method``."""
 
     name: str = "torch"
     teacher_settings: type[BaseModel] = TeacherSettings
     student_settings: type[BaseModel] = StudentSettings
     per_student: frozenset[str] = frozenset({"alpha", "lr", "weight_decay"})
-    """Settings that do not change what a student consists of or is taught. In `losses` those
+    """Settings that change neither a student's structure nor its targets. In `losses` those
     that are floats are tensors without dimensions."""
     longest_gradient: float | None = None
-    """Longer gradients are shortened to this length; None leaves them as they are."""
+    """Maximum length of a gradient; longer ones are scaled down. None: no limit."""
 
     @abstractmethod
     def network(self, settings: Any, shape: BeatShape) -> nn.Module:
-        """An untrained network for beats of this shape, on the CPU.
+        """Return an untrained network for beats of this shape, on the CPU.
 
         Args:
-            settings: Of the teacher's or the student's type, whichever is to be made.
+            settings: Of the teacher's or the student's type; selects the network.
             shape: Of the beats.
         """
 
     @abstractmethod
     def scores(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Anomaly score of each beat, higher is more abnormal.
+        """Return the anomaly score of each beat, higher is more abnormal.
 
         Args:
             x: Normalised and padded beats, shape (B, leads, length).
@@ -87,23 +87,23 @@ class TorchMethod(ABC):
     def losses(
         self, network: nn.Module, x: Tensor, settings: Any, taught: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The terms of a mini-batch's loss; `term_weights` weighs them in the sum minimised.
+        """Return the terms of a mini-batch's loss; `term_weights` gives their weights.
 
-        All students of a stack are calculated by one call, in `torch.vmap`. What it refuses,
-        such as an ``if`` on a tensor's value, makes the stack calculate them one by one.
+        One call in `torch.vmap` computes all students of a stack. If vmap refuses the code,
+        such as an ``if`` on a tensor's value, the stack computes them one by one.
 
         Args:
             x: Normal beats, shape (B, leads, length).
             settings: Of the network that is trained; see `per_student`.
-            taught: The teacher's answers for these beats, by the names that `teach` gave
-                them; empty while a teacher is trained.
+            taught: Rows of the result of `teach` for these beats, by name; empty while a
+                teacher is trained.
 
         Returns:
             Scalars by name.
         """
 
     def teach(self, teacher: nn.Module, x: Tensor) -> dict[str, Tensor]:
-        """What students are told of each training beat: the teacher's scores, if not more.
+        """Return the students' targets for each training beat. Default: the teacher's scores.
 
         Args:
             teacher: In evaluation mode.
@@ -115,23 +115,23 @@ class TorchMethod(ABC):
         return {"scores": self.scores(teacher, x)}
 
     def term_weights(self, settings: Any) -> Mapping[str, Any]:
-        """Weights of the loss's terms by name; a term that is not named has weight 1."""
+        """Return the weights of the loss's terms by name; the default weight is 1."""
         return {}
 
     def learning_rate(self, settings: Any, progress: float) -> float:
-        """The learning rate after a part of the training, from 0 to 1."""
+        """Return the learning rate after the fraction ``progress`` of the training."""
         rate: float = settings.lr
         return rate
 
     def start(self, settings: Any, data: TrainingData) -> Mapping[str, Tensor]:
-        """Values that networks begin with in place of random ones, by parameter.
+        """Return initial values that replace random ones, by parameter.
 
-        Called once per stack: all its students begin with them.
+        Called once per stack; all its students start with them.
         """
         return {}
 
     def check(self, teacher: BaseModel, student: BaseModel) -> None:  # noqa: B027
-        """Any pair goes together; override to refuse some by a ValueError."""
+        """Accept any pair; override to refuse some with a ValueError."""
 
     def training_values(self, settings: Any, shape: BeatShape) -> int:
         """Those of the parameters; 0 where `network` needs values to make one.
@@ -146,7 +146,7 @@ class TorchMethod(ABC):
         return VALUES_OF_ADAM * sum(value.numel() for value in network.parameters())
 
     def teacher_stack(self, settings: BaseModel, data: TrainingData, compute: Compute) -> Stack:
-        """A stack of one slot that trains a teacher."""
+        """Return a stack of one slot that trains a teacher."""
         return TorchStack(self, settings, 1, data=data, targets=None, compute=compute)
 
     def targets(
@@ -156,7 +156,7 @@ class TorchMethod(ABC):
         data: TrainingData,
         compute: Compute,
     ) -> Targets:
-        """What `teach` says of every training beat."""
+        """Compute `teach` for every training beat."""
         network = self.load(teacher).to(compute.device)
         return _in_batches(lambda x: self.teach(network, x), data.train, compute)
 
@@ -170,11 +170,11 @@ class TorchMethod(ABC):
         targets: Targets,
         compute: Compute,
     ) -> Stack:
-        """An empty stack for students."""
+        """Return an empty stack for students."""
         return TorchStack(self, settings, slots, data=data, targets=targets, compute=compute)
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
-        """Anomaly score of each beat, shape (n,).
+        """Compute the anomaly score of each beat, shape (n,).
 
         Raises:
             ValueError: The weights are of another method, or of beats of another shape.
@@ -184,7 +184,7 @@ class TorchMethod(ABC):
         return _in_batches(lambda batch: {"": self.scores(network, batch)}, x, compute)[""]
 
     def check_weights(self, weights: State, x: FloatArray) -> None:
-        """Refuse weights of another method, or beats of another shape, by a ValueError."""
+        """Raise a ValueError for weights of another method or beats of another shape."""
         found = weights.get("method"), weights.get("format")
         if found != (self.name, FORMAT):
             raise ValueError(
@@ -196,10 +196,10 @@ class TorchMethod(ABC):
             raise ValueError(f"the weights are of beats of shape {expected}, not {x.shape[1:]}")
 
     def load(self, weights: State) -> nn.Module:
-        """A network with these weights, on the CPU, in evaluation mode.
+        """Return a network with these weights, on the CPU, in evaluation mode.
 
         Raises:
-            ValueError: They have other names or shapes than their settings give.
+            ValueError: Names or shapes do not match the settings.
         """
         is_teacher = weights["kind"] == "teacher"
         kind = self.teacher_settings if is_teacher else self.student_settings
@@ -212,7 +212,7 @@ class TorchMethod(ABC):
 def _in_batches(
     function: Callable[[Tensor], dict[str, Tensor]], x: FloatArray, compute: Compute
 ) -> dict[str, NDArray[np.float32]]:
-    """What a function says of all beats, row by row, by name."""
+    """Apply a function to all beats in batches; return its arrays by name."""
     parts: list[dict[str, Tensor]] = []
     with torch.inference_mode(), autocast(compute):
         for start in range(0, len(x), BATCH):

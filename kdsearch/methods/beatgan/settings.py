@@ -1,4 +1,4 @@
-"""What can be configured of a BeatGAN teacher and its students; the only place of defaults."""
+"""Settings of a BeatGAN teacher and its students, with their defaults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from kdsearch.settings import Count, NotNegative, Positive, Section, Seed, Units
 
 TAUGHT = ("score", "neighbours", "reconstruction", "attention")
-"""Targets with an answer for every training beat, of which several may be distilled at once."""
+"""Targets with a value for every training beat; several can be distilled together."""
 ALONE = ("published", "none")
 
 
@@ -51,7 +51,7 @@ class NetworkSettings(Section):
     latent: Units = 50
     """Size of the latent vector (BeatGAN's ``nz``)."""
     epochs: Count = 10
-    """Passes over the training beats; for a student the most that a trial may use."""
+    """Passes over the training beats; for a student, the maximum of a trial."""
     batch_size: Count = 64
     """Beats in a mini-batch; the last, incomplete one is dropped."""
     lr: Positive = 1e-4
@@ -61,13 +61,14 @@ class NetworkSettings(Section):
     beta1: Beta = 0.5
     """Adam's decay of the first moment; that of the second is 0.999."""
     score: Score = "plain"
-    """How errors make a score: ``plain`` is their mean over all samples, as published;
-    ``relative`` divides each by the usual one at its place, that of normal beats;
-    ``mahalanobis`` also by how they usually go together, a matrix of all samples by all."""
+    """Anomaly score of a beat from its reconstruction errors: ``plain`` is their mean over all
+    samples, as published; ``relative`` divides each error by the usual error of normal beats
+    at that sample; ``mahalanobis`` also uses the covariance of the errors of all samples."""
 
 
 class TeacherSettings(NetworkSettings):
-    """The section ``teacher``: trained once for each set of settings and beats, then kept."""
+    """The section ``teacher``: trained once for each combination of settings and beats, then
+    cached."""
 
     seed: Seed = 0
     """Seed of weights and mini-batches."""
@@ -77,18 +78,18 @@ class StudentSettings(NetworkSettings):
     """The sections ``student`` (fixed) and ``space`` (fixed or searched)."""
 
     temperature: Positive = 1.0
-    """Softens the teacher's and the student's scores before they are compared."""
+    """Divisor that softens the teacher's and the student's scores before they are compared."""
     alpha: NotNegative = 0.1
-    """Weight of the distillation term; 0 is the control without distillation."""
+    """Weight of the distillation term; 0 trains without distillation, as the control."""
     target: Target = "score"
-    """What is distilled; several joined by plus, as in ``neighbours+reconstruction``, are added
-    up. ``neighbours`` are scores as ``score``, but of the nearest neighbours among the training
-    beats and not of the teacher, and ``published`` is the inert published form, kept as a
-    control."""
+    """What is distilled. Several targets joined by plus, such as ``neighbours+reconstruction``,
+    are added. ``score`` is the teacher's score; ``neighbours`` is the score of a nearest
+    neighbour search among the training beats instead; ``published`` is the published term,
+    which has no gradient and serves as a control."""
     init: Literal["random", "teacher"] = "random"
-    """Where the student's weights start; ``teacher`` needs the teacher's width and latent."""
+    """Initial weights of the student; ``teacher`` needs the teacher's width and latent."""
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The names in ``target``; empty where nothing is distilled."""
+        """The names in ``target``; empty if nothing is distilled."""
         return () if self.target == "none" else tuple(self.target.split("+"))

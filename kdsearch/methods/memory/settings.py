@@ -1,4 +1,4 @@
-"""What can be configured of a memory and of its students; the only place of defaults."""
+"""Settings of a memory and its students, with their defaults."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ View = Literal["range", "deviation", "patient", "both"]
 
 
 class TeacherSettings(Section):
-    """The section ``teacher``: how normal beats are remembered and compared."""
+    """The section ``teacher``: how normal beats are stored and compared."""
 
     view: View = "both"
-    """How beats are scaled before they are compared: ``range`` as they come, from -1 to 1,
-    ``deviation`` to mean 0 and standard deviation 1, ``both`` averages the scores of these two;
-    ``patient`` compares only how they differ from the patient's own, and the rhythm, and needs
-    ``data.context: patient``."""
+    """How beats are scaled before they are compared. ``range``: to -1 to 1; ``deviation``: to
+    mean 0 and standard deviation 1; ``both``: the mean of these two scores; ``patient``: only
+    the difference from the patient's own beats and the rhythm (needs ``data.context:
+    patient``)."""
     components: Units = 20
-    """Principal components that beats are compared by."""
+    """Number of principal components in which beats are compared."""
     neighbours: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How many of the most similar beats; the distance is their mean."""
+    """Number of nearest stored beats; the score uses their mean distance."""
     density: Annotated[float, Field(ge=0, le=1)] = 0.4
-    """How far a distance is judged by those among the remembered beats around it: 0 not at
-    all, 1 wholly. More helps where the patients are known, and harms where they are new."""
+    """How strongly a distance is divided by the usual distance among the stored beats around
+    it: 0 not at all, 1 fully. A higher value helps for known patients and harms for new
+    ones."""
     weight_before: NotNegative = 1.5
-    """Weight of the samples before the QRS complex, which tell whether a beat comes early."""
+    """Weight of the samples before the QRS complex, which show whether a beat is early."""
     weight_after: NotNegative = 0.7
-    """Weight of the samples after it; those of the complex itself weigh 1."""
+    """Weight of the samples after the QRS complex; those of the complex have weight 1."""
     weight_rhythm: NotNegative = 0.35
-    """Weight of the rhythm's lead beside them, where the view is ``patient``."""
+    """Weight of the rhythm lead; used only by the view ``patient``."""
     epochs: Annotated[int, Field(ge=1, le=1)] = 1
-    """A memory is filled in one pass."""
+    """Always 1: a memory is filled in one pass."""
     seed: Seed = 0
-    """Changes nothing: a memory leaves nothing to chance."""
+    """Has no effect: a memory uses no random numbers."""
 
 
 class StudentSettings(Section):
@@ -44,27 +45,29 @@ class StudentSettings(Section):
     width: Units = 256
     """Units of each hidden layer."""
     depth: Annotated[int, Field(ge=1, le=100)] = 3
-    """Hidden layers."""
+    """Number of hidden layers."""
     components: Units = 40
-    """Linear features that each of the two views of a beat enters by."""
+    """Number of linear input features from each of the two views of a beat."""
     init: Literal["components", "random"] = "components"
-    """Where these features start: at the principal components of the training beats."""
+    """Initial values of these features: the principal components of the training beats, or
+    random."""
     distorted: Annotated[int, Field(ge=1, le=100)] = 3
-    """Distorted copies of each normal beat that the students learn from."""
+    """Number of distorted copies of each normal beat in the students' training."""
     epochs: Count = 24
-    """Passes over the training beats; for a student the most that a trial may use."""
+    """Passes over the training beats; the maximum of a trial."""
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 512
-    """Beats in a mini-batch, normal and distorted ones in equal numbers."""
+    """Beats in a mini-batch, half of them normal and half distorted."""
     lr: Positive = 2e-3
-    """Largest learning rate of AdamW; it rises for a twentieth of the training and falls to 0
-    as a cosine does."""
+    """Maximum learning rate of AdamW; it rises during the first twentieth of the training and
+    then falls to 0 as a cosine."""
     weight_decay: NotNegative = 1e-2
-    """AdamW's."""
+    """Weight decay of AdamW."""
     alpha: NotNegative = 1.0
-    """Weight of the memory's score, in the loss and in the student's own score; 0 is the
-    control without distillation."""
+    """Weight of the memory's score, in the loss and in the student's score; 0 trains without
+    distillation, as the control."""
     w_contrast: NotNegative = 0.3
-    """Weight of telling normal from distorted beats, likewise in both."""
+    """Weight of the classification of normal and distorted beats, in the loss and in the
+    score."""
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> StudentSettings:
