@@ -15,7 +15,7 @@ class TeacherSettings(Section):
     """The section ``teacher``: how normal beats are stored and compared."""
 
     view: View = "both"
-    """How beats are scaled before they are compared. ``range``: to -1 to 1; ``deviation``: to
+    """How beats are scaled before they are compared. ``range``: to [-1, 1]; ``deviation``: to
     mean 0 and standard deviation 1; ``both``: the mean of these two scores; ``patient``: only
     the difference from the patient's own beats and the rhythm (needs ``data.context:
     patient``)."""
