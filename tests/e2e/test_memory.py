@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import psutil
-import pytest
 from workplace import Workplace
 
 MIB = 2**20
 
 
-@pytest.mark.timeout(900)
 def test_memory_does_not_grow_with_the_number_of_trials(place: Workplace) -> None:
-    """1,000 trials of two epochs: the driver is as large after 1,000 as after 100."""
+    """300 trials of two epochs: the driver is as large near the end as after 60."""
     space = place.space.read_text()
     for old, new in (
         ("epochs: 5", "epochs: 2"),
         ("train_limit: 128", "train_limit: 64\n  validation_limit: 40"),
-        ("num_samples: 6", "num_samples: 1000, keep_weights: 3"),
+        ("num_samples: 6", "num_samples: 300, keep_weights: 3"),
     ):
         assert old in space
         space = space.replace(old, new)
     place.space.write_text(space)
     process = place.start("--quiet")
     sizes = {}
-    for trials in (100, 990):
-        place.wait_for(lambda n=trials: _started(place) >= n, timeout=800)  # type: ignore[misc]
+    for trials in (60, 295):
+        place.wait_for(lambda n=trials: _started(place) >= n)  # type: ignore[misc]
         sizes[trials] = psutil.Process(process.pid).memory_info().rss / MIB
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=1200)
     assert process.returncode == 0, err
-    assert sizes[990] < 1.1 * sizes[100], sizes
+    assert sizes[295] < 1.1 * sizes[60], sizes
     assert len(list(place.run.glob("trials/*/best.pt"))) == 3
 
 
