@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 from workplace import Workplace, kill_all
 
@@ -121,3 +123,24 @@ def test_a_killed_search_of_stacks_goes_on(place: Workplace) -> None:
     assert all(count == 2 for count in twice.values())
     assert len(twice) <= 2 * 3, "of each student the epoch being trained and the one before"
     assert all(key in before for key in twice)
+
+
+def test_killed_trial_processes_come_back_to_the_packer(place: Workplace) -> None:
+    """All members of the only packer lose their processes, while it trains them."""
+    without_asha(place)
+    stacked(place, 3, num_samples=4)
+    place.environment["FAULTY_PAUSE_S"] = "0.5"
+    process = place.start()
+    place.wait_for_epochs(2 + 3 * 2)
+    killed = 0
+    for member in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if any("ImplicitFunc" in part for part in member.cmdline()):
+                member.kill()
+                killed += 1
+    assert killed, "on an idle machine three, all members of the only packer"
+    _, err = process.communicate(timeout=1200)
+    assert process.returncode == 0, err
+    rows = place.trials()
+    assert [row["epochs"] for row in rows] == [5] * 4
+    assert {row["state"] for row in rows} == {"completed"}
