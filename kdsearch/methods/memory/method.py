@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from kdsearch.data.beats import BeatShape, FloatArray, TrainingData
+from kdsearch.errors import ConfigError
 from kdsearch.methods.device import from_numpy
 from kdsearch.methods.memory.distortions import distort
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
@@ -108,8 +109,20 @@ class Memory(TorchMethod):
         data: TrainingData,
         compute: Compute,
     ) -> Targets:
-        """Distorted beats and what the memory says of them and of its own; see `teach`."""
-        rounds = max(_expect(student, StudentSettings).distorted for student in students)
+        """Distorted beats and what the memory says of them and of its own; see `teach`.
+
+        Raises:
+            ConfigError: A student starts at more components than the beats have.
+        """
+        taught = [_expect(student, StudentSettings) for student in students]
+        most = min(len(data.train) - 1, shape_of(data).signal_leads * data.train.shape[2])
+        asked = max((s.components for s in taught if s.init == "components"), default=0)
+        if asked > most:
+            raise ConfigError(
+                f"student.components: {asked} asked for, but {len(data.train)} training beats "
+                f"have only {most}; lower it, or choose init: random"
+            )
+        rounds = max(student.distorted for student in taught)
         rng = np.random.default_rng(SEED)
         distorted = np.concatenate(
             [distort(data.train, rng, context=data.context) for _ in range(rounds)]

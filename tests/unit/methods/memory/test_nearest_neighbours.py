@@ -422,3 +422,12 @@ def test_students_learn_differences(beside_own: TrainingData):
     assert METHOD.score(stack.weights(0), beside_own.validation.x, CPU).shape == (
         len(beside_own.validation.x),
     )
+
+
+def test_more_components_than_the_beats_have_are_refused_before_a_search():
+    data = training_data(24)
+    students = [student(components=20), student(components=24)]
+    with pytest.raises(
+        ConfigError, match=r"components: 24 asked for, but 24 .* only 23; lower"
+    ):
+        METHOD.targets({}, students, data, CPU)
