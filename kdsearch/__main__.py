@@ -1,7 +1,7 @@
 # PYTHON_ARGCOMPLETE_OK
-"""``python -m kdsearch``: one command for all; see ``--help``.
+"""``python -m kdsearch``: the command line; see ``--help``.
 
-Signals end a command with one line, also while the rest of kdsearch is still imported.
+Signals end a command with one line, even while kdsearch is still being imported.
 """
 
 import os

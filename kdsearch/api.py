@@ -1,4 +1,4 @@
-"""A search from Python, by the same way as from the command line."""
+"""Start a search from Python, with the same code as the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors that kdsearch raises on purpose; anything else that escapes is a bug of ours."""
+"""The errors that kdsearch raises on purpose; any other uncaught exception is a bug."""
 
 import signal
 

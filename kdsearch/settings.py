@@ -1,4 +1,4 @@
-"""What the sections of the space file have in common: the base class and types of numbers."""
+"""Base class and number types of the sections of the space file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make texts fit to be shown, logged and kept: no secrets, no terminal control codes."""
+"""Clean texts before they are shown, logged or saved: no secrets, no terminal control codes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tables, figures and the report, all derived from a run folder."""
+"""Tables, figures and the report, computed from a run folder."""

@@ -1,4 +1,4 @@
-"""Several searches side by side: what each had reached after so many trials, so much work."""
+"""Compare searches: the best score by number of trials and by training time."""
 
 from __future__ import annotations
 

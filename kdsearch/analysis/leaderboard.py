@@ -1,4 +1,4 @@
-"""The leaderboard: pandas tables of what a study holds."""
+"""The leaderboard: pandas tables of the trials of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in a storage of Optuna's, for optuna-dashboard; the runs themselves stay as they are."""
+"""Copy runs into an Optuna storage, for optuna-dashboard; the runs are not changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder as it is read: what a notebook and the command line look at."""
+"""Read access to a run folder, for notebooks and the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command lines print of finished, running and killed searches."""
+"""Summaries of finished, running and killed searches, as the commands print them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs as event files, which TensorBoard shows: curves, hyperparameters, final metrics."""
+"""Write runs as TensorBoard event files: curves, hyperparameters, final metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as a terminal shows them: coloured and within its width; plain text in a pipe."""
+"""Format tables: coloured and within the width of a terminal, plain text in a pipe."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The commands, a module each: arguments, call, print."""
+"""The commands, one module each: parse arguments, call, print."""

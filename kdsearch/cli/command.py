@@ -1,4 +1,4 @@
-"""What every command has: a parser with examples, and one line for what went wrong."""
+"""Base of all commands: a parser with examples, and one-line error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``completion``: what makes a shell complete the commands' arguments."""
+"""The command ``completion``: print the script for shell completion of arguments."""
 
 from __future__ import annotations
 

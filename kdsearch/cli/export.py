@@ -1,4 +1,4 @@
-"""The command ``export``: write a student in a format that others run."""
+"""The command ``export``: write a student in a format for other programs."""
 
 from __future__ import annotations
 

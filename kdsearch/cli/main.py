@@ -1,4 +1,4 @@
-"""The command lines: ``python -m kdsearch`` with all commands, and two of them on their own."""
+"""Entry points: ``python -m kdsearch`` with all commands, and the two scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``schema``: what a space file may hold, for editors and for readers."""
+"""The command ``schema``: print the schema or the reference of the space file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``spaces``: the space files that are shipped."""
+"""The command ``spaces``: list or copy the shipped space files."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The space file: checked once, frozen from then on; its schema and its reference."""
+"""The space file: validation, schema and reference."""

@@ -1,4 +1,4 @@
-"""The reference of the space file as Markdown, made from its JSON Schema."""
+"""Generate the reference of the space file as Markdown from its JSON Schema."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A JSON Schema of the space file, made from the settings themselves.
+"""Generate a JSON Schema of the space file from the settings classes.
 
-Editors complete and check a space file by it. It holds what a schema can say: keys, types,
-limits, the forms of a dimension. What needs more than one key, such as bounds in their order or
-a grace period within the epochs, kdsearch alone checks.
+Editors use it to complete and check a space file. It covers keys, types, limits and the forms
+of a dimension. Rules for several keys, such as the order of bounds or a grace period within
+the epochs, are checked only by kdsearch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The space files that come with kdsearch, by name, from a checkout and from a wheel alike."""
+"""Find the shipped space files by name, in a checkout or an installed wheel."""
 
 from __future__ import annotations
 

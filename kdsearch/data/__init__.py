@@ -1,4 +1,4 @@
-"""Beats: where they come from, how they are split, and what of them a method sees."""
+"""Beats: sources, splits, and the arrays that a method gets."""
 
 from kdsearch.data.beats import (
     Beats,

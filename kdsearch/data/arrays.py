@@ -1,4 +1,4 @@
-"""Beats that somebody has cut already: an .npz file, or BeatGAN's folder of .npy files."""
+"""Read beats that are already cut: an .npz file, or BeatGAN's folder of .npy files."""
 
 from __future__ import annotations
 

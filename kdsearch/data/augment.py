@@ -1,4 +1,4 @@
-"""BeatGAN's augmentation: beats with a few moments slowed down and as many skipped."""
+"""BeatGAN's augmentation: beats with some samples stretched and as many skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beats as arrays: what every source delivers and what every method learns from."""
+"""Beats as arrays: the output of every source and the input of every method."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What a beat is beside its own patient's beats: known at test time, and needs no labels.
+"""Compare a beat with its own patient's beats; needs no labels, so it works at test time.
 
-A beat that is normal for one patient is abnormal for another, and a premature one may have the
-shape of a normal one. Both show in the first minutes of the same recording. Ectopic beats come
-early, so a patient's *late* beats, those that follow the longest intervals, are taken for his
-normal ones: that holds even where most of his beats are ectopic, which a median over all would
-not survive. Rhythm as an input: de Chazal et al., IEEE Trans. Biomed. Eng. 51(7), 2004; the
-first minutes of a recording as what a detector may adapt to: ANSI/AAMI EC57.
+A beat that is normal for one patient is abnormal for another, and a premature beat may have the
+shape of a normal one. The first minutes of the same recording show both. Ectopic beats are
+early, so a patient's *late* beats, those after the longest intervals, are used as the normal
+ones. This works even if most beats are ectopic, unlike a median over all beats. Rhythm as an
+input: de Chazal et al., IEEE Trans. Biomed. Eng. 51(7), 2004; the first minutes of a recording
+as what a detector may adapt to: ANSI/AAMI EC57.
 """
 
 from __future__ import annotations

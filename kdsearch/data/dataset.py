@@ -1,4 +1,4 @@
-"""From beats to what a method learns from: split, limited, normalised, augmented, padded."""
+"""Prepare beats for a method: split, limit, normalise, augment, pad."""
 
 from __future__ import annotations
 

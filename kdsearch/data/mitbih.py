@@ -1,4 +1,4 @@
-"""The MIT-BIH Arrhythmia Database: its records, its usual division, and its download.
+"""The MIT-BIH Arrhythmia Database: its records, its usual split, and its download.
 
 Of its 48 records the 44 without a pacemaker are used, which gives 97,568 beats as BeatGAN cut
 them: N 86,717, S 3,026, V 7,008, F 802, Q 15 (Zhou et al., BeatGAN, IJCAI 2019; the database

@@ -1,4 +1,4 @@
-"""A progress bar on standard error, for people only: nothing where it is not a terminal."""
+"""A progress bar on standard error, shown only in a terminal."""
 
 from __future__ import annotations
 

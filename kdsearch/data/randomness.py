@@ -1,4 +1,4 @@
-"""Random numbers by purpose, so that no choice shifts when another one is changed."""
+"""Separate random generators by purpose: changing one choice does not affect the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beats cut from WFDB records as BeatGAN cut the MIT-BIH Arrhythmia Database.
+"""Cut beats from WFDB records as BeatGAN does from the MIT-BIH Arrhythmia Database.
 
 Each lead is resampled to 360 Hz and filtered to 3-45 Hz; a window of 320 samples is cut around
 each annotated beat (Zhou et al., BeatGAN, IJCAI 2019).

@@ -1,4 +1,4 @@
-"""Heartbeats that are made up: for a first look and for tests where there is no real ECG.
+"""Simulated heartbeats, for a first look and for tests without real ECG.
 
 Each beat is a sum of Gaussians, one per wave, the closed form of the dynamical model of
 McSharry, Clifford, Tarassenko and Smith (IEEE Trans. Biomed. Eng. 50(3), 2003); patients

@@ -1,4 +1,4 @@
-"""Where beats come from: recognised by a word, or by what is in a file or folder."""
+"""Select the source of the beats by its name, or by the content of a file or folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which beats train, which validate and which test; training sees normal beats only."""
+"""Split beats into training (normal beats only), validation and test."""
 
 from __future__ import annotations
 

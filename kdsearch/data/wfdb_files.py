@@ -1,7 +1,7 @@
-"""Reading WFDB records as other people write them: headers, signals and annotations.
+"""Read WFDB records from any writer: headers, signals and annotations.
 
-Everything that is read is checked against the header, since wfdb reads a text file as
-annotations, and annotations of another time resolution as if they had the signal's.
+Everything is checked against the header: wfdb reads a text file as annotations, and treats
+annotations with another time resolution as if they had the signal's.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Finalists on the test beats: baselines, costs and the verdict."""
+"""Evaluation on the test beats: baselines, costs and the verdict."""

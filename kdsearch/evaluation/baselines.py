@@ -1,10 +1,9 @@
-"""What anyone would try first, in seconds: scores that a distilled detector has to beat.
+"""Simple baselines that take seconds; a distilled detector should be better than these.
 
-All are fitted on the normal beats that a teacher is trained on, one row of samples per beat,
-and know nothing of time or of leads, whether the beat's own or those of its context. On a split
-that has the same patients on both sides the nearest neighbour beats every published figure of
-BeatGAN; on new patients it is the worst of all. A verdict that leaves them out misleads its
-reader.
+All are fitted on the teacher's normal training beats, one row of samples per beat. They treat a
+row as a plain vector, without the order of samples or leads. On a split with the same patients
+in training and test, the nearest neighbour is better than every published figure of BeatGAN; on
+new patients it is the worst of all. A verdict without them would be misleading.
 """
 
 from __future__ import annotations

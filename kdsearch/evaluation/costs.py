@@ -1,4 +1,4 @@
-"""What scoring a beat costs: parameters, operations and time of each architecture."""
+"""Cost of scoring a beat: parameters, operations and time of each architecture."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The evaluation: best student and teacher on validation and test beats, with examples.
+"""Evaluate the best student and the teacher on validation and test beats, with examples.
 
-It is measured once, at the end of a search, and kept whole in the run folder: scores, truth
-and a few beats of every kind with their reconstructions. What is drawn later needs neither
-the data nor the weights.
+This is done once, at the end of a search. The run folder keeps scores, labels and a few beats
+of every class with their reconstructions, so that later charts need neither the data nor the
+weights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The verdict: what the confirmation says, in figures and in sentences.
+"""The verdict: the result of the confirmation, in figures and in sentences.
 
-The choice among the candidates is made on the validation beats alone. Test figures are shown
-beside it and decide nothing.
+The candidate is chosen on the validation beats only. Test figures are shown and do not affect
+the choice.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all, and tensors that are read without running code.
+"""Write files atomically; read tensors without running code.
 
-On disk or in a bucket: `Place` is either.
+A `Place` is a path on disk or in a bucket.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Paths in object storage, with as much of `pathlib.Path` as a run folder needs.
 
-An object appears whole or not at all, so that nothing has to be written beside itself and
-renamed. Speaks to S3 and to Google Cloud Storage through pyarrow, which Ray Tune brings; where
-the credentials come from is for the storage's own library to find (environment, files, roles).
+Writing an object is atomic, so that no temporary file and rename are needed. Uses S3 and Google
+Cloud Storage through pyarrow, a dependency of Ray Tune. The storage's own library finds the
+credentials (environment, files, roles).
 """
 
 from __future__ import annotations

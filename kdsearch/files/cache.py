@@ -1,4 +1,4 @@
-"""Arrays that are made once and then memory-mapped: written whole or not at all."""
+"""Cache of arrays: computed once, written atomically, then memory-mapped."""
 
 from __future__ import annotations
 

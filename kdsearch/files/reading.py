@@ -1,4 +1,4 @@
-"""Reading files that somebody else wrote: whatever is wrong with one is said in one line."""
+"""Read files from other programs; any fault in a file is a one-line error."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The protocol that a method keeps, what methods share, and the two built-in ones."""
+"""The protocol of methods, code that methods share, and the two built-in methods."""

@@ -1,4 +1,4 @@
-"""Device and precision, and tensors on their way to the device and back."""
+"""Choice of device and precision, and copies of tensors to and from the device."""
 
 from __future__ import annotations
 

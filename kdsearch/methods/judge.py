@@ -1,4 +1,4 @@
-"""What an epoch was worth, by a student's scores of the validation beats."""
+"""Validation metrics of an epoch from a student's scores."""
 
 from __future__ import annotations
 

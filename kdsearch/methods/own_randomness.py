@@ -1,4 +1,4 @@
-"""Dropout and noise from a student's own seed, whoever else is in its stack."""
+"""Dropout and noise from a student's own seed, independent of the rest of the stack."""
 
 from __future__ import annotations
 

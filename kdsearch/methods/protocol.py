@@ -1,8 +1,8 @@
-"""The protocol between the harness and a method: all that one knows of the other.
+"""The protocol between the harness and a method; neither depends on more of the other.
 
-The harness (search, teacher cache, run folder, verdict) drives any pair of a teacher and a
-student through these few calls; `kdsearch.methods.beatgan` and `kdsearch.methods.memory`
-have no other way in. A method knows nothing of Ray, YAML files or run folders.
+The harness (search, teacher cache, run folder, verdict) uses any pair of a teacher and a
+student only through these calls, also those of `kdsearch.methods.beatgan` and
+`kdsearch.methods.memory`. A method does not depend on Ray, YAML files or run folders.
 """
 
 from __future__ import annotations

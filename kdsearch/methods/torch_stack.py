@@ -2,8 +2,8 @@
 
 Row k of every tensor belongs to one student. `torch.vmap` runs the method's loss for all rows
 at once, so that a step takes the same number of operators for one student as for many, and
-nothing in a step waits for the device. Where vmap refuses a module or a loss, the rows are
-evaluated one after the other.
+nothing in a step waits for the device. If vmap refuses a module or a loss, the rows are
+computed one after the other.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Ranking metrics of scores, and the statistics that compare them."""
+"""Ranking metrics of scores, and statistics that compare them."""

@@ -1,8 +1,8 @@
 """Ranking metrics of anomaly scores, all from one sort.
 
 A beat is called abnormal when its score is at least the threshold. Abnormal is positive:
-sensitivity is the part of abnormal beats that are called so, specificity that of normal ones
-that are not.
+sensitivity is the fraction of abnormal beats that are called abnormal, specificity the fraction
+of normal beats that are not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Is one score really better than another: an interval, a p-value and a sentence that says it.
+"""Test whether one score is better than another: an interval, a p-value and a sentence.
 
 A difference is always the first minus the second, so that above 0 the first is better.
-`compare` asks whether it would be there with other seeds and other patients. `paired_by_seed`
-asks about other seeds alone, on the same beats.
+The interval of `compare` covers other seeds and other patients. That of `paired_by_seed` covers
+other seeds only, on the same beats.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From which score on a beat is called abnormal: a rule, applied to the validation beats."""
+"""Choose the threshold for abnormal beats by a rule on the validation beats."""
 
 from __future__ import annotations
 

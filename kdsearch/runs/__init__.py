@@ -1,1 +1,1 @@
-"""The run folder, the trials in it, and the study of them."""
+"""The run folder, its trials, and the study of them."""

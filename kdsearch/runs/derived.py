@@ -1,6 +1,6 @@
-"""What a run's derived JSON files must hold: one that lacks any of it is damaged.
+"""Required contents of a run's derived JSON files; a file that lacks any is damaged.
 
-They are made from the trials, the teacher and the confirmation, and can be made again.
+They are computed from the trials, the teacher and the confirmation, and can be computed again.
 """
 
 from __future__ import annotations

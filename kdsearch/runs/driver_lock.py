@@ -1,7 +1,7 @@
 """The lock of a run in a bucket, and the copy of its log.
 
-A log grows by appending, which object storage cannot do. It is on the driver's machine and is
-copied into the bucket from time to time. Everything else is written into the bucket at once.
+Object storage cannot append to a log. The log is on the driver's machine and is copied into the
+bucket periodically. Everything else is written directly into the bucket.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The run folder: with `trial_folder` the only module that knows which file is where.
+"""The run folder: this module and `trial_folder` define the location of every file.
 
 runs/<name>/
   search.yaml        the resolved configuration and the flags that it was started with
@@ -7,17 +7,17 @@ runs/<name>/
   trials/<number>/   the record of each trial, see `kdsearch.runs.trial_folder`
   confirm/<name>/<seed>/  metrics.jsonl, scores.npz and result.json of a configuration that
                      was trained again
-  best/              model.pt, config.yaml, metrics.json, validation.npz: what a user takes away
+  best/              model.pt, config.yaml, metrics.json, validation.npz: the student for use
   evaluation.npz     best student and teacher on validation and test beats, and examples
   costs.json         parameters, operations and time per beat, by trial and of the teacher
-  verdict.json       what the confirmation says of the best trials
+  verdict.json       result of the confirmation of the best trials
   report.html        everything on one page that opens without a network
   leaderboard.csv    a row per trial
   study.journal      the trials as an Optuna study, for optuna-dashboard; a view
-  search.log         what was logged
+  search.log         the log
 
-It may be in a bucket. Then study.journal and search.log are on the driver's machine, below its
-cache, because objects cannot grow; the log is copied into the bucket.
+It may be in a bucket. Then study.journal and search.log are on the driver's machine, in its
+cache, because objects cannot be appended to; the log is copied into the bucket.
 """
 
 from __future__ import annotations

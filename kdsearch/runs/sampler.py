@@ -1,4 +1,4 @@
-"""Who suggests the trials: Optuna's samplers, and how much of a long search TPE looks at."""
+"""Optuna's samplers, and the limit on the history that TPE uses in a long search."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The trials of a search as an Optuna study: who suggests new settings, and what matters.
+"""The trials of a search as an Optuna study: suggestions and importances.
 
-The study is derived from the trials' folders at every start and kept in memory. The sampler
-then has the same history as in a search that was never interrupted.
+The study is computed from the trials' folders at every start and kept in memory. The sampler
+has the same history as in an uninterrupted search.
 """
 
 from __future__ import annotations

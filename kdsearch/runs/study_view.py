@@ -1,8 +1,8 @@
 """The trials as an Optuna study that other programs read while the search runs.
 
-A view: written again at every start from the trials' folders, and told of everything that
-happens. Nothing is ever read from it. A thread of its own writes it, so that a slow, dead or
-frozen server neither blocks nor ends the search.
+A view: rewritten at every start from the trials' folders and updated with every event. Nothing
+is read from it. A separate thread writes it, so that a slow or unreachable server neither
+blocks nor ends the search.
 """
 
 from __future__ import annotations

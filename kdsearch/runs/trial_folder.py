@@ -1,4 +1,4 @@
-"""A trial's folder: the record of the trial, its epochs, and where to continue.
+"""A trial's folder: the record of the trial, its epochs, and its checkpoint.
 
 trials/<number>/
   trial.json     number, settings, state, reason, seed; written when the trial begins and ends
@@ -6,9 +6,9 @@ trials/<number>/
   last.pt        the student's state after the last epoch, with the trial's settings; removed
                  when the trial ends
   best.pt        weights of the best epoch; kept for the best trials
-  error.txt      why the last try failed, until the driver has read it
+  error.txt      reason why the last attempt failed, until the driver has read it
 
-The folder is the only record of a trial. Everything else that shows trials is derived from it:
+The folder is the only record of a trial. Everything else is derived from it:
 the leaderboard, Optuna's study, ASHA's rungs, the report.
 """
 

@@ -1,1 +1,1 @@
-"""A student that a user takes away: loading, scoring, pictures, export."""
+"""Use of a trained student: loading, scoring, pictures, export."""

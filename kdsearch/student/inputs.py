@@ -1,4 +1,4 @@
-"""What is scored: recognised by what a path is, and brought into the form of raw beats."""
+"""Detect the type of a path to score and read it as raw beats."""
 
 from __future__ import annotations
 

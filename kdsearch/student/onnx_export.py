@@ -1,4 +1,4 @@
-"""A student as an ONNX file: raw beats in, scores out, on anything that runs ONNX."""
+"""Export a student as an ONNX file that maps raw beats to scores."""
 
 from __future__ import annotations
 

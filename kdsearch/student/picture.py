@@ -1,4 +1,4 @@
-"""The picture of what was flagged: beats, what the student expected, where they differ."""
+"""Draw flagged beats, their reconstructions and the differences."""
 
 from __future__ import annotations
 

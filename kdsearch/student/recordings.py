@@ -1,4 +1,4 @@
-"""Raw beats of WFDB records, cut as the student's own were."""
+"""Cut raw beats from WFDB records as the student's training beats were cut."""
 
 from __future__ import annotations
 

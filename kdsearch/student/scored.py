@@ -1,4 +1,4 @@
-"""Beats and their scores, as a table and in words."""
+"""Scored beats, as a table and as text."""
 
 from __future__ import annotations
 

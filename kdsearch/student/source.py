@@ -1,4 +1,4 @@
-"""What is scored, as raw beats, and how recordings are read."""
+"""Raw beats to score, and options for reading recordings."""
 
 from __future__ import annotations
 

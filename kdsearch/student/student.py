@@ -1,8 +1,8 @@
-"""What a search leaves its user: a trained student that scores raw beats.
+"""A trained student that scores raw beats.
 
-Needs neither Ray nor Optuna. A student is its weights, ``model.pt``, and its card,
-``config.yaml``: what was trained, what has to be done to a beat before it is scored, and from
-which score on a beat is called abnormal.
+Needs neither Ray nor Optuna. A student consists of its weights, ``model.pt``, and its card,
+``config.yaml``: the settings, the preprocessing of a beat, and the threshold from which a beat
+is called abnormal.
 """
 
 from __future__ import annotations

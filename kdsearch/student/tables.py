@@ -1,4 +1,4 @@
-"""Raw beats that somebody has cut already, from .npz and .csv files."""
+"""Read raw beats that are already cut, from .npz and .csv files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search on Ray Tune, which runs what the study asks for."""
+"""The search on Ray Tune, which runs the trials that the study suggests."""
 
 import os
 

@@ -1,6 +1,6 @@
-"""The search as Ray Tune sees it: a searcher and a scheduler over the ledger.
+"""Ray Tune's searcher and scheduler, which use the ledger.
 
-Tune runs the trials and remembers nothing: what is to be run, and what became of it, is in the
+Tune runs the trials; no state of Tune is reused. The trials to run and their results are in the
 trials' folders.
 """
 

@@ -1,4 +1,4 @@
-"""The Ray cluster of a search: joined, or started on this machine and stopped again."""
+"""Connect to a Ray cluster, or start one on this machine and stop it afterwards."""
 
 from __future__ import annotations
 

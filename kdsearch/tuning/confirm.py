@@ -1,8 +1,8 @@
-"""Confirmation: the search's best, trained again with new seeds, beside their controls.
+"""Confirmation: train the best trials and their controls again with new seeds.
 
-The best of many trials on one validation set is partly luck. Whether a configuration is really
-better shows when it is trained again, at full budget and with seeds that the search never saw,
-together with the same student without distillation and with the teacher's own recipe.
+The best of many trials on one validation set is partly luck. To test whether a configuration is
+better, it is trained again, at full budget and with seeds that the search did not use, together
+with the same student without distillation and with the teacher's recipe.
 """
 
 from __future__ import annotations

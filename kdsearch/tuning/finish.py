@@ -1,4 +1,4 @@
-"""The end of a search: what is made from its trials, and made again where it is lost."""
+"""The end of a search: compute the results from its trials, and lost results again."""
 
 from __future__ import annotations
 

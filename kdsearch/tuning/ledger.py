@@ -1,8 +1,8 @@
-"""The driver's writing of trials: each decision goes to the trial's folder first.
+"""The driver's record of trials: each decision is written to the trial's folder first.
 
-A trial's end is written in the moment of the decision and nowhere else, so that however Tune
-ends (a signal, a time budget, a crash), what was not decided stays unfinished and is continued
-by the next resume.
+The end of a trial is written when it is decided, and only there. However Tune ends (a signal, a
+time budget, a crash), a trial without a decision is unfinished, and the next resume continues
+it.
 """
 
 from __future__ import annotations

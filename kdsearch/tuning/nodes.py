@@ -1,7 +1,7 @@
-"""What the nodes of a cluster are sent: this code, the user's own method, and settings.
+"""Code and settings for the nodes of a cluster: kdsearch and the user's own method.
 
-A node needs Python, Ray and torch of the same versions (an image, see ``deploy/``), and nothing
-of kdsearch: the driver's own package travels with the search, so that both are always the same.
+A node needs Python, Ray and torch of the same versions (an image, see ``deploy/``), but not
+kdsearch: the driver's package is sent with the search, so that versions are always the same.
 """
 
 from __future__ import annotations

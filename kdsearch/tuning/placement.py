@@ -1,4 +1,4 @@
-"""Where the students of a search train: on what, in how many processes, how many in each."""
+"""Plan where students train: devices, number of processes, students per process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search would cost, before anything is run."""
+"""Estimate the cost of a search without running it."""
 
 from __future__ import annotations
 

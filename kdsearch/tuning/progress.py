@@ -1,4 +1,4 @@
-"""One live line instead of a wall of text; plain lines where the output is not a terminal."""
+"""Progress as one updated line in a terminal, or as plain lines otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run folder holds from earlier drivers, and whether a request goes with it."""
+"""Check whether a request is compatible with the content of a run folder."""
 
 from __future__ import annotations
 

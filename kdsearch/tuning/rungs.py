@@ -1,4 +1,4 @@
-"""ASHA's rungs, filled again from the trials' records: a resumed search stops as before."""
+"""ASHA's rungs, restored from the trials' records: a resumed search stops trials as before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search from its configuration to its leaderboard, new or resumed."""
+"""Run a search, new or resumed, from its configuration to its leaderboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM during a search: one line, the usual status, and never a long wait."""
+"""Handle SIGINT and SIGTERM during a search: one line, the usual exit status, no long wait."""
 
 from __future__ import annotations
 

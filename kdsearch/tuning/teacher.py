@@ -1,4 +1,4 @@
-"""The teacher: trained once per fingerprint, kept in a cache, found again by every search."""
+"""The teacher: trained once per fingerprint and cached for all searches."""
 
 from __future__ import annotations
 

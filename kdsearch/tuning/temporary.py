@@ -1,4 +1,4 @@
-"""The folder of a search's temporary files, which is removed also after a kill."""
+"""Temporary folder of a search; it is removed even after a kill."""
 
 from __future__ import annotations
 

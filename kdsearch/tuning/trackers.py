@@ -1,8 +1,8 @@
-"""Trackers that a search reports to while it runs: TensorBoard, MLflow, Weights & Biases.
+"""Report a running search to trackers: TensorBoard, MLflow, Weights & Biases.
 
 They show the trials of the run folder, not Tune's, which are new with every resume. Each
-tracker finds out which epochs of a trial it has, so that none is entered twice. A tracker that
-fails is not used again and costs no result.
+tracker checks which epochs of a trial it already has, so that none is entered twice. A tracker
+that fails is not used again; no result is lost.
 """
 
 from __future__ import annotations

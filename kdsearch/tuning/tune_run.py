@@ -1,4 +1,4 @@
-"""Ray and Tune: started, quiet, and left again."""
+"""Start Ray and Tune with little output, and stop them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The report: one page that opens without a network, or pictures for a paper.
 
-Both are made of a run folder alone, finished or not. What is not there yet says so.
+Both need only a run folder, finished or not. A section without data says so.
 """
 
 from __future__ import annotations

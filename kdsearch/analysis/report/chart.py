@@ -1,7 +1,7 @@
-"""What a report is made of: sections with charts and tables, described once.
+"""Description of a report: sections with charts and tables.
 
-A chart says what is to be seen, not how it is drawn. The page and the pictures for a paper
-are two renderings of the same description, so that they cannot disagree.
+A chart describes what is shown, not how it is drawn. The page and the pictures for a paper
+are rendered from the same description, so that they always agree.
 """
 
 from __future__ import annotations

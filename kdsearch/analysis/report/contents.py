@@ -1,4 +1,4 @@
-"""All that a report needs, read from a run folder once; nothing in it is executed."""
+"""Read everything that a report needs from a run folder; no code in the folder is executed."""
 
 from __future__ import annotations
 

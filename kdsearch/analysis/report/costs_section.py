@@ -1,4 +1,4 @@
-"""The section on costs: what a student's score is worth, against what it takes to get it."""
+"""The section on costs: each student's AUC and its cost per beat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts as PNG or SVG, for a paper: drawn by matplotlib, so that no browser is needed."""
+"""Draw charts as PNG or SVG with matplotlib, without a browser."""
 
 from __future__ import annotations
 

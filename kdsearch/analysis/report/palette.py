@@ -1,4 +1,4 @@
-"""Colours that colour-blind readers can tell apart (Okabe and Ito), one meaning each."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito), each with one meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts as Plotly's figures, for the page."""
+"""Convert charts to Plotly figures, for the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section that comes first: which configuration, and is it really better?"""
+"""The first section: the chosen configuration and the verdict on it."""
 
 from __future__ import annotations
 

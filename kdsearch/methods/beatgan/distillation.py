@@ -1,4 +1,4 @@
-"""From the names of targets to terms of distillation; targets stay with their samples."""
+"""Map the names of targets to distillation terms; targets stay with their samples."""
 
 from __future__ import annotations
 

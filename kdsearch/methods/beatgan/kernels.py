@@ -1,7 +1,7 @@
-"""Fused kernels for GPUs: what takes several passes over memory with torch alone.
+"""Fused GPU kernels for operations that need several passes over memory in torch.
 
-Optional: torch brings Triton along with CUDA on Linux. Where it is missing or cannot compile,
-`layers` and `optimiser` do the same with torch's own operators.
+Optional: on Linux, torch with CUDA includes Triton. If Triton is missing or cannot compile,
+`layers` and `optimiser` use torch's operators instead.
 """
 
 # Kernels are compiled by Triton, which takes no annotations but its own.

@@ -1,4 +1,4 @@
-"""Layers of K students side by side, forward and backward, as few large operations.
+"""Layers of K students side by side, forward and backward, with few large operations.
 
 Activations have shape (B, L, K, C): beats, samples, students, channels. A convolution of width
 4, stride 2 and padding 1 is one batched matrix product over windows of 4 samples; a transposed

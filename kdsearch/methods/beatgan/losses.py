@@ -1,4 +1,4 @@
-"""The terms of the losses, one value per student; pure functions on tensors.
+"""Terms of the losses, one value per student; pure functions on tensors.
 
 B is the number of beats in a mini-batch, K that of students, C channels, L positions.
 """

@@ -1,4 +1,4 @@
-"""BeatGAN behind the harness's protocol."""
+"""BeatGAN as an implementation of the method protocol."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The generator and the discriminator of BeatGAN as torch modules, one network each.
 
 Layers and shapes are those of Zhou et al., BeatGAN (IJCAI 2019), as published with
-"Self-Improving BeatGAN via Knowledge Distillation". They fix the names, shapes and initial
-values of what is saved, and are what is exported; training and scoring calculate the same with
+"Self-Improving BeatGAN via Knowledge Distillation". They define the names, shapes and initial
+values of saved weights, and they are exported. Training and scoring compute the same with
 `kdsearch.methods.beatgan.stacked`.
 """
 

@@ -1,4 +1,4 @@
-"""Adam for a stack: every student has its own learning rate and its own age."""
+"""Adam for a stack: every student has its own learning rate and step count."""
 
 from __future__ import annotations
 

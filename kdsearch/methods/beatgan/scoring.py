@@ -1,4 +1,4 @@
-"""Anomaly scores: how badly a trained generator reconstructs each beat."""
+"""Anomaly scores from the reconstruction errors of a trained generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slots for students that train side by side and come and go one by one."""
+"""A stack whose slots are filled and emptied one student at a time."""
 
 from __future__ import annotations
 

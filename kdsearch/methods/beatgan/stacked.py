@@ -1,7 +1,7 @@
 """K generators or discriminators in flat buffers, and their passes forward and backward.
 
-Names and shapes outside are the published ones (`networks`). Inside, each student has one row
-of a matrix that holds all its parameters, so that one optimiser moves all students at once.
+Saved weights have the published names and shapes (`networks`). Internally, each student is one
+row of a matrix with all its parameters, so that one optimiser updates all students at once.
 """
 
 from __future__ import annotations

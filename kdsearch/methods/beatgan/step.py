@@ -1,10 +1,10 @@
 """One mini-batch: the discriminator's step, then the generator's.
 
-The published step in half the time. It computes the reconstruction once instead of twice,
-keeps the discriminator's loss out of the generator, whose gradients from it were thrown away,
-and asks for no gradients of the discriminator's weights in the generator's step. Parameters
-move as published. The running statistics of both networks' BatchNorm do not:
-``docs/methods.md`` lists everything in which the method differs from the published code.
+The published step in half the time. It computes the reconstruction once instead of twice, does
+not propagate the discriminator's loss into the generator (the published step discards those
+gradients), and computes no gradients of the discriminator's weights in the generator's step.
+Parameter updates are the published ones; the running statistics of both networks' BatchNorm
+differ. ``docs/methods.md`` lists all differences from the published code.
 """
 
 from __future__ import annotations

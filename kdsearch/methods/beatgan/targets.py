@@ -1,4 +1,4 @@
-"""What a teacher says about every training beat, computed once for all students."""
+"""Distillation targets for every training beat, computed once for all students."""
 
 from __future__ import annotations
 

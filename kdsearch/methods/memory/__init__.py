@@ -1,4 +1,4 @@
-"""A memory of normal beats, and small networks that learn to score as it does."""
+"""A memory of normal beats, and small networks that learn its scores."""
 
 from kdsearch.methods.memory.method import Memory
 

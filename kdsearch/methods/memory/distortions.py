@@ -1,11 +1,11 @@
-"""Beats that no heart has made, to learn from in place of abnormal ones.
+"""Distorted normal beats, used as synthetic anomalies.
 
-What a student is asked about has to lie where abnormal beats do, but no abnormal beat may be
-learned from. Distortions of normal beats take their place, as in outlier exposure (Hendrycks et
-al., ICLR 2019) and CutPaste (Li et al., CVPR 2021), of which `_splice` is the form in time.
-The others follow what ectopy does to a beat: it comes early, upon the T wave before it; its QRS
-complex is wide, inverted or of another height; its P wave is missing. Some are but a step in
-that direction. The memory says how abnormal each of them is; none is so by decree.
+A student needs training examples that resemble abnormal beats, but training may use no abnormal
+beat. Distorted normal beats replace them, as in outlier exposure (Hendrycks et al., ICLR 2019)
+and CutPaste (Li et al., CVPR 2021), of which `_splice` is the version for time series. The
+others imitate ectopic beats: early, on the preceding T wave; with a wide, inverted or
+differently scaled QRS complex; without P wave. Some distortions are small. The memory computes
+how abnormal each one is; none is labelled abnormal in advance.
 """
 
 from __future__ import annotations

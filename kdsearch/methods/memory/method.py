@@ -1,4 +1,4 @@
-"""A memory and its students behind the harness's protocol."""
+"""The memory and its students as an implementation of the method protocol."""
 
 from __future__ import annotations
 

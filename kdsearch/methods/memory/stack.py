@@ -1,4 +1,4 @@
-"""Slots in which a memory is filled, and in which its students train."""
+"""Stacks that fill a memory or train its students."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The student: a few small layers between a beat and two numbers."""
+"""The student: a small network that maps a beat to two numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The teacher: how far a beat is from the most similar normal beats that it remembers."""
+"""The teacher: distance of a beat to the nearest stored normal beats."""
 
 from __future__ import annotations
 

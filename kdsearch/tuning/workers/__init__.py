@@ -1,1 +1,1 @@
-"""What runs in Ray's worker processes."""
+"""Code that runs in Ray's worker processes."""

@@ -1,6 +1,6 @@
 """Messages from a trial to Tune, and from a packer to a packed trial.
 
-Without torch: a packed trial's process does not need it.
+Does not import torch, which the process of a packed trial does not need.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A trial whose student trains in a packer, beside the students of other trials.
+"""A trial whose student trains in a packer, together with students of other trials.
 
-Its process asks, waits and reports, and never loads torch.
+Its process sends requests, waits and reports; it never imports torch.
 """
 
 from __future__ import annotations

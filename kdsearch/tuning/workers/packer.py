@@ -1,12 +1,13 @@
 """Students of many trials that train side by side in one process.
 
-Every student is a trial of its own, with its own suggestion, decisions, checkpoint and row. The
-trial's own process (`kdsearch.tuning.workers.packed_trial`) hands its work to a packer and
-waits. `Slots` says when an epoch begins and for whom. Students of one structure share a stack.
+Every student belongs to its own trial, with its own suggestion, decisions, checkpoint and row.
+The trial's process (`kdsearch.tuning.workers.packed_trial`) sends its work to a packer and
+waits. `Slots` decides when an epoch starts and for which students. Students of one structure
+share a stack.
 
-Nothing is lost with a packer: each student resumes from its own checkpoint. If an epoch of
-several students fails as a whole (an exception, or the death of the process), each of them
-repeats it alone: one that fails alone is to blame, and its neighbours are not.
+If a packer dies, each student resumes from its own checkpoint. If an epoch of several students
+fails as a whole (an exception, or the end of the process), each of them repeats it alone: a
+student that fails alone caused the failure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Who occupies the slots of a packer, and when their next epoch begins.
+"""Occupied slots of a packer, and the start of their next epoch.
 
-Without threads and without a clock: every method that depends on time is given the time.
+Uses no threads and no clock: every method that depends on time gets the time as an argument.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many students a process trains side by side best, by a short measurement."""
+"""Measure how many students per process train fastest."""
 
 from __future__ import annotations
 

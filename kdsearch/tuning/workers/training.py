@@ -1,4 +1,4 @@
-"""Students trained epoch by epoch, each from and to a folder of its own."""
+"""Train students epoch by epoch, each from and to its own folder."""
 
 from __future__ import annotations
 

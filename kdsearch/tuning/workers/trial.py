@@ -1,4 +1,4 @@
-"""One trial: a student trained epoch by epoch in a Ray worker."""
+"""One trial: train a student epoch by epoch in a Ray worker."""
 
 from __future__ import annotations
 
