@@ -18,6 +18,9 @@ Precision = Literal["fp32", "bf16"]
 
 VALUES_OF_ADAM = 4
 """Numbers that Adam keeps for each one trained: itself, its gradient and two moments."""
+BATCH_COUNTED = 1024
+"""Beats of a mini-batch that an estimate of memory counts at most: it is never larger than the
+data, whose size is not known yet."""
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda", "all"]) -> Device:

@@ -28,7 +28,7 @@ from kdsearch.methods.beatgan.scoring import (
 from kdsearch.methods.beatgan.settings import NetworkSettings, StudentSettings, TeacherSettings
 from kdsearch.methods.beatgan.stack import PER_STUDENT, BeatGanStack
 from kdsearch.methods.beatgan.targets import teacher_targets
-from kdsearch.methods.device import VALUES_OF_ADAM
+from kdsearch.methods.device import BATCH_COUNTED, VALUES_OF_ADAM
 from kdsearch.methods.protocol import Compute, Method, Sized, Stack, State, Targets
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -64,7 +64,7 @@ class BeatGan:
         # Each of five layers, and its normalisation, leaves half a beat times the width: in the
         # encoder, the decoder, and the discriminator, which judges beats and reconstructions.
         per_beat = 4 * 5 * settings.width * shape.length
-        return VALUES_OF_ADAM * values + settings.batch_size * per_beat
+        return VALUES_OF_ADAM * values + min(settings.batch_size, BATCH_COUNTED) * per_beat
 
     def teacher_stack(
         self, settings: BaseModel, data: TrainingData, compute: Compute

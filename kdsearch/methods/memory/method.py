@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdsearch.data.beats import BeatShape, FloatArray, TrainingData
 from kdsearch.errors import ConfigError
-from kdsearch.methods.device import from_numpy
+from kdsearch.methods.device import BATCH_COUNTED, from_numpy
 from kdsearch.methods.memory.distortions import distort
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
 from kdsearch.methods.memory.stack import (
@@ -59,7 +59,10 @@ class Memory(TorchMethod):
         student = _expect(settings, StudentSettings)
         # Each hidden layer keeps its input, once more normalised, and its output.
         per_beat = 2 * student.components + 3 * student.depth * student.width
-        return super().training_values(student, shape) + student.batch_size * per_beat
+        return (
+            super().training_values(student, shape)
+            + min(student.batch_size, BATCH_COUNTED) * per_beat
+        )
 
     def start(self, settings: Any, data: TrainingData) -> Mapping[str, Tensor]:
         """Principal components of the training beats, or nothing with ``init: random``."""
