@@ -6,7 +6,9 @@ the environment, which Ray's workers inherit:
     FAULTY_LOG      a file that gets a line ``<trial> <epoch> <students> <process>`` for each
                     epoch computed, by how many students together and by which process
     FAULTY_PAUSE_S  how long an epoch lasts at least
-    FAULTY_AFTER    a file for which the first epoch waits, a minute at most
+    FAULTY_AFTER    a file for which epochs wait, ten minutes at most
+    FAULTY_HOLD     how many epochs are computed in all before one waits for that file
+    FAULTY_HOLD_EACH  the same for each student alone; each is 0 where neither is set
     FAULTY_PLAN     JSON: {"<trial>": [kind, epoch, times]}, kind one of raise, nan,
                     exit, kill, memory, gpu memory
 """
@@ -45,7 +47,7 @@ class FaultyStack:
 
     def advance(self) -> Mapping[int, EpochReport | Exception]:
         time.sleep(float(os.environ.get("FAULTY_PAUSE_S", "0")))
-        _wait_for(os.environ.get("FAULTY_AFTER"))
+        _wait_for(os.environ.get("FAULTY_AFTER"), [*self._trials.values()])
         outcomes = dict(self._stack.advance())
         reports = {s: o for s, o in outcomes.items() if isinstance(o, EpochReport)}
         for slot, report in reports.items():
@@ -84,10 +86,20 @@ class FaultyStack:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wait_for(file: str | None) -> None:
-    end = time.monotonic() + 60
-    while file and not Path(file).exists() and time.monotonic() < end:
+def _wait_for(file: str | None, trials: list[int]) -> None:
+    end = time.monotonic() + 600
+    while file and _held(trials) and not Path(file).exists() and time.monotonic() < end:
         time.sleep(0.1)
+
+
+def _held(trials: list[int]) -> bool:
+    log = Path(os.environ["FAULTY_LOG"])
+    computed = (
+        [int(line.split()[0]) for line in log.read_text().splitlines()] if log.exists() else []
+    )
+    if each := os.environ.get("FAULTY_HOLD_EACH"):
+        return any(computed.count(trial) >= int(each) for trial in trials if trial != TEACHER)
+    return len(computed) >= int(os.environ.get("FAULTY_HOLD", "0"))
 
 
 def _planned(trial: int, kind: str, epoch: int) -> bool:

@@ -15,10 +15,10 @@ import kdsearch
 @pytest.mark.usefixtures("s3")
 def test_lost_machine(place: Workplace) -> None:
     place.runs_dir = "s3://bucket/runs"
-    # Long enough that the search is not over when the second one has watched its lock for 20 s.
     place.space.write_text(place.space.read_text().replace("name: asha", "name: none"))
-    place.environment["FAULTY_PAUSE_S"] = "8"
-    process = place.start()
+    # More epochs than two trials have, and not all.
+    place.hold(2 + 10)
+    process = place.start("--max-concurrent", "2")
     place.wait_for_epochs(12)
     second = place.search("--resume")
     assert second.returncode == 2
@@ -29,7 +29,7 @@ def test_lost_machine(place: Workplace) -> None:
     assert any(row["state"] == "running" for row in before.values())
     # The teacher's cache, the live study, the log: nothing of this machine is left.
     shutil.rmtree(place.path / "cache")
-    del place.environment["FAULTY_PAUSE_S"]
+    del place.environment["FAULTY_AFTER"]
     done = place.search("--resume")
     assert done.returncode == 0, done.stderr
     check(place, before)

@@ -85,7 +85,7 @@ def small_disk(place: Workplace) -> Iterator[Path]:
 def test_full_disk_ends_the_search_and_room_lets_it_go_on(
     place: Workplace, small_disk: Path
 ) -> None:
-    place.environment["FAULTY_PAUSE_S"] = "0.2"
+    place.hold(6)
     process = place.start()
     place.wait_for_epochs(6)
     ballast = small_disk / "ballast"
@@ -95,6 +95,7 @@ def test_full_disk_ends_the_search_and_room_lets_it_go_on(
                 file.write(b"x" * 4096)
         except OSError:
             pass
+    place.go_on()
     _, err = process.communicate(timeout=1200)
     assert process.returncode == 1, err
     assert "No space left on device; fix this and rerun with --resume" in err

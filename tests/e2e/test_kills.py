@@ -41,9 +41,10 @@ def interrupt_twice(process: subprocess.Popen[str]) -> None:
     ],
 )
 def test_resume_after(place: Workplace, end: Callable[[subprocess.Popen[str]], None]) -> None:
-    place.environment["FAULTY_PAUSE_S"] = "0.4"
+    place.hold(10)
     process = place.start()
     place.wait_for_epochs(10)
+    place.wait_for_running()
     end(process)
     before = {row["trial"]: row for row in place.trials()}
     assert any(row["state"] == "running" for row in before.values())
@@ -61,15 +62,15 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(place: Workplace) ->
     done = place.search("--name", "whole", *alone)
     assert done.returncode == 0, done.stderr
     computed = sum(place.epochs().values())
-    place.environment["FAULTY_PAUSE_S"] = "0.3"
     ends = (kill_driver, kill_all, stop_gently(signal.SIGTERM))
     for more, (epochs, end) in enumerate(zip((3, 4, 4), ends, strict=True)):
+        place.hold(computed + epochs)
         process = place.start(*alone, *(["--resume"] if more else []))
         place.wait_for_epochs(computed + epochs)
         end(process)
         computed = sum(place.epochs().values())
     (place.run / "study.journal").unlink()
-    del place.environment["FAULTY_PAUSE_S"]
+    place.environment.clear()
     done = place.search(*alone, "--resume")
     assert done.returncode == 0, done.stderr
     whole = place.run.with_name("whole")
@@ -85,7 +86,7 @@ def decisions(run: Path) -> str:
 
 
 def test_kill_in_the_teachers_training(place: Workplace) -> None:
-    place.environment["FAULTY_PAUSE_S"] = "1"
+    place.hold(1)
     process = place.start()
     place.wait_for_epochs(1)
     kill_all(process)
@@ -97,12 +98,13 @@ def test_kill_in_the_teachers_training(place: Workplace) -> None:
 
 
 def test_second_driver_is_refused(place: Workplace) -> None:
-    place.environment["FAULTY_PAUSE_S"] = "0.5"
+    place.hold(4)
     process = place.start()
     place.wait_for_epochs(4)
     second = place.search("--resume")
     assert second.returncode == 2
     assert "another search is running" in second.stderr
+    place.go_on()
     _, err = process.communicate(timeout=1200)
     assert process.returncode == 0, err
     check_promises(place, {}, kills=0)
@@ -110,10 +112,11 @@ def test_second_driver_is_refused(place: Workplace) -> None:
 
 @pytest.fixture
 def killed(place: Workplace) -> Workplace:
-    """A search that was killed with two trials on their way."""
-    place.environment["FAULTY_PAUSE_S"] = "0.4"
-    process = place.start()
-    place.wait_for_epochs(9)
+    """A search that was killed with two trials on their way, each with a checkpoint."""
+    place.space.write_text(place.space.read_text().replace("name: asha", "name: none"))
+    place.hold(2, each=True)
+    process = place.start("--max-concurrent", "2")
+    place.wait_for_running(2, epochs=2)
     kill_all(process)
     place.environment.clear()
     return place
@@ -138,9 +141,7 @@ def test_damaged_trials_go_on_or_begin_again(killed: Workplace) -> None:
     """A torn checkpoint costs its trial's epochs, a torn record nothing."""
     rows = {row["trial"]: row for row in killed.trials()}
     running = [n for n, row in rows.items() if row["state"] == "running"]
-    there = [n for n in running if (killed.run / f"trials/{n}/last.pt").exists()]
-    assert len(there) == 2, "the kill came too early for this test"
-    begins, goes_on = there
+    begins, goes_on = running
     checkpoint = killed.run / f"trials/{begins}/last.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     (killed.run / f"trials/{goes_on}/trial.json").write_text('{"number": ')

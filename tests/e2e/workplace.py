@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from kdsearch.runs.folder import RunFolder
+
 ROOT = Path(__file__).parents[2]
 
 SPACE = """
@@ -101,6 +103,24 @@ class Workplace:
     def wait_for_epochs(self, count: int) -> None:
         log = self.path / "epochs.log"
         self.wait_for(lambda: log.exists() and log.read_text().count("\n") >= count)
+
+    def hold(self, epochs: int, *, each: bool = False) -> None:
+        """Let searches compute so many epochs, or so many of each student, until `go_on`."""
+        self.environment["FAULTY_AFTER"] = str(self.path / "go on")
+        self.environment["FAULTY_HOLD_EACH" if each else "FAULTY_HOLD"] = str(epochs)
+
+    def go_on(self) -> None:
+        (self.path / "go on").touch()
+
+    def wait_for_running(self, trials: int = 1, epochs: int = 0) -> None:
+        """Wait until the folders of so many running trials have so many epochs."""
+        folder = RunFolder(self.run)
+
+        def there() -> bool:
+            running = [r for r in folder.records() if not r.finished and not r.reason]
+            return sum(record.epochs >= epochs for record in running) >= trials
+
+        self.wait_for(there)
 
     def _flags(self, flags: tuple[str, ...]) -> list[str]:
         runs_dir = self.runs_dir or str(self.run.parent)
