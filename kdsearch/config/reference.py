@@ -198,9 +198,10 @@ def _default(key: str, setting: Schema, in_space: Any) -> str:
 def _kind(schema: Schema) -> str:
     """A type and its limits in words."""
     parts = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
-    values = [value for part in parts or [schema] for value in _values(part)]
+    values = [f"`{value}`" for part in parts or [schema] for value in _values(part)]
     if values:
-        return _listed([f"`{value}`" for value in values], "or")
+        others = [_kind(part) for part in parts if "type" in part and not _values(part)]
+        return _listed([*values, *others], "or")
     if parts:
         return _listed([_kind(part) for part in parts], "or")
     if schema.get("type") == "array":
