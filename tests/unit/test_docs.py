@@ -107,7 +107,7 @@ def test_space_files_that_are_shown_can_be_searched(
 
 def test_space_files_are_found_at_all():
     pages = [page.name for page in PAGES if space_files(page)]
-    assert {"README.md", "space.md", "tutorial.md"} <= set(pages)
+    assert {"space.md", "tutorial.md"} <= set(pages)
 
 
 def slugs(page: Path) -> set[str]:
