@@ -16,11 +16,13 @@ def check_promises(
     before: dict[int, dict[str, Any]],
     *,
     kills: int,
+    study: str = "kd",
 ) -> None:
     """Nothing finished before is lost or changed, and little was computed twice.
 
     Args:
         before: The leaderboard at the kill, by trial.
+        study: What the run was called when it was last searched; its study is called so.
     """
     after = {row["trial"]: row for row in place.trials()}
     assert sorted(after) == list(range(TRIALS))
@@ -35,14 +37,12 @@ def check_promises(
     assert wanted <= set(computed)
     twice = sum(count - 1 for count in computed.values())
     assert twice <= 2 * kills, f"computed twice: {computed}"
-    check_optuna(study_in_journal(place), after)
+    check_optuna(study_in_journal(place, study), after)
 
 
-def study_in_journal(place: Workplace) -> optuna.Study:
+def study_in_journal(place: Workplace, name: str = "kd") -> optuna.Study:
     backend = optuna.storages.journal.JournalFileBackend(str(place.run / "study.journal"))
-    return optuna.load_study(
-        study_name=place.run.name, storage=optuna.storages.JournalStorage(backend)
-    )
+    return optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
 
 
 def check_optuna(study: optuna.Study, rows: dict[int, dict[str, Any]]) -> None:

@@ -178,4 +178,4 @@ def test_copied_while_unfinished(killed: Workplace) -> None:
     assert done.returncode == 0, done.stderr
     shutil.rmtree(killed.run)
     killed.run.with_name("copy").rename(killed.run)
-    check_promises(killed, before, kills=1)
+    check_promises(killed, before, kills=1, study="copy")
