@@ -58,7 +58,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _about(run: Run) -> dict[str, Any]:
-    """What stands beside the trials, for people."""
+    """Return the study's attributes for readers: data, teacher, verdict."""
     about: dict[str, Any] = {"run": str(run.path.resolve())}
     if run.teacher:
         about["data"] = run.teacher["data"]["description"]

@@ -153,7 +153,7 @@ def _figures(table: pd.DataFrame, form: Format) -> str:
 
 
 def _keep_leaderboard(run: Run) -> None:
-    """Refresh ``leaderboard.csv``, unless the folder is somebody else's to write."""
+    """Refresh ``leaderboard.csv``, unless the folder cannot be written."""
     text = run.leaderboard().to_csv(index=False)
     with suppress(OSError):
         run.folder.write_leaderboard(text)

@@ -284,7 +284,7 @@ def _resample(column: NDArray[np.float64], ratio: Fraction) -> NDArray[np.float6
 
 @dataclass(frozen=True)
 class Annotations:
-    """The annotated beats of a record, in order, and what stands between them.
+    """The annotated beats of a record, in order, and the other marks between them.
 
     Attributes:
         sample: Where, in frames of the record, shape (n,).

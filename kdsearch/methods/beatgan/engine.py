@@ -31,7 +31,7 @@ from kdsearch.methods.protocol import Compute, Targets
 
 log = logging.getLogger(__name__)
 
-# The published limit below which a discriminator has won for good and starts anew.
+# The published limit: below this loss a discriminator's weights are drawn again.
 COLLAPSED = 5e-6
 # Steps after which libraries have allocated what they need, so that a graph can be captured.
 WARM_UP = 3
@@ -50,7 +50,7 @@ class Student:
         settings: Its configuration.
         seed: Of its weights and mini-batches.
         epoch: Epochs trained so far.
-        rng: Draws its weights, on the CPU; also those of discriminators that start anew.
+        rng: Draws its weights, on the CPU; also those of discriminators that are drawn again.
     """
 
     settings: NetworkSettings
@@ -70,7 +70,7 @@ class Student:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What is distilled; a teacher learns from nobody."""
+        """What is distilled; empty for a teacher."""
         return self.settings.targets if isinstance(self.settings, StudentSettings) else ()
 
 
@@ -87,7 +87,7 @@ def new_parts(architecture: Architecture, rng: torch.Generator) -> Parts:
 class Engine:
     """Networks, optimisers and mini-batches of K slots, allocated once.
 
-    Entering and leaving copy values; nothing is built anew. An empty slot trains along with a
+    Entering and leaving copy values; nothing is rebuilt. An empty slot trains along with a
     learning rate of 0, and its numbers go nowhere. On a GPU one step is captured as a CUDA
     graph and replayed.
 
@@ -132,7 +132,7 @@ class Engine:
         self._distillation = distillation_terms(
             _distilled(settings, targets), targets, self._temperature
         )
-        # What a discriminator that has won goes on with, drawn before it is needed.
+        # Weights that replace those of a collapsed discriminator, drawn before they are needed.
         self._fresh = torch.zeros_like(discriminator.values)
         self._redrawn = torch.zeros(slots, dtype=torch.bool, device=compute.device)
         self.rows = torch.zeros(self._size, slots, dtype=torch.long, device=compute.device)
@@ -180,7 +180,7 @@ class Engine:
             students: By slot; all others are empty.
 
         Returns:
-            The mean of every term over the mini-batches, by slot; whoever has an alpha of 0
+            The mean of every term over the mini-batches, by slot; a student with alpha 0
             has no terms of distillation.
         """
         orders = self._orders(students)
@@ -230,7 +230,7 @@ class Engine:
         self._redrawn |= collapsed
 
     def _draw(self, slot: int, rng: torch.Generator) -> None:
-        """What a discriminator starts anew with; ``rng`` advances only when it does."""
+        """Draw the replacement of a slot; ``rng`` advances only when it is used."""
         ahead = torch.Generator()
         ahead.set_state(rng.get_state())
         self._fresh[slot] = self._players.discriminator.row(self._fresh_state(ahead))
