@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from typing import Any, cast
 
 from ray import tune
@@ -38,13 +39,32 @@ class _LivesInTheDriver:
 class StudySearcher(_LivesInTheDriver, Searcher):
     """Suggests first what was left unfinished, then new trials."""
 
-    def __init__(self, ledger: Ledger, unfinished: list[Suggestion], total: int) -> None:
-        """Suggest until there are ``total`` trials."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        unfinished: list[Suggestion],
+        total: int,
+        *,
+        retries: int,
+        retried: Counter[int],
+    ) -> None:
+        """Suggest until there are ``total`` trials.
+
+        Args:
+            ledger: Writes what is suggested and what fails.
+            unfinished: Suggested first.
+            total: Trials in all.
+            retries: Allowed tries of a trial after its first.
+            retried: Those that it had, by number; `Retries` counts them.
+        """
         super().__init__(metric=VAL_AUC, mode="max")
         self._ledger = ledger
         self._unfinished = unfinished
         self._total = total
-        self._numbers: dict[str, int] = {}
+        self._retries = retries
+        self.retried = retried
+        self.given_up: list[Suggestion] = []
+        self._suggestions: dict[str, Suggestion] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial's number and parameters."""
@@ -54,17 +74,28 @@ class StudySearcher(_LivesInTheDriver, Searcher):
             suggestion = self._ledger.ask()
         else:
             return cast("None", Searcher.FINISHED)
-        self._numbers[trial_id] = suggestion.number
+        self._suggestions[trial_id] = suggestion
         self._ledger.start(suggestion)
         return {"number": suggestion.number, "params": suggestion.params}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Write the end of a trial that failed for good; the others have ended before."""
-        number = self._numbers.pop(trial_id, None)
-        if error and number is not None and self._ledger.runs(number):
-            reason = self._ledger.take_error(number) or DIED
+        """Write the end of a trial that failed for good; the others have ended before.
+
+        A lost node can reach Tune as two failures of one try. By the second, Tune gives up a
+        trial that it is about to try again; another run of Tune then continues the trial.
+        """
+        suggestion = self._suggestions.pop(trial_id, None)
+        if not error or suggestion is None or not self._ledger.runs(suggestion.number):
+            return
+        number = suggestion.number
+        reason = self._ledger.take_error(number) or DIED
+        if self.retried[number] < self._retries:
+            self.retried[number] += 1
+            logger.info("trial %d was given up too early: %s", number, reason)
+            self.given_up.append(suggestion)
+        else:
             self._ledger.finish(number, "failed", reason)
 
     def save(self, checkpoint_path: str) -> None:
@@ -111,9 +142,10 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
 class Retries(_LivesInTheDriver, tune.Callback):
     """Takes the reason of each failed try: it must not become the reason of a later one."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        """Read from the ledger's folders."""
+    def __init__(self, ledger: Ledger, searcher: StudySearcher) -> None:
+        """Read from the ledger's folders, and count for the searcher."""
         self._ledger = ledger
+        self._searcher = searcher
 
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -121,6 +153,7 @@ class Retries(_LivesInTheDriver, tune.Callback):
         """A try failed, and there will be another."""
         number = int(trial.config["number"])
         reason = self._ledger.take_error(number) or DIED
+        self._searcher.retried[number] += 1
         logger.info("trial %d is tried again: %s", number, reason)
 
 

@@ -76,6 +76,8 @@ class Ledger:
     def start(self, suggestion: Suggestion) -> None:
         """Write that a trial begins; one that continues keeps its record."""
         number = suggestion.number
+        if number in self._running:
+            return
         known = self._known.get(number)
         trial = self.folder.trial(number)
         with _stored(self.folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -289,17 +290,25 @@ class _Search:
             rungs = Rungs(self._config.scheduler, self._config.max_epochs())
             rungs.refill(r for r in earlier if r.finished or not r.reason)
         self._progress = progress
+        settings, retried = self._config.search, Counter[int]()
         with progress.shown(), closing(tracking):
-            tune_run.run_tune(
-                inputs,
-                placement,
-                ledger,
-                StudySearcher(ledger, unfinished, total),
-                StudyScheduler(ledger, rungs),
-                trials=trials,
-                scratch=self._folder.scratch.resolve(),
-                signals=self._signals,
-            )
+            while trials:
+                searcher = StudySearcher(
+                    ledger, unfinished, total, retries=settings.retries, retried=retried
+                )
+                tune_run.run_tune(
+                    inputs,
+                    placement,
+                    ledger,
+                    searcher,
+                    StudyScheduler(ledger, rungs),
+                    trials=trials,
+                    scratch=self._folder.scratch.resolve(),
+                    signals=self._signals,
+                )
+                # Each run of Tune counts the time budget for itself: there --resume continues.
+                unfinished = searcher.given_up if settings.time_budget_s is None else []
+                trials = len(unfinished)
 
     def _candidates(self, records: Sequence[TrialRecord]) -> list[Candidate]:
         """What is to be confirmed: nothing while trials are left, or where none is wanted."""

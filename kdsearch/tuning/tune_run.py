@@ -79,7 +79,7 @@ def run_tune(
             name="tune",
             storage_path=str(scratch),
             failure_config=tune.FailureConfig(max_failures=config.search.retries),
-            callbacks=[_CheckSignals(signals), Retries(ledger)],
+            callbacks=[_CheckSignals(signals), Retries(ledger, searcher)],
             stop=None if budget is None else TimeBudget(budget),
             verbose=0,
         ),

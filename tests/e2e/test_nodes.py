@@ -38,9 +38,6 @@ def cluster(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         nodes.shutdown()
 
 
-# Known fault, seen once in three runs: a trial that has no epoch yet when its node is lost can
-# end as failed in the moment in which it is to be tried again.
-@pytest.mark.xfail(reason="a trial that was starting on the lost node may fail", strict=False)
 def test_lost_node_and_new_node(place: Workplace, cluster: Any) -> None:
     first, _second = cluster.add_node(**NODE), cluster.add_node(**NODE)
     cluster.wait_for_nodes()

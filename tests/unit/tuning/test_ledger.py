@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -193,13 +194,32 @@ def test_leftovers_that_cannot_be_removed_end_the_search(
 # As Tune calls it.
 
 
+def searcher_of(ledger: Ledger, retries: int = 0) -> StudySearcher:
+    return StudySearcher(ledger, [], 1, retries=retries, retried=Counter())
+
+
+def test_a_trial_that_tune_gives_up_too_early_is_unfinished(folder: RunFolder):
+    ledger = opened(folder)
+    searcher = searcher_of(ledger, retries=2)
+    config = searcher.suggest("abc")
+    assert config is not None
+    # A lost node: two failures of one try, of which the second finds the trial waiting.
+    Retries(ledger, searcher).on_trial_recover(0, [], SimpleNamespace(config=config))
+    searcher.on_trial_complete("abc", error=True)
+    assert folder.trial(0).record().state == "running"
+    again = StudySearcher(ledger, searcher.given_up, 1, retries=2, retried=searcher.retried)
+    assert again.suggest("def") == config
+    again.on_trial_complete("def", error=True)
+    assert folder.trial(0).record().state == "failed", "its two retries are used up"
+
+
 def test_an_earlier_trys_reason_is_not_a_later_ones(folder: RunFolder):
     ledger = opened(folder)
-    searcher = StudySearcher(ledger, [], total=1)
+    searcher = searcher_of(ledger)
     config = searcher.suggest("abc")
     assert config is not None
     folder.trial(0).write_error("ValueError: of the first try")
-    Retries(ledger).on_trial_recover(0, [], SimpleNamespace(config=config))
+    Retries(ledger, searcher).on_trial_recover(0, [], SimpleNamespace(config=config))
     assert not folder.trial(0).error_file.exists()
     searcher.on_trial_complete("abc", error=True)
     assert folder.trial(0).record().reason == DIED
@@ -207,7 +227,7 @@ def test_an_earlier_trys_reason_is_not_a_later_ones(folder: RunFolder):
 
 def test_the_last_trys_reason_is_the_trials(folder: RunFolder):
     ledger = opened(folder)
-    searcher = StudySearcher(ledger, [], total=1)
+    searcher = searcher_of(ledger)
     searcher.suggest("abc")
     folder.trial(0).write_error("ValueError: boom")
     searcher.on_trial_complete("abc", error=True)
@@ -216,7 +236,7 @@ def test_the_last_trys_reason_is_the_trials(folder: RunFolder):
 
 def test_a_decision_is_on_the_disk_when_tune_hears_of_it(folder: RunFolder):
     ledger = opened(folder)
-    searcher, scheduler = StudySearcher(ledger, [], total=1), StudyScheduler(ledger, None)
+    searcher, scheduler = searcher_of(ledger), StudyScheduler(ledger, None)
     trial = SimpleNamespace(config=searcher.suggest("abc"))
     folder.trial(0).write(report(1, 0.5), [], {}, {})
     result = {"epoch": 1, "epochs": 1, "val_auc": 0.5, "seconds": 0.25}
