@@ -113,7 +113,7 @@ def lean(width: int, students: int, compute: Compute) -> Step:
 
 
 def published(width: int, device: str) -> Step:
-    """The published step: the reconstruction twice, gradients that nobody needs."""
+    """The published step: the reconstruction twice, gradients that are not used."""
     players = plain.new_players(width, 1e-4, device)
     batch = [(beats(device), None)]
     return lambda: next(plain.train(players, batch, device))

@@ -39,7 +39,7 @@ class TrialDiverged(Exception):
 class StorageFailed(BaseException):
     """The run folder takes no more: a full disk, a quota, a folder become read-only.
 
-    Not an `Exception`, so that nobody on the way takes it for a failed trial: the search ends,
+    Not an `Exception`, so that no code on the way takes it for a failed trial: the search ends,
     and everything unfinished goes on with the next resume.
     """
 

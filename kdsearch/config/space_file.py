@@ -426,7 +426,7 @@ def _section(model: type[M], raw: dict[str, Any], name: str, origin: str) -> M:
 
 
 def _validated(model: type[M], values: dict[str, Any]) -> M:
-    """Validate, but do not take ``true`` for 1: whoever wrote it meant something else."""
+    """Validate, but do not take ``true`` for 1, which is probably a mistake."""
     settings = model.model_validate(values)
     for key, value in values.items():
         if isinstance(value, bool) and not isinstance(getattr(settings, key), bool):

@@ -26,7 +26,7 @@ R_PEAK = 140 / 320
 
 @dataclass(frozen=True)
 class Cutting:
-    """How beats were cut from a recording: whoever scores a new one has to do the same.
+    """How beats were cut from a recording; new ones must be cut in the same way.
 
     Attributes:
         sampling_rate_hz: Of the beats; recordings at other rates are resampled to it.
@@ -90,8 +90,8 @@ class Beats:
         fingerprint: SHA-256 over what determines the arrays.
         description: One line for people, for example ``"MIT-BIH, 44 records, 97,568 beats"``.
         simulated: True for generated beats, which prove nothing about real ones.
-        cutting: How they were cut, or None where somebody else did and nobody knows.
-        moments: When they came, or None where nobody knows.
+        cutting: How they were cut, or None if unknown.
+        moments: When they came, or None if unknown.
         patient: Whose each beat is, shape (n,); None where each record is of another patient.
         left_out: Of how many normal beats of a record no R peak was found, so that they are
             not here.

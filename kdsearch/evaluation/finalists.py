@@ -84,7 +84,7 @@ class Examples:
         student: The student's reconstructions, of the same shape, or None if its method
             makes none.
         teacher: The teacher's, likewise.
-        time_ms: Time from the R peak, shape (length,); None where nobody knows how the beats
+        time_ms: Time from the R peak, shape (length,); None if it is unknown how the beats
             were cut.
     """
 

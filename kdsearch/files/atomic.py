@@ -26,7 +26,7 @@ from kdsearch.files.bucket import BucketPath, Place
 def whole_file(path: Place) -> Iterator[BinaryIO]:
     """Write ``path`` beside itself and rename: a reader sees the old file or the new one.
 
-    The name beside it is nobody else's, so that a dying process cannot spoil its
+    The name beside it is unique, so that a dying process cannot spoil its
     successor's file. Nothing is left behind when the body raises.
     """
     if isinstance(path, BucketPath):

@@ -116,7 +116,7 @@ def _read(entry: Path) -> dict[str, NDArray[Any]] | None:
         if meta["format"] != FORMAT:
             return None
         return {name: _read_array(entry, name, facts) for name, facts in meta["arrays"].items()}
-    # A damaged entry is as good as none: it can always be made anew.
+    # A damaged entry is as good as none: it can always be made again.
     except (DataError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError):
         return None
 

@@ -104,7 +104,7 @@ class Method(Protocol):
         """
 
     def teacher_stack(self, settings: BaseModel, data: TrainingData, compute: Compute) -> Stack:
-        """A stack of one slot that trains a teacher: no distillation, nobody to learn from."""
+        """A stack of one slot that trains a teacher: no distillation."""
 
     def targets(
         self,

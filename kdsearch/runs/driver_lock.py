@@ -100,7 +100,7 @@ class DriverLock:
         self._refuse_if_another(self._read())
 
     def _watch(self, content: dict[str, Any]) -> None:
-        """Wait until a lock that nobody renews can be taken for a dead driver's."""
+        """Wait until a lock that is not renewed can be taken for a dead driver's."""
         logger.info("%s: is its driver on %s alive?", self._path, content.get("host"))
         deadline = time.monotonic() + LEASE_S
         while time.monotonic() < deadline:

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kdsearch.config.space_file import SearchSettings
 
-# TPE models every trial anew for every suggestion: 0.1 s with 3,000 of them. So many are enough
-# to tell the good from the rest.
+# TPE models all trials for every suggestion: 0.1 s with 3,000 of them. So many are enough to
+# tell the good from the rest.
 LEARNS_FROM = 1000
 OF_THEM_BEST = 250
 

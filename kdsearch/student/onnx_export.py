@@ -73,7 +73,7 @@ def export(student: Student, path: Path) -> float | None:
 
     Returns:
         The largest difference between its scores and the student's over random beats; None
-        where onnxruntime is not installed, so that nobody has tried.
+        if onnxruntime is not installed, so that it was not compared.
 
     Raises:
         RunError: The method cannot be exported, packages are missing, or the scores differ.
@@ -149,7 +149,7 @@ def _quiet() -> Iterator[None]:
 
 
 def metadata(student: Student) -> dict[str, str]:
-    """What whoever runs the file has to know, as texts."""
+    """What a program that runs the file needs, as texts."""
     card = student.card
     cutting = card.input.cutting
     known = (

@@ -58,7 +58,7 @@ def read_record(path: Path, student: Student, reading: Reading) -> Source:
 
     Raises:
         DataError: The record cannot be read, lacks the lead, holds NaN or no whole beat; or
-            the student's beats were cut otherwise, or nobody knows how.
+            the student's beats were cut in another or an unknown way.
     """
     return _read(read_header(path), student, reading)
 
@@ -106,7 +106,7 @@ def _check_cutting(student: Student, path: Path) -> None:
     card = student.card.input
     if card.cutting is None:
         raise DataError(
-            f"{path}: this student learned from beats that somebody else had cut "
+            f"{path}: this student was trained on beats that were cut elsewhere "
             f"({student.card.data.description}): cut and filter the record as they were and "
             "give its beats as .npz or .csv"
         )

@@ -392,7 +392,7 @@ def _model_file(path: Place) -> Place:
         return path
     if not path.is_dir():
         raise RunError(f"{path}: no such file or folder")
-    # A run's other folders are nobody's business but its own.
+    # A run's other folders are internal.
     if (path / "search.yaml").exists() and not (path / "best").is_dir():
         raise RunError(f"{path}: this search has no best student yet; finish it with --resume")
     folder = path / "best" if (path / "best").is_dir() else path

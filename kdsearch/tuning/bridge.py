@@ -27,7 +27,7 @@ DIED = "the worker process exited without an error message: killed, out of memor
 
 
 class _LivesInTheDriver:
-    """Not for the snapshots that Tune pickles, which nobody reads."""
+    """Kept out of the snapshots that Tune pickles, which are never read."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -158,7 +158,7 @@ class Retries(_LivesInTheDriver, tune.Callback):
 
 
 class TimeBudget(tune.Stopper):
-    """Ends the search after some seconds by a clock that nobody sets, unlike Tune's own."""
+    """Ends the search after some seconds of a monotonic clock, unlike Tune's own."""
 
     def __init__(self, seconds: float) -> None:
         """Start the clock."""

@@ -19,7 +19,7 @@ from kdsearch.config.space_file import BUILT_IN, Config
 
 # Where Ray keeps what `ray job submit` was told, in the job's own process.
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-# Where a bucket is; its keys are for the nodes to have, since whoever sees the cluster sees
+# Where a bucket is; its keys must be on the nodes, since everyone who sees the cluster sees
 # what travels with a search.
 WHERE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 

@@ -77,12 +77,12 @@ class Rungs:
     def lags(self, number: int, epoch: int, best_so_far: float) -> bool:
         """Enter a trial's value and say whether it falls behind at the rung it has reached."""
         trial: Any = SimpleNamespace(trial_id=str(number))
-        nobody: Any = None
+        no_controller: Any = None
         if number not in self._known:
             self._known.add(number)
-            self._asha.on_trial_add(nobody, trial)
+            self._asha.on_trial_add(no_controller, trial)
         result = {"epoch": epoch, "val_auc": best_so_far}
-        decision: str = self._asha.on_trial_result(nobody, trial, result)
+        decision: str = self._asha.on_trial_result(no_controller, trial, result)
         return decision == TrialScheduler.STOP
 
 

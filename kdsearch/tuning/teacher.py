@@ -110,7 +110,7 @@ class TeacherCache:
         compute: Compute,
         on_epoch: Callable[[EpochReport, int], None],
     ) -> Teacher:
-        """The teacher of this fingerprint, trained by whoever comes first.
+        """The teacher of this fingerprint, trained by the first process that asks.
 
         Searches that start together wait here for the first of them. A training that was
         killed goes on from its last epoch.
@@ -246,7 +246,7 @@ def _read(entry: Path, name: str) -> Teacher | None:
             logger.warning("the cached teacher %s cannot be read: %s", name, error)
         return None
     except (DamagedFile, ValueError, KeyError, TypeError) as error:
-        logger.warning("the cached teacher %s is damaged and is trained anew: %s", name, error)
+        logger.warning("the cached teacher %s is damaged and is trained again: %s", name, error)
         return None
     return Teacher(name, weights, history, found=True)
 

@@ -20,7 +20,7 @@ RUN, LOCK = "run", "driver.lock"
 
 @contextmanager
 def temporary_folder(folder: RunFolder, parent: Path) -> Iterator[Path]:
-    """Create a folder that nobody else can enter; it is removed at the end.
+    """Create a folder of mode 0700; it is removed at the end.
 
     The run remembers it, so that the next driver can remove it if this one is killed.
 

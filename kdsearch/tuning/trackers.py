@@ -247,7 +247,7 @@ class TensorBoard:
         self._events: dict[int, TrialEvents] = {}
 
     def begin(self, trial: Shown) -> int:
-        """A trial's file is begun anew, and then has every epoch once."""
+        """Start a trial's file again, so that it has every epoch once."""
         self._events[trial.number] = TrialEvents(trial_folder(self._place, trial.number))
         return 0
 

@@ -49,7 +49,7 @@ def run_tune(
     """Run ``trials`` trials; what became of them is in their folders.
 
     Args:
-        scratch: A folder for Tune's own files, which nobody reads; removed at the end.
+        scratch: A folder for Tune's own files, which are never read; removed at the end.
     """
     config = inputs.config
     # Named, so that they stay in the object store for a packer that has to start again.

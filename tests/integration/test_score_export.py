@@ -409,7 +409,7 @@ def test_records_that_cannot_be_scored(
         "no lead aVF (found: MLII, V5); choose with --lead",
         capsys,
     )
-    refused(["score", foreign, path, *out], "somebody else had cut", capsys)
+    refused(["score", foreign, path, *out], "were cut elsewhere", capsys)
 
 
 def test_a_lead_on_which_the_student_was_not_trained(

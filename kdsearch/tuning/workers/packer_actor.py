@@ -1,7 +1,7 @@
 """A packer as an actor of Ray's.
 
-Without torch until an actor starts: whoever receives a handle imports this module, and the
-trials' processes have nothing to do with torch.
+Without torch until an actor starts: a process that receives a handle imports this module, and
+the trials' processes do not need torch.
 """
 
 from __future__ import annotations
