@@ -53,7 +53,7 @@ def train_in_packer(trial: dict[str, Any], packers: Sequence[Any]) -> None:
 
 
 class _FreeSlots:
-    """Asks all packers for their free slots; one that does not answer does not delay the others."""
+    """Asks all packers for their free slots; a silent one does not delay the others."""
 
     def __init__(self, packers: Sequence[Any]) -> None:
         self._packers = packers
