@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from kdsearch.config.space_file import Config
 from kdsearch.data.beats import BeatShape
@@ -68,7 +68,11 @@ def _check(
     numbers = {name: value for name, value in settings if type(value) is int}
 
     def without(name: str) -> int:
-        return _bytes(config, settings.model_copy(update={name: 1}))
+        try:
+            smaller = type(settings).model_validate(settings.model_dump() | {name: 1})
+        except ValidationError:
+            return needed
+        return _bytes(config, smaller)
 
     name = min(numbers, key=without)
     place = "space" if section == "student" and name in config.space else section
