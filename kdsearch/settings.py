@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,3 +24,11 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def changed(self, **values: object) -> Self:
+        """Return a copy with other values, validated; pydantic's own copy would not be.
+
+        Raises:
+            pydantic.ValidationError: The new values, or their combination, are not allowed.
+        """
+        return type(self).model_validate(self.model_dump() | values)

@@ -61,11 +61,9 @@ def resolved_source(source: str) -> str:
 def resolved_paths(settings: DataSettings) -> DataSettings:
     """The same settings, with paths that hold wherever they are read from."""
     patients = settings.patients
-    return settings.model_copy(
-        update={
-            "source": resolved_source(settings.source),
-            "patients": None if patients is None else resolved_source(patients),
-        }
+    return settings.changed(
+        source=resolved_source(settings.source),
+        patients=None if patients is None else resolved_source(patients),
     )
 
 

@@ -357,6 +357,7 @@ class TorchStack:
         taught: Tensors,
     ) -> tuple[Tensor, Tensors, Tensors]:
         """The sum to be minimised, its terms, and buffers after the mini-batch."""
+        # Not validated: the values are one student's row of tensors under vmap.
         settings = student.settings.model_copy(update=numbers)
         values = _prefixed({**trained, **others})
         with OwnRandomness(seed), autocast(self.compute):

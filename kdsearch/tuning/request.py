@@ -100,7 +100,7 @@ def _as_at_the_start(data: DataSettings, folder: RunFolder) -> DataSettings:
     raw = read_yaml(folder.config_file)
     stored = raw.get("data") if isinstance(raw, dict) else None
     source = stored.get("source") if isinstance(stored, dict) else None
-    return data.model_copy(update={"source": source}) if isinstance(source, str) else data
+    return data.changed(source=source) if isinstance(source, str) else data
 
 
 def _with_flags(space: Config, flags: Mapping[str, Any]) -> Config:

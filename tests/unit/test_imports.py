@@ -249,3 +249,9 @@ def test_what_is_loaded_at_start_is_followed_through():
         "kdsearch.tuning.search"
     )
     assert {"torch", "kdsearch.data.beats"} <= loaded_at_start("kdsearch.methods.beatgan")
+
+
+def test_settings_are_copied_with_their_validation():
+    """By `Section.changed`; a stack puts tensors in the place of numbers, which is not one."""
+    users = {path.name for path in SOURCES if "model_copy" in path.read_text()}
+    assert users == {"torch_stack.py"}
