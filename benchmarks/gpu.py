@@ -95,8 +95,10 @@ def run_in_process(parts: list[str], until: float, options: argparse.Namespace) 
     """Run parts until they are done, one fails, or one takes far more than its share."""
     settings = vars(options) | {"output": str(options.output), "until": until}
     settings["parts"] = {part: PARTS[part] for part in parts}
-    command = [sys.executable, str(Path(__file__).with_name("gpu_parts.py"))]
-    process = subprocess.Popen([*command, json.dumps(settings)], process_group=0)
+    command = [sys.executable, "-m", "gpu_parts", json.dumps(settings)]
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    process = subprocess.Popen(command, process_group=0, env=environment)
     while process.poll() is None:
         time.sleep(0.2)
         running = [

@@ -1,7 +1,7 @@
 """One process of the plain script's training: its steps a second, as often as it is asked.
 
-Started by `gpu_parts.py` with a device and a width. Prints a line when it is ready; then, for
-each line with a number of seconds, trains so long and prints the steps a second.
+Started by `gpu_parts/against.py` with a device and a width. Prints a line when it is ready;
+then, for each line with a number of seconds, trains so long and prints the steps a second.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -128,8 +129,8 @@ def test_a_shrunk_wheel_has_a_record_of_what_is_left(tmp_path: Path):
 
 def test_the_plain_script_has_the_same_teacher(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    against_plain, gpu_parts = map(import_module, ("against_plain", "gpu_parts"))
-    method, data = BeatGan(), gpu_parts.made_up(64)
+    against_plain, course = map(import_module, ("against_plain", "gpu_parts.course"))
+    method, data = BeatGan(), course.made_up(64)
     settings = method.teacher_settings(width=2)
     stack = method.teacher_stack(settings, data, Compute())
     stack.put_in(0, settings, seed=0)
@@ -140,3 +141,13 @@ def test_the_plain_script_has_the_same_teacher(monkeypatch: pytest.MonkeyPatch):
     x = torch.from_numpy(data.validation.x)
     found = against_plain.plain.scores_of(network.eval(), [x], "cpu")
     np.testing.assert_allclose(found, method.score(weights, x.numpy(), Compute()), rtol=1e-4)
+
+
+def test_only_the_searches_need_ray_and_optuna(tmp_path: Path):
+    missing = ("ray", "optuna", "sqlalchemy", "tensorboardX", "plotly", "itables")
+    for name in missing:
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError({name!r})\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}:{ROOT / 'benchmarks'}"}
+    subprocess.run(
+        [sys.executable, "-c", "import gpu_parts.__main__"], check=True, env=environment
+    )
