@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments.memory import (
-    FEW,
+    MAIN,
     MEMORIES,
     METHOD,
     RECIPES,
+    SEEDS,
     SPLITS,
     WITH_CONTEXT,
     file_name,
@@ -83,7 +84,7 @@ def chosen(split: str, table: str, kind: str) -> str:
     Recipes whose scores are not kept, such as other widths, are no candidates.
     """
     rows = [row for row in Table(table, (kind,)).rows if row["split"] == split]
-    names = {row[kind] for row in rows} & {*list(RECIPES)[:3], *MEMORIES, *WITH_CONTEXT}
+    names = {row[kind] for row in rows} & {*MAIN, *MEMORIES, *WITH_CONTEXT}
 
     def mean(name: str) -> float:
         return float(np.mean([float(row["val_auc"]) for row in rows if row[kind] == name]))
@@ -106,14 +107,14 @@ class Scores:
 
     def of_seeds(self, name: str) -> FloatArray:
         """Of the students of a recipe, or of a memory for each of them; shape (seeds, n)."""
-        return np.stack([self.of(name, seed) for seed in FEW])
+        return np.stack([self.of(name, seed) for seed in SEEDS])
 
 
 def _comparisons(
     split: str, dataset: Dataset, scores: Scores, *, student: str, memory: str
 ) -> None:
     table = Table("comparisons.csv", ("split", "first", "second"))
-    control = list(RECIPES)[1]
+    control = MAIN[1]
     first = scores.of_seeds(student)
     for second in ("chance", next(iter(memories(split))), memory, control):
         if table.has(split, student, second) or second == student:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,7 @@ WITH_CONTEXT: dict[str, dict[str, object]] = {
         "weight_after": 0.7,
     },
 }
+NORMAL_ONLY = "taught alone, on normal beats only"
 # The first is the default; the others change one thing each.
 RECIPES: dict[str, dict[str, object]] = {
     "taught, and normal against distorted": {},
@@ -84,17 +86,16 @@ RECIPES: dict[str, dict[str, object]] = {
     "taught alone, width 64": {"w_contrast": 0, "width": 64},
     "width 64": {"width": 64},
     "width 512": {"width": 512},
-    "taught alone, short": {"w_contrast": 0, "epochs": 6},
-    "taught alone, from random weights": {"w_contrast": 0, "init": "random"},
-    "taught alone, on normal beats only": {"w_contrast": 0},
-    "taught alone, normal and spliced or mixed beats": {"w_contrast": 0},
-    "taught alone, normal and warped or stretched beats": {"w_contrast": 0},
+    NORMAL_ONLY: {"w_contrast": 0},
 }
-SEEN = {
-    "taught alone, normal and spliced or mixed beats": ("_splice", "_mix"),
-    "taught alone, normal and warped or stretched beats": ("_warp", "_stretch", "_shift"),
+# These in every split; their test scores are kept.
+MAIN = tuple(RECIPES)[:3]
+FURTHER = {
+    "fold": ("width 64", "width 512", NORMAL_ONLY),
+    "inter_patient": ("width 64", "width 512", NORMAL_ONLY),
+    "context": ("taught alone, width 64",),
 }
-MANY, FEW = range(1, 6), range(1, 4)
+SEEDS = range(1, 4)
 
 
 def memories(split: str) -> dict[str, dict[str, object]]:
@@ -116,38 +117,38 @@ class Lessons:
     train: FloatArray
     context: bool
 
-    def of(self, name: str, made: dict[tuple[str, ...] | None, Targets]) -> Targets:
+    def of(self, name: str, made: dict[bool, Targets]) -> Targets:
         """The targets of one recipe."""
-        kinds = ("normal",) if "normal beats only" in name else SEEN.get(name)
-        if kinds not in made:
+        normal_only = name == NORMAL_ONLY
+        if normal_only not in made:
             # One set at a time: they are large.
             made.clear()
-            made[kinds] = self._make(kinds)
-        return made[kinds]
+            made[normal_only] = self._of_normal() if normal_only else self._of_distorted()
+        return made[normal_only]
 
-    def _make(self, kinds: tuple[str, ...] | None) -> Targets:
-        rounds = StudentSettings().distorted
-        if kinds == ("normal",):
-            own = teach(self.teacher, self.train[:1])[OWN]
-            return {
-                OWN: own,
-                DISTORTED: np.concatenate([self.train] * rounds),
-                DISTORTED_SCORES: np.concatenate([own] * rounds),
-            }
-        chosen = [getattr(distortions, kind) for kind in kinds] if kinds else None
+    def _of_distorted(self) -> Targets:
         rng = np.random.default_rng(SEED)
         made = [
-            distortions.distort(self.train, rng, chosen, context=self.context)
-            for _ in range(rounds)
+            distortions.distort(self.train, rng, context=self.context)
+            for _ in range(StudentSettings().distorted)
         ]
         return teach(self.teacher, np.concatenate(made))
+
+    def _of_normal(self) -> Targets:
+        rounds = StudentSettings().distorted
+        own = teach(self.teacher, self.train[:1])[OWN]
+        return {
+            OWN: own,
+            DISTORTED: np.concatenate([self.train] * rounds),
+            DISTORTED_SCORES: np.concatenate([own] * rounds),
+        }
 
 
 def main() -> None:
     """Measure what is missing in the tables."""
     parser = add_data(argparse.ArgumentParser(description=__doc__))
     parser.add_argument("--scores", type=Path, required=True, help="a folder for test scores")
-    parser.add_argument("--split", choices=SPLITS, action="append", help="both by default")
+    parser.add_argument("--split", choices=SPLITS, action="append", help="all by default")
     options = parser.parse_args()
     options.scores.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -202,8 +203,8 @@ _MADE: dict[tuple[str, str], State] = {}
 def _students(split: str, dataset: Dataset, teacher: State, scores: Path) -> None:
     table = Table("students.csv", ("split", "recipe", "seed"))
     lessons = Lessons(teacher, dataset.training.train, dataset.training.context)
-    made: dict[tuple[str, ...] | None, Targets] = {}
-    for name, seed in _runs():
+    made: dict[bool, Targets] = {}
+    for name, seed in product((*MAIN, *FURTHER[split]), SEEDS):
         if table.has(split, name, seed):
             continue
         settings = StudentSettings.model_validate(RECIPES[name])
@@ -211,7 +212,7 @@ def _students(split: str, dataset: Dataset, teacher: State, scores: Path) -> Non
         weights = _trained(settings, seed, dataset, teacher, lessons.of(name, made))
         seconds = time.perf_counter() - start
         found = METHOD.score(weights, dataset.test.x, COMPUTE)
-        if seed in MANY and name in list(RECIPES)[:3]:
+        if name in MAIN:
             np.save(scores / f"{split}-{file_name(name)}-{seed}.npy", found)
         validated = METHOD.score(weights, dataset.training.validation.x, COMPUTE)
         _, leads, length = dataset.test.x.shape
@@ -227,14 +228,6 @@ def _students(split: str, dataset: Dataset, teacher: State, scores: Path) -> Non
                 "seconds": seconds,
             }
         )
-
-
-def _runs() -> Iterator[tuple[str, int]]:
-    """What matters most comes first."""
-    names = list(RECIPES)
-    yield from ((name, seed) for name in names[:3] for seed in FEW)
-    yield from ((name, seed) for name in names[3:] for seed in FEW)
-    yield from ((name, seed) for name in names[:3] for seed in MANY)
 
 
 def _trained(

@@ -22,28 +22,15 @@ from kdsearch.analysis.run import Run
 from kdsearch.config.space_file import Config
 
 SPACE = Path(__file__).parent / "spaces" / "beatgan.yaml"
-CONTROL = "none"
 
 # What each search has of its own. Where nothing is distilled there is nothing to soften or to
-# weigh; attention and reconstructions are not softened either.
-_NOTHING = {"alpha": 0, "temperature": 1}
-_PLAIN = {"temperature": 1}
+# weigh; reconstructions are not softened either.
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
-    CONTROL: {"student": {"target": "none"}, "space": _NOTHING},
+    "none": {"student": {"target": "none"}, "space": {"alpha": 0, "temperature": 1}},
     "score": {"student": {"target": "score"}},
     "neighbours": {"student": {"target": "neighbours"}},
-    "reconstruction": {"student": {"target": "reconstruction"}, "space": _PLAIN},
-    "attention": {"student": {"target": "attention"}, "space": _PLAIN},
+    "reconstruction": {"student": {"target": "reconstruction"}, "space": {"temperature": 1}},
     "neighbours+reconstruction": {"student": {"target": "neighbours+reconstruction"}},
-    "neighbours, from the teacher's weights": {
-        "student": {"target": "neighbours", "init": "teacher"}
-    },
-    "none, from the teacher's weights": {
-        "student": {"target": "none", "init": "teacher"},
-        "space": _NOTHING,
-    },
-    "score+reconstruction": {"student": {"target": "score+reconstruction"}},
-    "neighbours, width 8": {"student": {"target": "neighbours", "width": 8}},
 }
 
 

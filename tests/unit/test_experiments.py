@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from experiments.memory import FURTHER, MAIN, SEEDS  # noqa: E402
 from experiments.searches import ARMS, space_of  # noqa: E402
 from experiments.table import Table, read  # noqa: E402
 from experiments.tables import tables  # noqa: E402
@@ -61,7 +62,7 @@ def test_searches_of_equal_compute_differ_in_what_they_distil_alone():
         drawn_first = list(space["space"])[:2], [space["space"][key] for key in ("lr", "w_adv")]
         assert drawn_first == (["lr", "w_adv"], list(spaces[0]["space"].values())[:2])
         changed = {key for key, v in space["student"].items() if v != spaces[0]["student"][key]}
-        assert changed <= {"target", "init", "width"}
+        assert changed <= {"target"}
 
 
 def test_a_table_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -74,3 +75,18 @@ def test_a_table_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixt
     again.add({"name": "a, b", "seed": 2, "auc": 0.5})
     assert [row["auc"] for row in read(tmp_path / "some.csv")] == ["0.123456789", "0.5"]
     assert capsys.readouterr().out.count("seed") == 2
+
+
+def test_nothing_is_left_to_search_and_nothing_in_the_tables_is_unknown():
+    results = ROOT / "experiments" / "results"
+    assert {row["arm"] for row in read(results / "searches.csv")} == set(ARMS)
+    trained = {
+        (row["split"], row["recipe"], int(row["seed"]))
+        for row in read(results / "students.csv")
+    }
+    assert trained == {
+        (split, recipe, seed)
+        for split, further in FURTHER.items()
+        for recipe in (*MAIN, *further)
+        for seed in SEEDS
+    }
