@@ -19,7 +19,9 @@ from kdsearch.cli.search import SEARCH
 from kdsearch.config.space_file import REQUIRED_SECTIONS, parse_config
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").rglob("*.md")]
+)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # Where a command ends: a pipe, another command, a file to write to.
@@ -71,17 +73,21 @@ def check(program: str, arguments: list[str]) -> None:
         except SystemExit as end:
             if end.code != 0:
                 raise AssertionError(f"{program} {shlex.join(arguments)}") from None
-    elif program.startswith("benchmarks/"):
-        script = (ROOT / program).read_text()
+    elif program.startswith(("benchmarks/", "experiments.")):
+        # The shell script hands its arguments on to the Python one.
+        script = program.replace("experiments.", "experiments/").removesuffix(".sh")
+        text = (ROOT / script).with_suffix(".py").read_text()
+        if "add_data(" in text:
+            text += (ROOT / "experiments" / "table.py").read_text()
         for flag in (word for word in arguments if word.startswith("--")):
-            assert f'"{flag.split("=")[0]}"' in script, f"{program} {flag}"
+            assert f'"{flag.split("=")[0]}"' in text, f"{program} {flag}"
     elif program == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         named = [word for word in arguments if "=" not in word and not word.startswith("-")]
         assert set(named) <= set(targets), f"make {shlex.join(arguments)}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_take_what_they_are_given(page: Path, capsys: pytest.CaptureFixture[str]):
     for program, *arguments in called(page):
         check(program, arguments)
@@ -96,7 +102,7 @@ def space_files(page: Path) -> list[dict[str, Any]]:
     return [raw for raw in read if isinstance(raw, dict) and set(REQUIRED_SECTIONS) <= set(raw)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_space_files_that_are_shown_can_be_searched(
     page: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -116,7 +122,7 @@ def slugs(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path):
     for link in LINK.findall(FENCE.sub("", page.read_text())):
         if re.match(r"[a-z]+:", link):
@@ -230,6 +236,8 @@ WRONG = [
     "kdsearch analyze runs/kd --format xml | head",
     "KDSEARCH_CACHE=/x .venv/bin/python analyze.py",
     "python benchmarks/torture.py --deaths 3",
+    "benchmarks/gpu.sh --outputs results",
+    "python -m experiments.compare --data x --score y",
     "make coffee",
 ]
 
@@ -243,4 +251,6 @@ def test_a_wrong_command_is_found(command: str, capsys: pytest.CaptureFixture[st
 
 def test_commands_are_found_at_all():
     assert ["run_search.py", "--space", "search_spaces/kd.yaml"] in called(ROOT / "README.md")
-    assert sum(call[0] in PROGRAMS for page in PAGES for call in called(page)) > 15
+    found = [call[0] for page in PAGES for call in called(page)]
+    assert sum(program in PROGRAMS for program in found) > 15
+    assert sum(program.startswith(("benchmarks/", "experiments.")) for program in found) > 15
