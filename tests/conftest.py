@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that stands for the user's cache; created by whoever writes to it."""
+    """The folder that is used as the user's cache; not created yet."""
     folder = tmp_path / "kdsearch-cache"
     monkeypatch.setenv("KDSEARCH_CACHE", str(folder))
     return folder
@@ -40,7 +40,7 @@ def others_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def as_another_user() -> Callable[[Path], AbstractContextManager[None]]:
-    """Who may read a folder, but not write it, as another user of a shared machine."""
+    """Run as another user of a shared machine, with a folder that is read-only."""
 
     @contextmanager
     def another(folder: Path) -> Iterator[None]:
@@ -81,3 +81,13 @@ def s3(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     return s3_environment
+
+
+@pytest.fixture
+def mitdb() -> Path:
+    """Folder of the MIT-BIH records. Without it a test is skipped; in CI it fails."""
+    folder = os.environ.get("KDSEARCH_MITDB")
+    if not folder:
+        assert not os.environ.get("CI"), "CI has to set KDSEARCH_MITDB to the MIT-BIH records"
+        pytest.skip("KDSEARCH_MITDB does not name a folder with the MIT-BIH records")
+    return Path(folder)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+from pathlib import Path
 
-import pytest
 from workplace import Workplace
 
 SPACE = """
@@ -21,20 +20,9 @@ search: {num_samples: 4}
 """
 
 
-@pytest.fixture
-def database() -> str:
-    """The folder of the MIT-BIH records, which only CI is sure to have."""
-    folder = os.environ.get("KDSEARCH_MITDB")
-    if not folder:
-        if os.environ.get("CI"):
-            pytest.fail("CI must set KDSEARCH_MITDB to the folder of the MIT-BIH records")
-        pytest.skip("set KDSEARCH_MITDB to the folder of the MIT-BIH records")
-    return folder
-
-
-def test_search_on_mitbih(place: Workplace, database: str) -> None:
+def test_search_on_mitbih(place: Workplace, mitdb: Path) -> None:
     place.space.write_text(SPACE)
-    done = place.search("--data", database)
+    done = place.search("--data", str(mitdb))
     assert done.returncode == 0, done.stderr
     assert "MIT-BIH" in done.stdout
     assert "simulated" not in done.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,12 +122,8 @@ def test_one_beat_is_too_few(data: Dataset, cache: Path):
         baseline_scores(trained_on(data, 1), cache)
 
 
-def test_known_figures_of_mit_bih(tmp_path: Path):
-    source = os.environ.get("KDSEARCH_MITDB")
-    if not source:
-        assert not os.environ.get("CI"), "CI has to set KDSEARCH_MITDB to the MIT-BIH records"
-        pytest.skip("KDSEARCH_MITDB does not name a folder with the MIT-BIH records")
-    settings = DataSettings(source=source)
+def test_known_figures_of_mit_bih(mitdb: Path, tmp_path: Path):
+    settings = DataSettings(source=str(mitdb))
     beats = load_beats(settings, tmp_path)
     by_fold = areas(prepare(beats, settings), tmp_path)
     # Measured with other code, on another random fold of the same proportions.
