@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import struct
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import wfdb
 import yaml
+from wfdb_cases import PEAKS, RATE, SECONDS, write_record
 
 import kdsearch
 from kdsearch.cli.main import main
@@ -32,8 +30,6 @@ from kdsearch.methods.protocol import Compute
 from kdsearch.runs.folder import RunFolder
 from kdsearch.student.student import COMPUTE, Student, describe_student
 
-RATE, SECONDS = 360, 20
-PEAKS = np.arange(RATE // 2, SECONDS * RATE - 1, RATE)
 SYMBOLS = ["N", "A", "V", "+", *"N" * (len(PEAKS) - 4)]
 SMALL = {"width": 4, "latent": 5, "batch_size": 32, "epochs": 1}
 SIMULATED = DataSettings.model_validate({"simulated": {"patients": 6, "beats": 600}})
@@ -82,44 +78,12 @@ def student(run: Path) -> Student:
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student of two leads of 45 samples that somebody else has cut."""
+    """A student of beats of two leads and 45 samples that were not cut by kdsearch."""
     rng = np.random.default_rng(0)
     x = np.sin(np.linspace(0, 6, 45) + rng.uniform(0, 2, (100, 2, 1))).astype(np.float32)
     classes = np.where(np.arange(100) % 5 == 0, "abnormal", "N")
     cut = Beats(x, classes, None, "f" * 64, "foreign.npz, 100 beats")
     return make_best(tmp_path_factory.mktemp("runs") / "foreign", cut, leads=2)
-
-
-def write_record(
-    folder: Path,
-    name: str = "r1",
-    leads: tuple[str, ...] = ("V5", "MLII"),
-    *,
-    rate: int = RATE,
-    symbols: list[str] | None = None,
-    damage: Callable[[np.ndarray], np.ndarray] = lambda signal: signal,
-) -> Path:
-    """A record of one beat a second; annotated if there are symbols."""
-    folder.mkdir(exist_ok=True)
-    t = np.arange(SECONDS * rate) / rate
-    peaks = (PEAKS / RATE)[:, None]
-    mlii = np.exp(-0.5 * ((t - peaks) / 0.014) ** 2).sum(axis=0)
-    mlii += 0.2 * np.exp(-0.5 * ((t - peaks - 0.25) / 0.056) ** 2).sum(axis=0)
-    signal = np.stack([mlii if lead == "MLII" else 0.5 * mlii for lead in leads], axis=1)
-    wfdb.wrsamp(
-        name,
-        fs=rate,
-        units=["mV"] * len(leads),
-        sig_name=list(leads),
-        p_signal=damage(signal),
-        fmt=["16"] * len(leads),
-        adc_gain=[2000.0] * len(leads),
-        baseline=[0] * len(leads),
-        write_dir=str(folder),
-    )
-    if symbols is not None:
-        wfdb.wrann(name, "atr", PEAKS * rate // RATE, symbols, write_dir=str(folder))
-    return folder / name
 
 
 def score(model: Path, given: Path, out: Path, *flags: str) -> list[dict[str, str]]:
@@ -166,8 +130,8 @@ def test_a_record_with_annotations(
 
 def test_without_annotations_beats_are_found_at_their_peaks(run: Path, tmp_path: Path, capsys):
     known = score(run, write_record(tmp_path / "a", symbols=SYMBOLS), tmp_path / "a_out")
-    for name, flags in (("b", ()), ("a", ("--detect",))):
-        path = write_record(tmp_path / "b") if name == "b" else tmp_path / "a" / "r1"
+    plain = write_record(tmp_path / "b", symbols=None)
+    for path, flags in ((plain, ()), (tmp_path / "a" / "r1", ("--detect",))):
         found = score(run, path.with_name("r1.hea"), tmp_path / "out", *flags)
         assert {row["class"] for row in found} == {""}
         scores = {int(row["sample"]): float(row["score"]) for row in found}
@@ -388,11 +352,11 @@ def test_records_that_cannot_be_scored(
         return signal
 
     out = ["--out", tmp_path / "out"]
-    write_record(tmp_path / "nan", damage=no_value)
+    write_record(tmp_path / "nan", damage=no_value, symbols=None)
     refused(["score", run, tmp_path / "nan", *out], "no value (NaN) in lead MLII", capsys)
-    write_record(tmp_path / "short", damage=lambda signal: signal[:200])
+    write_record(tmp_path / "short", damage=lambda signal: signal[:200], symbols=None)
     refused(["score", run, tmp_path / "short", *out], "not one whole beat found", capsys)
-    write_record(tmp_path / "flat", damage=lambda signal: 0 * signal)
+    write_record(tmp_path / "flat", damage=lambda signal: 0 * signal, symbols=None)
     assert main(["score", str(run), str(tmp_path / "flat")]) == 2
     capsys.readouterr()
     path = write_record(tmp_path / "rhythm", symbols=["+"] * len(PEAKS))
@@ -419,7 +383,7 @@ def test_a_lead_on_which_the_student_was_not_trained(
     card = yaml.safe_load((best / "config.yaml").read_text())
     card["input"]["cutting"]["leads"] = ["MLII"]
     (best / "config.yaml").write_text(yaml.safe_dump(card))
-    path = write_record(tmp_path / "records", leads=("V5", "V2"))
+    path = write_record(tmp_path / "records", leads=("V5", "V2"), symbols=None)
     out = ["--out", tmp_path / "out"]
     message = "no lead MLII (found: V5, V2), on which the student was trained"
     refused(["score", best, path, *out], message, capsys)
@@ -457,12 +421,8 @@ def test_a_student_that_knows_the_patients_own_beat(
     np.testing.assert_allclose(run_onnx(file, x)[0], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_record_100(tmp_path: Path, run: Path, student: Student):
-    source = os.environ.get("KDSEARCH_MITDB")
-    if not source:
-        assert not os.environ.get("CI"), "CI has to set KDSEARCH_MITDB to the MIT-BIH records"
-        pytest.skip("KDSEARCH_MITDB does not name a folder with the MIT-BIH records")
-    path = Path(source) / "100"
+def test_record_100(mitdb: Path, tmp_path: Path, run: Path, student: Student):
+    path = mitdb / "100"
     rows = score(run, path, tmp_path / "out")
     counts = {label: sum(row["class"] == label for row in rows) for label in "NSV"}
     assert counts == {"N": 2237, "S": 33, "V": 1}
@@ -526,25 +486,25 @@ def test_padding_and_leads_are_in_the_file(foreign: Path, tmp_path: Path):
     student = kdsearch.load_student(foreign)
     np.testing.assert_allclose(scores, student.score(x), atol=1e-4)
     np.testing.assert_allclose(again, student.reconstruct(x), atol=1e-4)
-    told = {prop.key: prop.value for prop in onnx.load(tmp_path / "s.onnx").metadata_props}
-    assert "sampling_rate_hz" not in told, "nobody knows how these beats were cut"
-    assert told["padding"] == "to 64 by repeating the edges, in the graph"
+    metadata = {prop.key: prop.value for prop in onnx.load(tmp_path / "s.onnx").metadata_props}
+    assert "sampling_rate_hz" not in metadata, "how these beats were cut is unknown"
+    assert metadata["padding"] == "to 64 by repeating the edges, in the graph"
 
 
 def test_the_file_says_what_it_needs(exported: Path, student: Student):
     model = onnx.load(exported)
     onnx.checker.check_model(model, full_check=True)
-    told = {prop.key: prop.value for prop in model.metadata_props}
-    assert told["sampling_rate_hz"] == "360"
-    assert told["band_pass"].startswith(
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    assert metadata["sampling_rate_hz"] == "360"
+    assert metadata["band_pass"].startswith(
         "FIR, 3 to 45 Hz, order 108 at 360 Hz, forwards and back"
     )
-    assert told["samples_before_r_peak"] == "140"
-    assert (told["leads"], told["length"]) == ("1", "320")
-    assert float(told["threshold"]) == student.threshold
-    assert told["kdsearch_version"] == kdsearch.__version__
-    assert told["simulated"] == "true"
-    assert json.loads(told["student"])["width"] == 4
+    assert metadata["samples_before_r_peak"] == "140"
+    assert (metadata["leads"], metadata["length"]) == ("1", "320")
+    assert float(metadata["threshold"]) == student.threshold
+    assert metadata["kdsearch_version"] == kdsearch.__version__
+    assert metadata["simulated"] == "true"
+    assert json.loads(metadata["student"])["width"] == 4
 
 
 def test_an_export_that_fails_leaves_nothing(
@@ -564,7 +524,7 @@ def test_an_export_that_fails_leaves_nothing(
 
 
 def test_the_commands_take_another_threshold(run: Path, student: Student, tmp_path: Path):
-    record = write_record(tmp_path / "records", leads=("MLII",))
+    record = write_record(tmp_path / "records", leads=("MLII",), symbols=None)
     out = tmp_path / "scores"
     flags = [str(run), str(record), "--out", str(out)]
     assert main(["score", *flags, "--threshold", "-1"]) == 0
