@@ -21,6 +21,13 @@ STYLES = {
     "teacher": "italic",
     "stopped": "dim",
 }
+# How a sentence continues after each judgement, in the order in which they are said. The names
+# that follow may have commas.
+JUDGED = {
+    "better": "better than",
+    "worse": "worse than",
+    "not distinguishable": "not distinguishable from",
+}
 GAP = 2
 LONGEST_WHOLE = 20
 
@@ -83,18 +90,19 @@ def draw(
 
 
 def judged(name: str, judgements: Mapping[str, str]) -> str:
-    """One sentence: ``Trial 3 is better than a, and not distinguishable from b and c.``
+    """One sentence: ``Trial 3 is better than a; not distinguishable from b and c.``
 
     Args:
         judgements: ``better``, ``worse`` or ``not distinguishable`` by the name of the other.
     """
     parts = []
-    for judgement in dict.fromkeys(judgements.values()):
+    for judgement, words in JUDGED.items():
         others = [other for other, found in judgements.items() if found == judgement]
-        *most, last = others
-        listed = f"{', '.join(most)} and {last}" if most else last
-        parts.append(f"{judgement} {'than' if judgement in STYLES else 'from'} {listed}")
-    return f"{name[0].upper()}{name[1:]} is {', and '.join(parts)}." if parts else ""
+        if others:
+            *most, last = others
+            listed = f"{', '.join(most)} and {last}" if most else last
+            parts.append(f"{words} {listed}")
+    return f"{name[0].upper()}{name[1:]} is {'; '.join(parts)}." if parts else ""
 
 
 def _width(table: pd.DataFrame) -> int:

@@ -262,8 +262,8 @@ def test_the_verdict_is_a_short_table_and_one_sentence(run: RunFolder, width: in
         "three numbers - - not compared",
     ]
     assert sentence == (
-        "Trial 0 is not distinguishable from the same without distillation, and better than "
-        "the teacher's recipe."
+        "Trial 0 is better than the teacher's recipe; not distinguishable from the same "
+        "without distillation."
     )
     assert scope == "The intervals are for other seeds and other patients."
     assert reason == "On three numbers.", "what was not compared says why"

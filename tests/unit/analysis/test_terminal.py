@@ -55,8 +55,9 @@ def test_a_narrow_terminal_keeps_the_figures(width: int):
 
 
 def test_a_verdict_is_one_sentence():
-    judgements = {"a": "better", "b": "not distinguishable", "c": "better", "d": "worse"}
+    judgements = {"b": "not distinguishable", "a": "better", "d": "worse", "c, e": "better"}
     assert judged("trial 3", judgements) == (
-        "Trial 3 is better than a and c, and not distinguishable from b, and worse than d."
+        "Trial 3 is better than a and c, e; worse than d; not distinguishable from b."
     )
+    assert judged("trial 3", {"a": "worse"}) == "Trial 3 is worse than a."
     assert judged("trial 3", {}) == ""
