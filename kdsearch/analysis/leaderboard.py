@@ -91,8 +91,8 @@ def best_yaml(config: Mapping[str, Any], params: Mapping[str, Any]) -> str:
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as texts for people; nothing in them steers a terminal."""
-    return pd.DataFrame({column: _texts(table[column]) for column in table.columns})
+    """The table as texts for people; neither cells nor headings steer a terminal."""
+    return pd.DataFrame({_clean(column): _texts(table[column]) for column in table.columns})
 
 
 def _texts(column: pd.Series[Any]) -> list[str]:
@@ -106,6 +106,10 @@ def _text(column: str, value: Any) -> str:
         if column.endswith(("auc", "ap")):
             return f"{value:.4f}"
         return f"{value:.1f}" if column == "seconds" else f"{value:.3g}"
+    return _clean(value)
+
+
+def _clean(value: object) -> str:
     return printable(str(value)).replace("\n", " ")
 
 

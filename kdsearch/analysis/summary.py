@@ -36,12 +36,6 @@ PIPE = Screen()
 DISPENSABLE = ("seconds", "best_epoch", "epochs")
 # Sorted upwards; every other column has its largest value first.
 ASCENDING = ("rank", "trial", "state", "reason", "run")
-FIGURES = {
-    "val AUC": "val_auc",
-    "val AP": "val_ap",
-    "test AUC": "test_auc",
-    "test AP": "test_ap",
-}
 # What a user gets: at the threshold that ships with the student.
 TEST_FIGURES = {
     "AUC": "roc_auc",
@@ -99,7 +93,7 @@ def summarise(
     if len(runs) > 1:
         tails = [*_compared(runs, form), *tails]
     best = [index for index, rank in enumerate(table["rank"]) if pd.notna(rank) and rank == 1]
-    shown = _shown(rounded(table), form, screen, marked=best, dispensable=DISPENSABLE)
+    shown = _shown(table, form, screen, marked=best, dispensable=DISPENSABLE)
     return "\n\n".join([*heads, shown, *filter(None, tails)])
 
 
@@ -113,7 +107,7 @@ def _shown(
 ) -> str:
     if form == "markdown":
         return render(table, form)
-    return draw(table, screen, marked=marked, dispensable=dispensable)
+    return draw(rounded(table), screen, marked=marked, dispensable=dispensable)
 
 
 def _refuse_other_data(runs: Sequence[Run]) -> None:
@@ -316,9 +310,7 @@ def _verdict(verdict: Mapping[str, Any], form: Format, screen: Screen) -> str:
             "95 % interval": "-"
             if d["low"] is None
             else f"{d['low']:+.4f} to {d['high']:+.4f}",
-            "verdict": "not compared"
-            if d["estimate"] is None
-            else printable(str(d["judgement"])),
+            "verdict": "not compared" if d["estimate"] is None else d["judgement"],
         }
         for d in differences
     ]

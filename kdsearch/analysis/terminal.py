@@ -56,7 +56,7 @@ def draw(
     marked: Sequence[int] = (),
     dispensable: Sequence[str] = (),
 ) -> str:
-    """Draw a table of texts.
+    """Draw a table of texts, from `kdsearch.analysis.leaderboard.rounded`.
 
     Args:
         marked: Rows in bold.
@@ -76,7 +76,7 @@ def draw(
         numbers = all(_is_number(cell) for cell in shown[column])
         # Figures and intervals stay whole; names and reasons take several lines.
         short = max([len(str(cell)) for cell in shown[column]], default=0) <= LONGEST_WHOLE
-        drawn.add_column(str(column), justify="right" if numbers else "left", no_wrap=short)
+        drawn.add_column(Text(column), justify="right" if numbers else "left", no_wrap=short)
     for index, row in enumerate(shown.itertuples(index=False)):
         cells = [str(cell) for cell in row]
         style = next((style for word, style in STYLES.items() if word in cells), "")

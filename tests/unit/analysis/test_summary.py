@@ -270,6 +270,21 @@ def test_the_verdict_is_a_short_table_and_one_sentence(run: RunFolder, width: in
     assert "A long sentence" not in text
 
 
+@pytest.mark.parametrize("width", [None, 200])
+def test_no_name_in_a_run_is_markup_or_steers_the_terminal(run: RunFolder, width: int | None):
+    hostile = "x\x1b[2J[/b]\n"
+    config = yaml.safe_load(run.config_file.read_text())
+    config["space"][hostile] = {"uniform": [0, 1]}
+    run.config_file.write_text(yaml.safe_dump(config))
+    test = {"roc_auc": 0.5, "average_precision": 0.5, f"classes.{hostile}.roc_auc": 0.5}
+    scores = {"test": test}
+    run.write_best({}, {}, {"trial": 0, "student": scores, "teacher": scores}, {})
+    text = re.sub(r"\x1b\[[0-9;]*m", "", summarise([run.path], screen=Screen(width)))
+    assert "\x1b" not in text
+    headings = [line for line in text.splitlines() if "x [2J[/b]" in line]
+    assert len(headings) == 2, "of the leaderboard and of the test figures"
+
+
 # Selecting and sorting.
 
 
