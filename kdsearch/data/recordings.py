@@ -7,7 +7,6 @@ each annotated beat (Zhou et al., BeatGAN, IJCAI 2019).
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,24 +20,33 @@ from kdsearch.data.beats import (
     NORMAL,
     Beats,
     BoolArray,
-    Cutting,
     FloatArray,
     IndexArray,
     Moments,
     TextArray,
 )
-from kdsearch.data.mitbih import PACED, is_mitbih
+from kdsearch.data.ecg import (
+    CUTTING,
+    FILTER_ORDER,
+    SAMPLES_AFTER,
+    SAMPLES_BEFORE,
+    band_pass,
+    distance,
+    inside_record,
+    r_peaks,
+    windows,
+)
+from kdsearch.data.mitbih import is_mitbih
 from kdsearch.data.progress import show_progress
+from kdsearch.data.record_folder import Records, find_records, reason_to_skip
 from kdsearch.data.settings import DataSettings
 from kdsearch.data.wfdb_files import (
     ANNOTATOR,
     SAMPLING_RATE_HZ,
     Header,
-    check_files,
     first_leads,
     named_leads,
     read_annotations,
-    read_header,
     read_signal,
 )
 from kdsearch.errors import DataError
@@ -50,15 +58,8 @@ RECIPE_VERSION, PUBLISHED_RECIPE = 3, "wfdb recipe 2, {leads} leads"
 # Of the entries in the cache, which hold more than the fingerprint vouches for.
 CACHE_VERSION = 1
 
-SAMPLES_BEFORE = 140
-SAMPLES_AFTER = 180
-BAND_HZ = (3.0, 45.0)
-# int(0.3 x 360), biosppy's order when BeatGAN was written; its later default is another.
-FILTER_ORDER = int(0.3 * SAMPLING_RATE_HZ)
-R_PEAK_TOLERANCE_S = 0.05
 NEAREST_R_PEAK_SAMPLES = 10
 LEADS_KEPT = 2
-CUTTING = Cutting(SAMPLING_RATE_HZ, BAND_HZ, FILTER_ORDER, SAMPLES_BEFORE)
 # What a record may lose of its normal beats before it is worth a warning.
 LOST_SHARE = 0.05
 # Of names in a note; what is left is counted.
@@ -137,97 +138,6 @@ def load(folder: Path, settings: DataSettings, cache: Path) -> Beats:
     )
 
 
-@dataclass(frozen=True)
-class Records:
-    """The records of a folder.
-
-    Attributes:
-        headers: Of those to use, sorted by name.
-        skipped: Why others cannot be used, a line each.
-        notes: What the user should know of how they were found.
-    """
-
-    headers: list[Header]
-    skipped: list[str]
-    notes: list[str]
-
-
-def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True) -> Records:
-    """The records of a folder, or of the folders in it where it has none itself.
-
-    Segments of other records are no records, and MIT-BIH's paced ones are left out. Hidden
-    files are ignored: macOS writes some beside each file that it copies.
-
-    Args:
-        folder: Holds NAME.hea of each record.
-        settings: Says whose annotations are needed, and whether bad records are skipped.
-        annotated: Whether they need annotations at all.
-
-    Raises:
-        DataError: There is no record, or one cannot be used and must not be skipped.
-    """
-    files = _headers_in(folder)
-    headers, bad = [], []
-    for file in files:
-        try:
-            path = file.with_suffix("")
-            headers.append(read_header(path, path.relative_to(folder).as_posix()))
-        except DataError as error:
-            bad.append(_skip(error, settings))
-    parts = {(h.path.parent, segment) for h in headers for segment in h.segments}
-    headers = [h for h in headers if (h.path.parent, h.path.name) not in parts]
-    paced = [h.name for h in headers if is_mitbih(h) and h.path.name in PACED]
-    usable = []
-    for header in headers:
-        if header.name in paced:
-            continue
-        try:
-            check_files(header, settings.annotator if annotated else None)
-            usable.append(header)
-        except DataError as error:
-            bad.append(_skip(error, settings))
-    if not usable:
-        raise DataError(
-            f"{folder}: no WFDB record (NAME.hea) in it that can be used"
-            + (f"; MIT-BIH's {', '.join(paced)} have a pacemaker" if paced else "")
-            + (f"; {len(bad)} skipped, the first because: {bad[0]}" if bad else "")
-        )
-    notes = [f"left out, as they have a pacemaker: {', '.join(paced)}"] if paced else []
-    if files[0].parent == folder:
-        below = sum(1 for _ in _visible(folder, "*/*.hea"))
-        notes += [f"{below} records in folders inside it are not read"] if below else []
-    return Records(usable, bad, notes)
-
-
-def has_records(folder: Path) -> bool:
-    """Whether a folder, or one in it, has WFDB headers, in whatever letters."""
-    return any(path.suffix.lower() == ".hea" for path in _visible(folder, "**/*"))
-
-
-def _headers_in(folder: Path) -> list[Path]:
-    files = _visible(folder, "*.hea") or _visible(folder, "**/*.hea")
-    if files:
-        return files
-    loud = [path.name for path in _visible(folder, "*") if path.suffix.lower() == ".hea"]
-    raise DataError(
-        f"{folder}: no WFDB record (NAME.hea) in it"
-        + (f", but {loud[0]}: rename it, its end is read in small letters" if loud else "")
-    )
-
-
-def _visible(folder: Path, pattern: str) -> list[Path]:
-    found = folder.glob(pattern)
-    parts = ((path, path.relative_to(folder).parts) for path in found)
-    return sorted(path for path, names in parts if not any(n.startswith(".") for n in names))
-
-
-def _skip(error: DataError, settings: DataSettings) -> str:
-    """Why a record is skipped; raises where none may be."""
-    if settings.on_bad == "refuse":
-        raise error
-    return str(error)
-
-
 def _with_leads(records: Records, settings: DataSettings) -> tuple[list[Header], int]:
     """The headers with their leads in the order of use, and how many are cut."""
     if isinstance(settings.leads, int):
@@ -245,7 +155,7 @@ def _with_leads(records: Records, settings: DataSettings) -> tuple[list[Header],
         try:
             headers.append(named_leads(header, settings.leads))
         except DataError as error:
-            records.skipped.append(_skip(error, settings))
+            records.skipped.append(reason_to_skip(error, settings))
     if not headers:
         raise DataError(f"no record can be used; the first: {records.skipped[0]}")
     return headers, len(settings.leads)
@@ -332,7 +242,7 @@ def _cut_or_skip(header: Header, leads: int, settings: DataSettings) -> CutBeats
             gaps=settings.on_bad == "skip",
         )
     except DataError as error:
-        return _skip(error, settings)
+        return reason_to_skip(error, settings)
 
 
 def cut_record(
@@ -380,51 +290,12 @@ def cut_record(
     )
 
 
-def inside_record(position: IndexArray, signal: NDArray[np.float64]) -> BoolArray:
-    """Which beats have all their samples, shape (n,)."""
-    return np.asarray(
-        (position >= SAMPLES_BEFORE) & (position + SAMPLES_AFTER < signal.shape[1])
-    )
-
-
 def _over_a_gap(position: IndexArray, gap: NDArray[np.bool_]) -> BoolArray:
     """Which beats have a missing value so near that the filter mixes it into them."""
     before = np.concatenate([[0], np.cumsum(gap)])
     low = (position - SAMPLES_BEFORE - FILTER_ORDER).clip(0, len(gap))
     high = (position + SAMPLES_AFTER + FILTER_ORDER).clip(0, len(gap))
     return np.asarray(before[high] > before[low])
-
-
-def windows(signal: NDArray[np.float64], position: IndexArray) -> FloatArray:
-    """Cut a window around each beat, all of them `inside_record`.
-
-    Args:
-        signal: Filtered leads, shape (leads, samples).
-        position: Sample of each beat, shape (n,).
-
-    Returns:
-        Shape (n, leads, 320), float32.
-    """
-    window = position[:, None] + np.arange(-SAMPLES_BEFORE, SAMPLES_AFTER)
-    beats = signal[:, window].transpose(1, 0, 2)
-    return np.ascontiguousarray(beats, dtype=np.float32)
-
-
-def band_pass(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Filter leads at 360 Hz to 3-45 Hz, forwards and backwards, so that no peak moves.
-
-    Args:
-        signal: Shape (leads, samples).
-
-    Returns:
-        The same shape; no samples at all where the signal is too short to filter.
-    """
-    from scipy.signal import filtfilt, firwin  # noqa: PLC0415
-
-    taps = firwin(FILTER_ORDER + 1, BAND_HZ, pass_zero=False, fs=SAMPLING_RATE_HZ)
-    if signal.shape[1] <= 3 * len(taps):
-        return signal[:, :0]  # under a second: too short to filter, and for a beat
-    return np.asarray(filtfilt(taps, [1.0], signal, axis=1))
 
 
 def _confirmed(position: IndexArray, signal: NDArray[np.float64], rule: Rule) -> BoolArray:
@@ -441,74 +312,7 @@ def _confirmed(position: IndexArray, signal: NDArray[np.float64], rule: Rule) ->
 
 
 def _near_an_r_peak(position: IndexArray, lead: NDArray[np.float64]) -> BoolArray:
-    return np.asarray(_distance(position, r_peaks(lead)) < NEAREST_R_PEAK_SAMPLES)
-
-
-def _distance(position: IndexArray, marks: IndexArray) -> IndexArray:
-    """How far the nearest of some marks, sorted, is from each position, shape (n,)."""
-    if len(marks) == 0:
-        return np.full(len(position), np.iinfo(np.int64).max)
-    right = np.searchsorted(marks, position).clip(max=len(marks) - 1)
-    left = (right - 1).clip(min=0)
-    distance: IndexArray = np.minimum(
-        np.abs(marks[right] - position), np.abs(marks[left] - position)
-    )
-    return distance
-
-
-def r_peaks(lead: NDArray[np.float64]) -> IndexArray:
-    """R peaks of a filtered lead at 360 Hz by Hamilton's segmenter, corrected, shape (n,)."""
-    from biosppy.signals import ecg  # noqa: PLC0415
-
-    try:
-        found = ecg.hamilton_segmenter(lead, SAMPLING_RATE_HZ)["rpeaks"]
-        peaks = ecg.correct_rpeaks(lead, found, SAMPLING_RATE_HZ, R_PEAK_TOLERANCE_S)["rpeaks"]
-    except (ValueError, LookupError, TypeError, ArithmeticError):
-        # The detector gives up in various ways over a signal without beats.
-        return np.zeros(0, dtype=np.int64)
-    return np.asarray(peaks, dtype=np.int64)
-
-
-def steep_moments(lead: NDArray[np.float64]) -> IndexArray:
-    """Middles of QRS complexes of a filtered lead at 360 Hz, by its slope, shape (n,).
-
-    Which way up the lead is makes no difference, so that it can check `r_peaks`. Of MIT-BIH's
-    annotated beats it finds more than 99 % in each record but 207 (97 %).
-    """
-    from scipy.ndimage import maximum_filter1d, uniform_filter1d  # noqa: PLC0415
-    from scipy.signal import find_peaks  # noqa: PLC0415
-
-    slope = uniform_filter1d(np.abs(np.gradient(lead)), SAMPLING_RATE_HZ // 10)
-    # A third of what the steepest moments of each two seconds usually are at that time.
-    usual = uniform_filter1d(
-        maximum_filter1d(slope, 2 * SAMPLING_RATE_HZ), 10 * SAMPLING_RATE_HZ
-    )
-    found, _ = find_peaks(slope, height=0.35 * usual, distance=SAMPLING_RATE_HZ // 4)
-    return np.asarray(found, dtype=np.int64)
-
-
-def depth(lead: NDArray[np.float64], moments: IndexArray) -> float:
-    """How deep a filtered lead goes around some moments, as a part of how high; NaN for none.
-
-    R peaks are looked for where a lead points up. The ratio is below 0.9 in all of MIT-BIH but
-    108 (1.1) and 207 (2.8), the records in which `r_peaks` places the most beats elsewhere.
-    """
-    reach = SAMPLING_RATE_HZ * 3 // 20
-    at = moments[(moments >= reach) & (moments < len(lead) - reach)]
-    if len(at) == 0:
-        return math.nan
-    around = lead[at[:, None] + np.arange(-reach, reach + 1)]
-    return float(-np.median(around.min(axis=1)) / np.median(around.max(axis=1)))
-
-
-def agreement(marks: IndexArray, others: IndexArray) -> float:
-    """Share of the marks of two detectors, sorted, on which both agree within 50 ms."""
-    tolerance = SAMPLING_RATE_HZ // 20
-    shares = (
-        np.count_nonzero(_distance(a, b) <= tolerance) / max(1, len(a))
-        for a, b in ((marks, others), (others, marks))
-    )
-    return min(shares)
+    return np.asarray(distance(position, r_peaks(lead)) < NEAREST_R_PEAK_SAMPLES)
 
 
 def _describe(headers: Sequence[Header], beats: int) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import NORMAL, Beats, FloatArray, IndexArray, Moments, TextArray
+from kdsearch.data.ecg import CUTTING, SAMPLES_AFTER, SAMPLES_BEFORE, band_pass
 from kdsearch.data.randomness import Purpose, generator
-from kdsearch.data.recordings import CUTTING, SAMPLES_AFTER, SAMPLES_BEFORE, band_pass
 from kdsearch.data.settings import SimulatedSettings
 from kdsearch.data.wfdb_files import SAMPLING_RATE_HZ
 

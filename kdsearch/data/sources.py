@@ -13,6 +13,7 @@ import numpy as np
 
 from kdsearch.data import arrays, mitbih, recordings
 from kdsearch.data.beats import AAMI_CLASSES, Beats
+from kdsearch.data.record_folder import has_records
 from kdsearch.data.settings import DataSettings
 from kdsearch.data.simulated import simulate
 from kdsearch.errors import DataError
@@ -94,7 +95,7 @@ def _load(settings: DataSettings, cache: Path) -> Beats:
 
 
 def _load_records(folder: Path, settings: DataSettings, cache: Path) -> Beats:
-    if recordings.has_records(folder):
+    if has_records(folder):
         return recordings.load(folder, settings, cache)
     raise DataError(
         f"data.source: neither WFDB records (*.hea) nor N_samples.npy in the folder '{folder}' "

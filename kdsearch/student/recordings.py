@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsearch.data import recordings
+from kdsearch.data import ecg
 from kdsearch.data.beats import IndexArray, Moments
+from kdsearch.data.record_folder import find_records
 from kdsearch.data.settings import DataSettings
 from kdsearch.data.wfdb_files import (
     ANNOTATOR,
@@ -40,7 +41,7 @@ def read_folder(folder: Path, student: Student, reading: Reading) -> list[Source
     Raises:
         DataError: There is none, or one of them cannot be scored.
     """
-    records = recordings.find_records(folder, DataSettings(), annotated=False)
+    records = find_records(folder, DataSettings(), annotated=False)
     sources = [_read(header, student, reading) for header in records.headers]
     sources[0].notes.extend(records.notes)
     return sources
@@ -69,7 +70,7 @@ def _read(header: Header, student: Student, reading: Reading) -> Source:
     check_files(header, None)
     header = _with_leads(header, student, reading)
     raw, _ = read_signal(header, student.card.input.leads)
-    signal = recordings.band_pass(raw)
+    signal = ecg.band_pass(raw)
     notes = _notes(header, annotated, reading)
     if annotated:
         marks = read_annotations(header)
@@ -81,7 +82,7 @@ def _read(header: Header, student: Student, reading: Reading) -> Source:
         sample = np.rint((position - BEHIND_PEAK) / float(header.ratio)).astype(np.int64)
         classes, beat = None, np.ones(len(position), dtype=np.bool_)
         notes += _distrust(header, position - BEHIND_PEAK, signal)
-    inside = recordings.inside_record(position, signal)
+    inside = ecg.inside_record(position, signal)
     chosen = beat & inside
     if not chosen.any():
         raise DataError(f"{header.file}: not one whole beat found in the record")
@@ -92,7 +93,7 @@ def _read(header: Header, student: Student, reading: Reading) -> Source:
             f"{header.name}: {outside} beat{plural} too near the record's ends not scored"
         )
     return Source(
-        x=recordings.windows(signal, position[chosen]),
+        x=ecg.windows(signal, position[chosen]),
         record=np.full(np.count_nonzero(chosen), header.name),
         sample=sample[chosen],
         time_s=(position[chosen] - BEHIND_PEAK) / SAMPLING_RATE_HZ,
@@ -110,8 +111,8 @@ def _check_cutting(student: Student, path: Path) -> None:
             f"({student.card.data.description}): cut and filter the record as they were and "
             "give its beats as .npz or .csv"
         )
-    ours = replace(recordings.CUTTING, leads=card.cutting.leads)
-    length = recordings.SAMPLES_BEFORE + recordings.SAMPLES_AFTER
+    ours = replace(ecg.CUTTING, leads=card.cutting.leads)
+    length = ecg.SAMPLES_BEFORE + ecg.SAMPLES_AFTER
     if card.cutting != ours or card.length != length:
         raise DataError(
             f"{path}: this student's beats were cut in another way than this kdsearch cuts "
@@ -137,7 +138,7 @@ def _with_leads(header: Header, student: Student, reading: Reading) -> Header:
 def _detect(signal: NDArray[np.float64], header: Header) -> IndexArray:
     if signal.shape[1] == 0:
         return np.zeros(0, dtype=np.int64)
-    peaks = recordings.r_peaks(signal[0])
+    peaks = ecg.r_peaks(signal[0])
     if len(peaks) == 0:
         raise DataError(f"{header.file}: no R peaks could be found in the record")
     return np.unique(peaks) + BEHIND_PEAK
@@ -152,13 +153,13 @@ def _distrust(header: Header, peaks: IndexArray, signal: NDArray[np.float64]) ->
     if signal.shape[1] == 0:
         return []
     reasons = []
-    others = recordings.steep_moments(signal[0])
-    agreed = recordings.agreement(peaks, others)
+    others = ecg.steep_moments(signal[0])
+    agreed = ecg.agreement(peaks, others)
     if agreed < AGREED_SHARE:
         reasons.append(
             f"another detector finds {len(others):,}, and both agree on {agreed:.0%}"
         )
-    depth = recordings.depth(signal[0], others)
+    depth = ecg.depth(signal[0], others)
     if depth > 1:
         reasons.append(f"lead {header.leads[0]} is {depth:.1f} times as deep as it is high")
     between_s = np.diff(peaks) / SAMPLING_RATE_HZ

@@ -21,7 +21,8 @@ import kdsearch
 from kdsearch.cli.main import main
 from kdsearch.config.space_file import parse_config
 from kdsearch.data import Beats, DataSettings, load_beats, prepare
-from kdsearch.data.recordings import CUTTING, cut_record
+from kdsearch.data.ecg import CUTTING
+from kdsearch.data.recordings import cut_record
 from kdsearch.data.wfdb_files import first_leads, read_header
 from kdsearch.errors import DataError
 from kdsearch.methods.beatgan.settings import TeacherSettings

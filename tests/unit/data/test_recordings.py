@@ -8,14 +8,7 @@ import wfdb
 from wfdb_cases import PEAKS, RATE, SECONDS, SYMBOLS, Signal, ecg, write_record
 
 from kdsearch.data import Beats, DataSettings, load_beats, load_dataset
-from kdsearch.data.recordings import (
-    agreement,
-    band_pass,
-    cut_record,
-    depth,
-    r_peaks,
-    steep_moments,
-)
+from kdsearch.data.recordings import cut_record
 from kdsearch.data.wfdb_files import read_header
 from kdsearch.errors import DataError
 
@@ -526,21 +519,3 @@ def test_tables_of_patients_that_are_refused(
         load(folder, tmp_path, patients=str(path))
     with pytest.raises(DataError, match=r"none\.csv: cannot be read: No such file"):
         load(folder, tmp_path, patients=str(tmp_path / "none.csv"))
-
-
-def test_two_detectors_agree_on_an_ecg_and_not_on_noise():
-    lead = band_pass(ecg(np.arange(0.5, 60.0), 60.0, RATE)[None])[0]
-    rng = np.random.default_rng(0)
-    noise = band_pass(rng.standard_normal((1, 60 * RATE)))[0]
-    assert agreement(r_peaks(lead), steep_moments(lead)) == 1
-    np.testing.assert_array_equal(steep_moments(-lead), steep_moments(lead))
-    assert agreement(r_peaks(noise), steep_moments(noise)) < 0.8
-    assert agreement(np.array([], int), steep_moments(lead)) == 0
-
-
-def test_how_deep_a_lead_goes():
-    lead = band_pass(ecg(np.arange(0.5, 60.0), 60.0, RATE)[None])[0]
-    moments = steep_moments(lead)
-    assert depth(lead, moments) == pytest.approx(1 / depth(-lead, moments))
-    assert depth(lead, moments) < 0.9
-    assert np.isnan(depth(lead, moments[:0]))

@@ -1,0 +1,102 @@
+"""Find the WFDB records of a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdsearch.data.mitbih import PACED, is_mitbih
+from kdsearch.data.settings import DataSettings
+from kdsearch.data.wfdb_files import Header, check_files, read_header
+from kdsearch.errors import DataError
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a folder.
+
+    Attributes:
+        headers: Of those to use, sorted by name.
+        skipped: Why others cannot be used, a line each.
+        notes: What the user should know of how they were found.
+    """
+
+    headers: list[Header]
+    skipped: list[str]
+    notes: list[str]
+
+
+def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True) -> Records:
+    """The records of a folder, or of the folders in it where it has none itself.
+
+    Segments of other records are no records, and MIT-BIH's paced ones are left out. Hidden
+    files are ignored: macOS writes some beside each file that it copies.
+
+    Args:
+        folder: Holds NAME.hea of each record.
+        settings: Says whose annotations are needed, and whether bad records are skipped.
+        annotated: Whether they need annotations at all.
+
+    Raises:
+        DataError: There is no record, or one cannot be used and must not be skipped.
+    """
+    files = _headers_in(folder)
+    headers, bad = [], []
+    for file in files:
+        try:
+            path = file.with_suffix("")
+            headers.append(read_header(path, path.relative_to(folder).as_posix()))
+        except DataError as error:
+            bad.append(reason_to_skip(error, settings))
+    parts = {(h.path.parent, segment) for h in headers for segment in h.segments}
+    headers = [h for h in headers if (h.path.parent, h.path.name) not in parts]
+    paced = [h.name for h in headers if is_mitbih(h) and h.path.name in PACED]
+    usable = []
+    for header in headers:
+        if header.name in paced:
+            continue
+        try:
+            check_files(header, settings.annotator if annotated else None)
+            usable.append(header)
+        except DataError as error:
+            bad.append(reason_to_skip(error, settings))
+    if not usable:
+        raise DataError(
+            f"{folder}: no WFDB record (NAME.hea) in it that can be used"
+            + (f"; MIT-BIH's {', '.join(paced)} have a pacemaker" if paced else "")
+            + (f"; {len(bad)} skipped, the first because: {bad[0]}" if bad else "")
+        )
+    notes = [f"left out, as they have a pacemaker: {', '.join(paced)}"] if paced else []
+    if files[0].parent == folder:
+        below = sum(1 for _ in _visible(folder, "*/*.hea"))
+        notes += [f"{below} records in folders inside it are not read"] if below else []
+    return Records(usable, bad, notes)
+
+
+def has_records(folder: Path) -> bool:
+    """Whether a folder, or one in it, has WFDB headers, in whatever letters."""
+    return any(path.suffix.lower() == ".hea" for path in _visible(folder, "**/*"))
+
+
+def _headers_in(folder: Path) -> list[Path]:
+    files = _visible(folder, "*.hea") or _visible(folder, "**/*.hea")
+    if files:
+        return files
+    loud = [path.name for path in _visible(folder, "*") if path.suffix.lower() == ".hea"]
+    raise DataError(
+        f"{folder}: no WFDB record (NAME.hea) in it"
+        + (f", but {loud[0]}: rename it, its end is read in small letters" if loud else "")
+    )
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    found = folder.glob(pattern)
+    parts = ((path, path.relative_to(folder).parts) for path in found)
+    return sorted(path for path, names in parts if not any(n.startswith(".") for n in names))
+
+
+def reason_to_skip(error: DataError, settings: DataSettings) -> str:
+    """Why a record is skipped; raises where none may be."""
+    if settings.on_bad == "refuse":
+        raise error
+    return str(error)
