@@ -23,10 +23,9 @@ from kdsearch.analysis.leaderboard import (
     render,
     rounded,
 )
-from kdsearch.analysis.run import Run, open_run
+from kdsearch.analysis.run import Run
 from kdsearch.analysis.terminal import Screen, draw, judged
 from kdsearch.errors import ConfigError
-from kdsearch.files.bucket import Place
 from kdsearch.metrics.statistics import mean_and_sd
 from kdsearch.texts import did_you_mean, printable
 
@@ -57,7 +56,7 @@ WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed
 
 
 def summarise(
-    paths: Sequence[Place],
+    runs: Sequence[Run],
     *,
     top: int | None = None,
     sort: str | None = None,
@@ -68,7 +67,7 @@ def summarise(
     """The leaderboard of one or several runs, and what belongs to it.
 
     Args:
-        paths: Run folders; with several, all trials are ranked together.
+        runs: With several, all trials are ranked together.
         top: Only so many rows.
         sort: Column to sort by in place of the rank.
         states: Only trials in these states.
@@ -76,9 +75,8 @@ def summarise(
         screen: The terminal that shows a ``table``.
 
     Raises:
-        UserError: A path is no run folder, or there is no such column or state.
+        ConfigError: There is no such column or state, or the runs are over different data.
     """
-    runs = [open_run(path) for path in paths]
     _refuse_other_data(runs)
     for run in runs:
         _keep_leaderboard(run)

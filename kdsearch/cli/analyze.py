@@ -6,10 +6,14 @@ import argparse
 import csv
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdsearch.cli.command import Command, completed, say
 from kdsearch.errors import ConfigError
 from kdsearch.files.bucket import Place, place
+
+if TYPE_CHECKING:
+    from kdsearch.analysis.run import Run
 
 EXAMPLES = """\
 runs/kd
@@ -81,14 +85,16 @@ def _states(**_: object) -> tuple[str, ...]:
 
 
 def _analyze(options: argparse.Namespace) -> int:
+    from kdsearch.analysis.run import open_run  # noqa: PLC0415
     from kdsearch.analysis.summary import summarise  # noqa: PLC0415
     from kdsearch.analysis.terminal import Screen  # noqa: PLC0415
 
     if options.confirm:
         for run in options.runs:
             _confirm(run)
+    runs = [open_run(path) for path in options.runs]
     text = summarise(
-        options.runs,
+        runs,
         top=options.top,
         sort=options.sort,
         states=options.state,
@@ -97,17 +103,14 @@ def _analyze(options: argparse.Namespace) -> int:
     )
     say(text, clean=options.format == "table")
     if options.html or options.plots:
-        _report(options)
+        _report(options, runs)
     if options.optuna_storage or options.tensorboard:
-        _dashboards(options)
+        _dashboards(options, runs)
     return 0
 
 
-def _dashboards(options: argparse.Namespace) -> None:
+def _dashboards(options: argparse.Namespace, runs: list[Run]) -> None:
     """Each run as other programs show it, and how they are started."""
-    from kdsearch.analysis.run import open_run  # noqa: PLC0415
-
-    runs = [open_run(path) for path in options.runs]
     if options.optuna_storage:
         from kdsearch.analysis.optuna_storage import write_optuna  # noqa: PLC0415
         from kdsearch.runs.study_view import OptunaTarget  # noqa: PLC0415
@@ -123,14 +126,13 @@ def _dashboards(options: argparse.Namespace) -> None:
         print(f"for TensorBoard: look at it by: {command}", file=sys.stderr)
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace, runs: list[Run]) -> None:
     """The page and the pictures; where they are goes to people, not into a pipe."""
     from kdsearch.analysis.report import write_html, write_plots  # noqa: PLC0415
-    from kdsearch.analysis.run import open_run  # noqa: PLC0415
 
-    if len(options.runs) > 1:
-        raise ConfigError(f"--html and --plots: take one run, but found {len(options.runs)}")
-    run = open_run(options.runs[0])
+    if len(runs) > 1:
+        raise ConfigError(f"--html and --plots: take one run, but found {len(runs)}")
+    (run,) = runs
     if options.html:
         write_html(run, options.html)
         print(f"report: {options.html}", file=sys.stderr)

@@ -98,8 +98,7 @@ def _search(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         return _dry_run(request)
-    perform(request)
-    say(summarise([folder.path], screen=Screen.of(sys.stdout)), clean=True)
+    say(summarise([perform(request)], screen=Screen.of(sys.stdout)), clean=True)
     return 0
 
 

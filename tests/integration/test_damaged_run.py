@@ -92,7 +92,7 @@ def test_what_is_lost_is_made_again(
     finished: Path, run: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = damaged(run, name, damage)
-    assert "2 trials: 2 completed" in summarise([run])
+    assert "2 trials: 2 completed" in summarise([kdsearch.open_run(run)])
     search(run.parent, resume=True)
     said = capsys.readouterr().err
     if name in ("teacher.json", "teacher.pt", "costs.json", "verdict.json"):
@@ -107,7 +107,10 @@ def test_what_is_lost_is_made_again(
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_configuration_that_is_lost_is_one_line(run: Path, damage: str) -> None:
     damaged(run, "search.yaml", damage)
-    for action in (lambda: summarise([run]), lambda: search(run.parent, resume=True)):
+    for action in (
+        lambda: summarise([kdsearch.open_run(run)]),
+        lambda: search(run.parent, resume=True),
+    ):
         with pytest.raises((RunError, ConfigError), match=r"search\.yaml") as refused:
             action()
         assert "\n" not in str(refused.value)
@@ -119,7 +122,7 @@ def test_what_cannot_be_made_again_is_trained_again(
 ) -> None:
     for name in TRAINED:
         damaged(run, name, damage)
-    assert "2 running or interrupted" in summarise([run])
+    assert "2 running or interrupted" in summarise([kdsearch.open_run(run)])
     search(run.parent, resume=True)
     said = capsys.readouterr().err
     assert "trial 0 is trained again" in said
@@ -170,6 +173,6 @@ def test_an_interrupted_run_that_is_damaged_ends(
         ".generation",
     ):
         damaged(run, name, damage)
-    assert "1 completed, 1 running or interrupted" in summarise([run])
+    assert "1 completed, 1 running or interrupted" in summarise([kdsearch.open_run(run)])
     search(run.parent, resume=True)
     assert figures(run) == figures(finished)

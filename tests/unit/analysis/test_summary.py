@@ -84,6 +84,10 @@ def run(tmp_path: Path) -> RunFolder:
     return make_run(tmp_path / "kd", teacher=True)
 
 
+def summary(paths: list[Path], **options: Any) -> str:
+    return summarise([open_run(path) for path in paths], **options)
+
+
 def rows(text: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text))
 
@@ -92,13 +96,13 @@ def rows(text: str) -> pd.DataFrame:
 
 
 def test_csv_and_json_hold_the_trials_alone_with_the_exact_columns(run: RunFolder):
-    table = rows(summarise([run.path], form="csv"))
+    table = rows(summary([run.path], form="csv"))
     assert list(table.columns) == COLUMNS
     assert list(table["trial"]) == [0, 3, 1, 2]
     assert list(table["state"]) == ["completed", "running", "stopped", "failed"]
     assert list(table["rank"])[:3] == [1, 2, 3]
     assert table["rank"].isna()[3]
-    plain = json.loads(summarise([run.path], form="json"))
+    plain = json.loads(summary([run.path], form="json"))
     assert [list(row) for row in plain] == [COLUMNS] * 4
     assert plain[0]["val_auc"] == 0.875
     assert plain[0]["best_epoch"] == 2
@@ -107,14 +111,14 @@ def test_csv_and_json_hold_the_trials_alone_with_the_exact_columns(run: RunFolde
 
 
 def test_reading_a_run_refreshes_its_leaderboard(run: RunFolder):
-    text = summarise([run.path], form="csv")
+    text = summary([run.path], form="csv")
     assert run.leaderboard_file.read_text() == text + "\n"
 
 
 def test_markdown_has_a_row_a_trial_and_the_teachers(run: RunFolder):
     lines = [
         line
-        for line in summarise([run.path], form="markdown").splitlines()
+        for line in summary([run.path], form="markdown").splitlines()
         if line.startswith("| ")
     ]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -124,7 +128,7 @@ def test_markdown_has_a_row_a_trial_and_the_teachers(run: RunFolder):
 
 
 def test_the_table_tells_where_the_search_stands(run: RunFolder):
-    text = summarise([run.path])
+    text = summary([run.path])
     assert text.startswith(f"{run.path}: made-up waves\n")
     assert "The beats are simulated: nothing here says anything about patients." in text
     assert (
@@ -134,30 +138,30 @@ def test_the_table_tells_where_the_search_stands(run: RunFolder):
 
 def test_trials_to_come_are_counted(tmp_path: Path):
     run = make_run(tmp_path / "kd", {0: CURVES[0]})
-    assert "4 trials: 1 completed, 3 to come" in summarise([run.path])
+    assert "4 trials: 1 completed, 3 to come" in summary([run.path])
 
 
 def test_a_run_before_its_first_trial(tmp_path: Path):
     folder = RunFolder(tmp_path / "kd")
     folder.write_config(make_config().as_dict(), {})
-    text = summarise([folder.path])
+    text = summary([folder.path])
     assert "4 trials: 4 to come" in text
     assert "best configuration" not in text
-    assert list(rows(summarise([folder.path], form="csv")).columns) == COLUMNS[:]
+    assert list(rows(summary([folder.path], form="csv")).columns) == COLUMNS[:]
 
 
 def test_a_run_whose_trials_all_failed_has_no_best(tmp_path: Path):
     run = make_run(tmp_path / "kd", {0: CURVES[2], 1: CURVES[2]})
-    text = summarise([run.path])
+    text = summary([run.path])
     assert "best configuration" not in text
     assert text.count("boom") == 2
 
 
 def test_reasons_are_shown_only_where_there_are_any(tmp_path: Path):
     run = make_run(tmp_path / "kd", {0: CURVES[0], 1: CURVES[1]}, teacher=True)
-    assert " reason" not in summarise([run.path])
-    assert " reason" in summarise([make_run(tmp_path / "failed").path])
-    assert "reason" in summarise([run.path], form="csv").splitlines()[0]
+    assert " reason" not in summary([run.path])
+    assert " reason" in summary([make_run(tmp_path / "failed").path])
+    assert "reason" in summary([run.path], form="csv").splitlines()[0]
 
 
 # The best configuration.
@@ -170,7 +174,7 @@ def pasted(text: str) -> dict[str, Any]:
 
 
 def test_the_best_configuration_is_that_of_the_best_trial(run: RunFolder):
-    text = summarise([run.path])
+    text = summary([run.path])
     assert f"# best configuration of {run.path} (trial 0), ready to paste" in text
     best = open_run(run.path).records[0]
     found, config = pasted(text), make_config()
@@ -198,7 +202,7 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
         "teacher": {"test": teacher | {"roc_auc": 0.6875}},
     }
     run.write_best({}, {}, metrics, {})
-    (block,) = [b for b in summarise([run.path]).split("\n\n") if b.lstrip().startswith("test")]
+    (block,) = [b for b in summary([run.path]).split("\n\n") if b.lstrip().startswith("test")]
     lines = block.splitlines()
     assert lines[-1] == (
         "Sensitivity, specificity, PPV and F1 at the threshold with the best F1 on the "
@@ -217,7 +221,7 @@ def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolde
     assert (
         "\nWithout the test records of patients who have another record in training or "
         "validation: student AUC 0.7000, AP 0.5000; teacher AUC 0.6000, AP 0.5000.\n"
-    ) in summarise([run.path])
+    ) in summary([run.path])
 
 
 def difference(against: str, judgement: str, interval: tuple[float, float] | None) -> dict:
@@ -247,7 +251,7 @@ def test_the_verdict_is_a_short_table_and_one_sentence(run: RunFolder, width: in
         ],
     }
     run.write_verdict(verdict)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", summarise([run.path], screen=Screen(width)))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", summary([run.path], screen=Screen(width)))
     (block,) = [b for b in text.split("\n\n") if b.startswith("verdict on trial 0")]
     head, columns, *rows, sentence, scope, reason = [
         " ".join(line.split()) for line in block.splitlines()
@@ -279,7 +283,7 @@ def test_no_name_in_a_run_is_markup_or_steers_the_terminal(run: RunFolder, width
     test = {"roc_auc": 0.5, "average_precision": 0.5, f"classes.{hostile}.roc_auc": 0.5}
     scores = {"test": test}
     run.write_best({}, {}, {"trial": 0, "student": scores, "teacher": scores}, {})
-    text = re.sub(r"\x1b\[[0-9;]*m", "", summarise([run.path], screen=Screen(width)))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", summary([run.path], screen=Screen(width)))
     assert "\x1b" not in text
     headings = [line for line in text.splitlines() if "x [2J[/b]" in line]
     assert len(headings) == 2, "of the leaderboard and of the test figures"
@@ -289,7 +293,7 @@ def test_no_name_in_a_run_is_markup_or_steers_the_terminal(run: RunFolder, width
 
 
 def trials(run: RunFolder, **options: Any) -> list[int]:
-    return list(rows(summarise([run.path], form="csv", **options))["trial"])
+    return list(rows(summary([run.path], form="csv", **options))["trial"])
 
 
 def test_top_state_and_sort(run: RunFolder):
@@ -309,12 +313,12 @@ def test_top_state_and_sort(run: RunFolder):
 def test_searched_epochs_have_a_column_of_their_own(tmp_path: Path):
     config = make_config().replace(space={"epochs": {"choice": [1, 3]}})
     run = make_run(tmp_path / "kd", {0: CURVES[0]}, config=config)
-    table = rows(summarise([run.path], form="csv"))
+    table = rows(summary([run.path], form="csv"))
     assert table["epochs"][0] == 3
     assert table["space.epochs"][0] in (1, 3)
-    assert "space.epochs" in summarise([run.path])
+    assert "space.epochs" in summary([run.path])
     assert trials(run, sort="space.epochs") == [0]
-    both = rows(summarise([run.path, run.path], form="csv"))
+    both = rows(summary([run.path, run.path], form="csv"))
     assert list(both["space.epochs"]) == [*table["space.epochs"]] * 2
 
 
@@ -336,13 +340,13 @@ def test_a_choice_of_words_and_numbers_is_sorted_as_text():
 )
 def test_selections_that_cannot_be(run: RunFolder, options: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
-        summarise([run.path], **options)
+        summary([run.path], **options)
 
 
 def test_a_state_without_trials_leaves_the_head(tmp_path: Path):
     run = make_run(tmp_path / "kd", {0: CURVES[0]})
     assert trials(run, states=["failed"]) == []
-    assert "1 completed, 3 to come" in summarise([run.path], states=["failed"])
+    assert "1 completed, 3 to come" in summary([run.path], states=["failed"])
 
 
 # Several runs.
@@ -356,7 +360,7 @@ def test_several_runs_are_ranked_together(tmp_path: Path):
         teacher=True,
         space={"lr": {"uniform": [0.001, 0.002]}, "w_adv": 1.0},
     )
-    text = summarise([one.path, two.path], form="csv")
+    text = summary([one.path, two.path], form="csv")
     table = rows(text)
     assert list(table.columns) == [
         *("run", "rank", "trial", "state", "val_auc", "best_epoch", "epochs"),
@@ -367,7 +371,7 @@ def test_several_runs_are_ranked_together(tmp_path: Path):
     found = list(zip(names, table["trial"], table["rank"].fillna(-1), strict=True))
     assert found == [("two", 0, 1), ("one", 0, 2), ("two", 1, 2), ("one", 1, -1)]
     assert table["lr"].isna().tolist() == [False, True, False, True]
-    shown = summarise([one.path, two.path])
+    shown = summary([one.path, two.path])
     assert shown.count("ready to paste") == 2
     teachers = [line for line in shown.splitlines() if " teacher " in line]
     assert [line.split()[0] for line in teachers] == [str(one.path), str(two.path)]
@@ -376,7 +380,7 @@ def test_several_runs_are_ranked_together(tmp_path: Path):
 def test_an_empty_run_beside_a_full_one(tmp_path: Path):
     one = make_run(tmp_path / "one", {0: CURVES[0]})
     two = make_run(tmp_path / "two", {})
-    table = rows(summarise([one.path, two.path], form="csv"))
+    table = rows(summary([one.path, two.path], form="csv"))
     assert list(table["trial"]) == [0]
     assert list(table["rank"]) == [1]
 
@@ -386,9 +390,9 @@ def test_runs_over_different_data_are_not_ranked_together(tmp_path: Path):
     other = {**TEACHER, "data": {**TEACHER["data"], "fingerprint": "e" * 64}}
     two.write_teacher({}, other)
     with pytest.raises(ConfigError, match=r"one and .*two: searches over different data") as no:
-        summarise([one.path, two.path], form="csv")
+        summary([one.path, two.path], form="csv")
     assert "fingerprints dddddddddddd and eeeeeeeeeeee" in str(no.value)
-    assert summarise([two.path])
+    assert summary([two.path])
 
 
 @pytest.mark.parametrize(
@@ -404,9 +408,9 @@ def test_runs_over_different_data_are_not_ranked_together(tmp_path: Path):
 def test_a_best_auc_that_means_little_has_a_hint(tmp_path: Path, auc: float, hint: str):
     limited = {"data": {"validation_limit": 2}}
     run = make_run(tmp_path / "kd", {0: ("completed", [auc])}, **limited)
-    assert f"Hint: the best {hint}" in summarise([run.path])
+    assert f"Hint: the best {hint}" in summary([run.path])
     usual = make_run(tmp_path / "usual", {0: ("completed", [0.75])}, **limited)
-    assert "Hint" not in summarise([usual.path])
+    assert "Hint" not in summary([usual.path])
 
 
 # Damage.
@@ -415,7 +419,7 @@ def test_a_best_auc_that_means_little_has_a_hint(tmp_path: Path, auc: float, hin
 def test_a_trial_without_a_readable_record_is_unfinished(run: RunFolder):
     (run.trial(0).path / "trial.json").write_text("{")
     (run.trial(1).path / "metrics.jsonl").unlink()
-    table = rows(summarise([run.path], form="csv")).set_index("trial")
+    table = rows(summary([run.path], form="csv")).set_index("trial")
     assert set(table.index) == {0, 1, 2, 3}
     assert list(table["state"][[0, 1]]) == ["running", "running"]
     assert table["reason"][0].startswith("trial.json is damaged: Invalid JSON")
@@ -446,7 +450,7 @@ def test_damage_is_an_error_of_the_user(
 ):
     damage(run)
     with pytest.raises((RunError, ConfigError), match=message) as refused:
-        summarise([run.path])
+        summary([run.path])
     assert "\n" not in str(refused.value)
 
 
@@ -456,7 +460,7 @@ def test_a_damaged_result_is_a_line_and_left_out(run: RunFolder, name: str, cont
     folder = run.best if name == "metrics.json" else run.path
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(content)
-    text = summarise([run.path])
+    text = summary([run.path])
     whole = name == "costs.json" and content.startswith("{") and content != "{"
     said = [line for line in text.splitlines() if "--resume makes it again" in line]
     assert len(said) == (0 if whole else 1)
@@ -466,4 +470,4 @@ def test_a_damaged_result_is_a_line_and_left_out(run: RunFolder, name: str, cont
 
 def test_no_run_is_an_error_of_the_user(tmp_path: Path):
     with pytest.raises(RunError, match="nowhere: no such run folder"):
-        summarise([tmp_path / "nowhere"])
+        summary([tmp_path / "nowhere"])
