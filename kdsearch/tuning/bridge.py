@@ -37,16 +37,15 @@ class _LivesInTheDriver:
 
 
 class StudySearcher(_LivesInTheDriver, Searcher):
-    """Suggests first what was left unfinished, then new trials."""
+    """Suggests first what was left unfinished, then new trials, and failed ones again.
+
+    Tune's own retries are off. A lost node can reach Tune as two failures of one try, and the
+    second would end a trial that waits for its next try. Here each try is a trial of Tune's,
+    which can fail once.
+    """
 
     def __init__(
-        self,
-        ledger: Ledger,
-        unfinished: list[Suggestion],
-        total: int,
-        *,
-        retries: int,
-        retried: Counter[int],
+        self, ledger: Ledger, unfinished: list[Suggestion], total: int, *, retries: int
     ) -> None:
         """Suggest until there are ``total`` trials.
 
@@ -55,46 +54,46 @@ class StudySearcher(_LivesInTheDriver, Searcher):
             unfinished: Suggested first.
             total: Trials in all.
             retries: Allowed tries of a trial after its first.
-            retried: Those that it had, by number; `Retries` counts them.
         """
         super().__init__(metric=VAL_AUC, mode="max")
         self._ledger = ledger
-        self._unfinished = unfinished
+        self._unfinished = list(unfinished)
         self._total = total
         self._retries = retries
-        self.retried = retried
-        self.given_up: list[Suggestion] = []
-        self._suggestions: dict[str, Suggestion] = {}
+        self._retried: Counter[int] = Counter()
+        self._running: dict[str, Suggestion] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial's number and parameters."""
+        """The next trial's number and parameters; None until a running one has ended."""
         if self._unfinished:
             suggestion = self._unfinished.pop(0)
         elif len(self._ledger.study) < self._total:
             suggestion = self._ledger.ask()
+        elif self._running:
+            # It may fail, and be suggested again.
+            return None
         else:
             return cast("None", Searcher.FINISHED)
-        self._suggestions[trial_id] = suggestion
+        self._running[trial_id] = suggestion
         self._ledger.start(suggestion)
         return {"number": suggestion.number, "params": suggestion.params}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Write the end of a trial that failed for good; the others have ended before.
+        """Suggest a failed trial again, or write that it failed for good.
 
-        A lost node can reach Tune as two failures of one try. By the second, Tune gives up a
-        trial that it is about to try again; another run of Tune then continues the trial.
+        The reason of each try is taken: it must not become the reason of a later one.
         """
-        suggestion = self._suggestions.pop(trial_id, None)
+        suggestion = self._running.pop(trial_id, None)
         if not error or suggestion is None or not self._ledger.runs(suggestion.number):
             return
         number = suggestion.number
         reason = self._ledger.take_error(number) or DIED
-        if self.retried[number] < self._retries:
-            self.retried[number] += 1
-            logger.info("trial %d was given up too early: %s", number, reason)
-            self.given_up.append(suggestion)
+        if self._retried[number] < self._retries:
+            self._retried[number] += 1
+            logger.info("trial %d is tried again: %s", number, reason)
+            self._unfinished.append(suggestion)
         else:
             self._ledger.finish(number, "failed", reason)
 
@@ -137,24 +136,6 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
             self._ledger.finish(number, "stopped")
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
-
-
-class Retries(_LivesInTheDriver, tune.Callback):
-    """Takes the reason of each failed try: it must not become the reason of a later one."""
-
-    def __init__(self, ledger: Ledger, searcher: StudySearcher) -> None:
-        """Read from the ledger's folders, and count for the searcher."""
-        self._ledger = ledger
-        self._searcher = searcher
-
-    def on_trial_recover(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """A try failed, and there will be another."""
-        number = int(trial.config["number"])
-        reason = self._ledger.take_error(number) or DIED
-        self._searcher.retried[number] += 1
-        logger.info("trial %d is tried again: %s", number, reason)
 
 
 class TimeBudget(tune.Stopper):

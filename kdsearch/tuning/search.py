@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -290,25 +289,17 @@ class _Search:
             rungs = Rungs(self._config.scheduler, self._config.max_epochs())
             rungs.refill(r for r in earlier if r.finished or not r.reason)
         self._progress = progress
-        settings, retried = self._config.search, Counter[int]()
+        retries = self._config.search.retries
         with progress.shown(), closing(tracking):
-            while trials:
-                searcher = StudySearcher(
-                    ledger, unfinished, total, retries=settings.retries, retried=retried
-                )
-                tune_run.run_tune(
-                    inputs,
-                    placement,
-                    ledger,
-                    searcher,
-                    StudyScheduler(ledger, rungs),
-                    trials=trials,
-                    scratch=self._folder.scratch.resolve(),
-                    signals=self._signals,
-                )
-                # Each run of Tune counts the time budget for itself: there --resume continues.
-                unfinished = searcher.given_up if settings.time_budget_s is None else []
-                trials = len(unfinished)
+            tune_run.run_tune(
+                inputs,
+                placement,
+                StudySearcher(ledger, unfinished, total, retries=retries),
+                StudyScheduler(ledger, rungs),
+                trials=trials,
+                scratch=self._folder.scratch.resolve(),
+                signals=self._signals,
+            )
 
     def _candidates(self, records: Sequence[TrialRecord]) -> list[Candidate]:
         """What is to be confirmed: nothing while trials are left, or where none is wanted."""

@@ -12,8 +12,7 @@ from typing import Any, cast
 import ray
 from ray import tune
 
-from kdsearch.tuning.bridge import Retries, StudyScheduler, StudySearcher, TimeBudget
-from kdsearch.tuning.ledger import Ledger
+from kdsearch.tuning.bridge import StudyScheduler, StudySearcher, TimeBudget
 from kdsearch.tuning.placement import THIN_CPUS, Placement, Processes
 from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.workers.packed_trial import train_in_packer
@@ -38,7 +37,6 @@ class _CheckSignals(tune.Callback):
 def run_tune(
     inputs: TrialInputs,
     placement: Placement,
-    ledger: Ledger,
     searcher: StudySearcher,
     scheduler: StudyScheduler,
     *,
@@ -46,9 +44,10 @@ def run_tune(
     scratch: Path,
     signals: Signals,
 ) -> None:
-    """Run ``trials`` trials; what became of them is in their folders.
+    """Run what the searcher suggests; the results are in the trials' folders.
 
     Args:
+        trials: How many of a search's trials are left.
         scratch: A folder for Tune's own files, which are never read; removed at the end.
     """
     config = inputs.config
@@ -70,7 +69,8 @@ def run_tune(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=trials,
+            # As many as the searcher suggests.
+            num_samples=-1,
             max_concurrent_trials=placement.at_a_time,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.trial_id}",
@@ -78,8 +78,7 @@ def run_tune(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),
-            failure_config=tune.FailureConfig(max_failures=config.search.retries),
-            callbacks=[_CheckSignals(signals), Retries(ledger, searcher)],
+            callbacks=[_CheckSignals(signals)],
             stop=None if budget is None else TimeBudget(budget),
             verbose=0,
         ),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.tune.search import Searcher
 from search_cases import SPACE, report, write_trial
 
 from kdsearch.config.space_file import SearchSettings
@@ -16,7 +16,7 @@ from kdsearch.errors import StorageFailed
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Study, Suggestion
 from kdsearch.runs.trial_folder import TrialFolder, TrialRecord, TrialState
-from kdsearch.tuning.bridge import DIED, Retries, StudyScheduler, StudySearcher, TimeBudget
+from kdsearch.tuning.bridge import DIED, StudyScheduler, StudySearcher, TimeBudget
 from kdsearch.tuning.ledger import Ledger
 
 PARAMS = {"temperature": 2.0, "w_adv": 1.0, "epochs": 3, "target": "score"}
@@ -195,33 +195,40 @@ def test_leftovers_that_cannot_be_removed_end_the_search(
 
 
 def searcher_of(ledger: Ledger, retries: int = 0) -> StudySearcher:
-    return StudySearcher(ledger, [], 1, retries=retries, retried=Counter())
+    return StudySearcher(ledger, [], 1, retries=retries)
 
 
-def test_a_trial_that_tune_gives_up_too_early_is_unfinished(folder: RunFolder):
-    ledger = opened(folder)
-    searcher = searcher_of(ledger, retries=2)
-    config = searcher.suggest("abc")
-    assert config is not None
-    # A lost node: two failures of one try, of which the second finds the trial waiting.
-    Retries(ledger, searcher).on_trial_recover(0, [], SimpleNamespace(config=config))
-    searcher.on_trial_complete("abc", error=True)
-    assert folder.trial(0).record().state == "running"
-    again = StudySearcher(ledger, searcher.given_up, 1, retries=2, retried=searcher.retried)
-    assert again.suggest("def") == config
-    again.on_trial_complete("def", error=True)
-    assert folder.trial(0).record().state == "failed", "its two retries are used up"
+def test_a_failed_trial_is_suggested_again_until_its_retries_are_used_up(folder: RunFolder):
+    searcher = searcher_of(opened(folder), retries=2)
+    config = searcher.suggest("first")
+    assert searcher.suggest("other") is None, "the running trial may fail"
+    searcher.on_trial_complete("first", error=True)
+    # A lost node can reach Tune as two failures of one try.
+    searcher.on_trial_complete("first", error=True)
+    for trial_id in ("second", "third"):
+        assert folder.trial(0).record().state == "running"
+        assert searcher.suggest(trial_id) == config
+        searcher.on_trial_complete(trial_id, error=True)
+    assert folder.trial(0).record().state == "failed"
+    assert searcher.suggest("fourth") == Searcher.FINISHED
+
+
+def test_failed_trials_come_before_new_ones(folder: RunFolder):
+    searcher = StudySearcher(opened(folder), [], 3, retries=1)
+    numbers = [searcher.suggest(trial_id)["number"] for trial_id in "ab"]
+    searcher.on_trial_complete("a", error=True)
+    numbers += [searcher.suggest(trial_id)["number"] for trial_id in "cd"]
+    assert numbers == [0, 1, 0, 2]
 
 
 def test_an_earlier_trys_reason_is_not_a_later_ones(folder: RunFolder):
-    ledger = opened(folder)
-    searcher = searcher_of(ledger)
-    config = searcher.suggest("abc")
-    assert config is not None
+    searcher = searcher_of(opened(folder), retries=1)
+    searcher.suggest("first")
     folder.trial(0).write_error("ValueError: of the first try")
-    Retries(ledger, searcher).on_trial_recover(0, [], SimpleNamespace(config=config))
+    searcher.on_trial_complete("first", error=True)
     assert not folder.trial(0).error_file.exists()
-    searcher.on_trial_complete("abc", error=True)
+    searcher.suggest("second")
+    searcher.on_trial_complete("second", error=True)
     assert folder.trial(0).record().reason == DIED
 
 
