@@ -24,8 +24,7 @@ from kdsearch.runs.study import Study, sound
 from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.texts import printable, redact
-from kdsearch.tuning import cluster, tune_run
-from kdsearch.tuning.bridge import StudyScheduler, StudySearcher
+from kdsearch.tuning import cluster
 from kdsearch.tuning.confirm import (
     Candidate,
     ConfirmationInputs,
@@ -57,6 +56,7 @@ from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.teacher import Teacher, TeacherCache, describe_teacher, read_teacher
 from kdsearch.tuning.temporary import remove_abandoned
 from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers
+from kdsearch.tuning.tune import StudyScheduler, StudySearcher, run_tune
 from kdsearch.tuning.workers.stack_size import describe_sizes
 from kdsearch.tuning.workers.trial import TrialInputs, trial_seed
 
@@ -291,7 +291,7 @@ class _Search:
         self._progress = progress
         retries = self._config.search.retries
         with progress.shown(), closing(tracking):
-            tune_run.run_tune(
+            run_tune(
                 inputs,
                 placement,
                 StudySearcher(ledger, unfinished, total, retries=retries),

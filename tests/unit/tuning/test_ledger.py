@@ -16,8 +16,8 @@ from kdsearch.errors import StorageFailed
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Study, Suggestion
 from kdsearch.runs.trial_folder import TrialFolder, TrialRecord, TrialState
-from kdsearch.tuning.bridge import DIED, StudyScheduler, StudySearcher, TimeBudget
 from kdsearch.tuning.ledger import Ledger
+from kdsearch.tuning.tune import DIED, StudyScheduler, StudySearcher, TimeBudget
 
 PARAMS = {"temperature": 2.0, "w_adv": 1.0, "epochs": 3, "target": "score"}
 
