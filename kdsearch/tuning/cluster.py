@@ -1,14 +1,21 @@
-"""Connect to a Ray cluster, or start one on this machine and stop it afterwards."""
+"""Connect to a Ray cluster, or start one on this machine and stop it afterwards.
+
+A node of a cluster needs Python, Ray and torch of the same versions (an image, see
+``deploy/``), but not kdsearch: the driver's package and the user's own method are sent with the
+search, so that versions are always the same.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
 import sys
+import sysconfig
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +24,7 @@ import ray
 import ray._private.services
 import ray._private.utils
 
+import kdsearch
 from kdsearch.config.space_file import BUILT_IN, Config
 from kdsearch.errors import RunError, UserError
 from kdsearch.files.atomic import write_text
@@ -24,7 +32,6 @@ from kdsearch.files.bucket import BucketPath, Place, place
 from kdsearch.runs.folder import RunFolder
 from kdsearch.texts import redact
 from kdsearch.tuning import ENVIRONMENT
-from kdsearch.tuning.nodes import runtime_environment
 from kdsearch.tuning.placement import local_cpus
 from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.temporary import temporary_folder
@@ -37,6 +44,11 @@ SOCKET_PATH = 107 if sys.platform.startswith("linux") else 103
 APPENDED = len("/kds-xxxxxxxx/r/session_2026-01-01_00-00-00_000000_0000000") + len(
     "/sockets/plasma_store"
 )
+# Where Ray keeps the options of `ray job submit`, in the job's own process.
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+# Where a bucket is. Its keys must be on the nodes: everyone who sees the cluster sees what is
+# sent with a search.
+BUCKET = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -73,12 +85,14 @@ def started(
         folder: The run, which remembers Ray's temporary files for the case of a kill.
     """
     _refuse_running()
+    # Installed packages are found without it.
+    own = [str(path.parent) for path in _own_method(config)]
     with temporary_folder(folder, temporary_parent()) as temporary:
         try:
             with _adapted(), signals.held_back():
                 ray.init(
                     address="local",
-                    job_config=ray.job_config.JobConfig(_py_driver_sys_path=_own_code(config)),
+                    job_config=ray.job_config.JobConfig(_py_driver_sys_path=own),
                     num_cpus=local_cpus(config),
                     include_dashboard=False,
                     object_store_memory=max(100 * MIB, 2 * data_bytes),
@@ -125,17 +139,38 @@ def _adapted() -> Iterator[None]:
         utils.set_sigterm_handler, utils.get_entrypoint_name, services.ConsolePopen = own
 
 
-def _own_code(config: Config) -> list[str]:
-    """The folder that a method of the user's own was imported from, for this machine's workers.
+def runtime_environment(config: Config, settings: Iterable[str]) -> dict[str, Any]:
+    """Return the runtime environment of a search's workers, as `ray.init` takes it.
 
-    What is installed they find by themselves; other machines are sent it.
+    Inside a job, the job's own environment takes precedence.
+
+    Args:
+        settings: Names of further environment variables of this process that workers need.
     """
-    name = type(config.method).__module__
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if config.method_name in BUILT_IN or file is None or "site-packages" in Path(file).parts:
+    job = json.loads(os.environ.get(JOB_CONFIG) or "{}").get("runtime_env") or {}
+    names = {name for name in (*settings, *BUCKET) if name in os.environ}
+    names -= job.get("env_vars", {}).keys()
+    environment: dict[str, Any] = {
+        "py_modules": [str(Path(kdsearch.__file__).parent), *map(str, _own_method(config))],
+        "excludes": ["__pycache__"],
+    }
+    return {
+        **{key: value for key, value in environment.items() if key not in job},
+        "env_vars": {name: os.environ[name] for name in names},
+    }
+
+
+def _own_method(config: Config) -> list[Path]:
+    """Return the package or module of a user's own method, unless it is installed."""
+    if config.method_name in BUILT_IN:
         return []
-    depth = name.count(".") + (Path(file).name == "__init__.py")
-    return [str(Path(file).resolve().parents[depth])]
+    module = sys.modules[config.method_name.partition(":")[0].partition(".")[0]]
+    # A package without __init__.py has a path and no file; a notebook has neither.
+    path = next(iter(getattr(module, "__path__", [getattr(module, "__file__", None)])))
+    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    if path is None or any(Path(path).is_relative_to(folder) for folder in installed):
+        return []
+    return [Path(path).resolve()]
 
 
 def _check_reachable(address: str) -> None:

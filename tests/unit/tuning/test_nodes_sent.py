@@ -16,7 +16,7 @@ import kdsearch
 from kdsearch.config.space_file import Config, parse_config
 from kdsearch.errors import ConfigError
 from kdsearch.runs.folder import RunFolder
-from kdsearch.tuning.nodes import JOB_CONFIG, runtime_environment
+from kdsearch.tuning.cluster import JOB_CONFIG, runtime_environment
 from kdsearch.tuning.request import Request
 from kdsearch.tuning.search import resolve_teacher_compute
 
@@ -35,7 +35,8 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture(autouse=True)
 def path_of_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "my_own_method", raising=False)
+    for name in ("my_own_method", "my_own_method.gan"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 def test_nodes_are_sent_the_code_and_where_the_bucket_is(
@@ -49,6 +50,20 @@ def test_nodes_are_sent_the_code_and_where_the_bucket_is(
     assert sent["env_vars"] == {"TUNE_X": "60", "AWS_REGION": "eu-central-1"}
     built_in = parse_config(space_file(), "kd.yaml")
     assert runtime_environment(built_in, [])["py_modules"] == [OURS]
+
+
+def test_a_package_without_init_is_sent_as_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "my_own_method").mkdir()
+    (tmp_path / "my_own_method" / "gan.py").write_text(METHOD)
+    raw = space_file() | {"method": "my_own_method.gan:Own"}
+    config = parse_config(raw, "kd.yaml", beside=tmp_path)
+    sent = runtime_environment(config, [])
+    assert sent["py_modules"] == [OURS, str(tmp_path / "my_own_method")]
+    installed = tmp_path.parent
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(installed))
+    assert runtime_environment(config, [])["py_modules"] == [OURS]
 
 
 def test_what_a_job_says_goes_first(config: Config, monkeypatch: pytest.MonkeyPatch):
