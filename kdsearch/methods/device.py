@@ -1,9 +1,9 @@
-"""Choice of device and precision, and copies of tensors to and from the device."""
+"""Choice of device and precision, and tensors from arrays."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -77,12 +77,3 @@ def from_numpy(array: NDArray[np.float32], device: str) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return torch.from_numpy(array).to(device)
-
-
-def to_cpu(state: Any) -> Any:
-    """The same nested state with every tensor on the CPU."""
-    if isinstance(state, Tensor):
-        return state.cpu()
-    if isinstance(state, dict):
-        return {key: to_cpu(value) for key, value in state.items()}
-    return state
