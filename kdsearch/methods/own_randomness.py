@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,35 +63,21 @@ def _dropout(
     p: float = 0.5,
     training: bool = True,
     inplace: bool = False,
+    *,
+    whole_channels: bool = False,
 ) -> Tensor:
-    return _dropped(own, input, tuple(input.shape), p, training, inplace)
-
-
-def _feature_dropout(
-    own: OwnRandomness,
-    input: Tensor,  # noqa: A002
-    p: float = 0.5,
-    training: bool = True,
-    inplace: bool = False,
-) -> Tensor:
-    """Whole channels of (B, channels, ...)."""
-    shape = (*input.shape[:2], *(1 for _ in input.shape[2:]))
-    return _dropped(own, input, shape, p, training, inplace)
-
-
-def _dropped(
-    own: OwnRandomness,
-    x: Tensor,
-    shape: tuple[int, ...],
-    p: float,
-    training: bool,
-    inplace: bool,
-) -> Tensor:
+    """Drop values, or whole channels of (B, channels, ...)."""
     if not training or p == 0:
-        return x
-    kept = (own.uniform(shape, x.device) >= p).to(x.dtype)
+        return input
+    shape = tuple(input.shape)
+    if whole_channels:
+        shape = (*shape[:2], *(1 for _ in shape[2:]))
+    kept = (own.uniform(shape, input.device) >= p).to(input.dtype)
     factor = kept / (1 - p) if p < 1 else kept
-    return x.mul_(factor) if inplace else x * factor
+    return input.mul_(factor) if inplace else input * factor
+
+
+_feature_dropout = partial(_dropout, whole_channels=True)
 
 
 def _rand_like(own: OwnRandomness, x: Tensor, **options: Any) -> Tensor:

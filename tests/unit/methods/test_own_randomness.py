@@ -42,6 +42,12 @@ def test_the_numbers_are_those_of_the_functions_replaced():
     assert not torch.equal(dropped, inplace)
     whole = (channels != 0).float().mean(dim=2)
     assert set(whole.unique().tolist()) == {0, 1}
+    with OwnRandomness(torch.tensor(1)):
+        planes = nn.Dropout2d(0.5)(torch.ones(10, 20, 3, 4)).mean(dim=(2, 3))
+        volumes = nn.Dropout3d(0.5)(torch.ones(10, 20, 2, 3, 4)).mean(dim=(2, 3, 4))
+    for means in (planes, volumes):
+        assert set(means.unique().tolist()) == {0, 2}
+        assert means.mean() == pytest.approx(1, abs=0.2)
     assert uniform.mean() == pytest.approx(0.5, abs=0.02)
     assert 0 < uniform.min() < 0.01
     assert 0.99 < uniform.max() < 1
