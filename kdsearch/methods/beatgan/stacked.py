@@ -63,7 +63,6 @@ class Parameters:
     """Values, gradients and running statistics of K networks, one row per student.
 
     Args:
-        network: `Generator` or `Discriminator`.
         architecture: Of each student.
         students: K.
         compute: Its precision is that of the matrices in products.
@@ -77,16 +76,18 @@ class Parameters:
             transposed convolutions are (K, inputs, taps * outputs).
     """
 
+    network: type[Generator] | type[Discriminator]
+    """Whose names and shapes the values have."""
+
     def __init__(
         self,
-        network: type[Generator] | type[Discriminator],
         architecture: Architecture,
         students: int,
         compute: Compute,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         with torch.device("meta"):
-            layers = dict(network(architecture).named_modules())
+            layers = dict(self.network(architecture).named_modules())
         norms = {n: layer for n, layer in layers.items() if isinstance(layer, nn.BatchNorm1d)}
         matrices = {
             f"{n}.weight": tuple(layer.weight.shape)
@@ -200,7 +201,7 @@ class Parameters:
 
     def take(self, k: int) -> NetworkState:
         """Copies of one student's values on the CPU, with the published names and shapes."""
-        return {**self.named(self.values[k]), **_split(_on_cpu(self.running[k]), self._running)}
+        return {**self.named(self.values[k]), **_split(self.running[k].cpu(), self._running)}
 
     def row(self, state: Mapping[str, Tensor]) -> Tensor:
         """One student's row of a buffer like ``values``; what the state lacks is zero."""
@@ -213,7 +214,7 @@ class Parameters:
 
     def named(self, row: Tensor) -> NetworkState:
         """A copy of one row of a buffer like ``values``, on the CPU, by published names."""
-        return _split(_on_cpu(row.index_select(0, self._order)), self._shapes)
+        return _split(row.index_select(0, self._order).cpu(), self._shapes)
 
     def _per_layer(self, flat: Tensor) -> list[Tensor]:
         return list(torch.split(flat, [self.students * c for c in self._channels]))
@@ -371,14 +372,7 @@ class GeneratorPass:
 class StackedGenerator(Parameters):
     """K generators."""
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        students: int,
-        compute: Compute,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__(Generator, architecture, students, compute, dtype)
+    network = Generator
 
     def forward(self, x: Tensor, norms: Sequence[Norm]) -> GeneratorPass:
         """Reconstruct beats (B, L, K, leads), in the precision of the products."""
@@ -425,14 +419,7 @@ class StackedGenerator(Parameters):
 class StackedDiscriminator(Parameters):
     """K discriminators."""
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        students: int,
-        compute: Compute,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__(Discriminator, architecture, students, compute, dtype)
+    network = Discriminator
 
     def features(
         self, x: Tensor, norms: Sequence[Norm], *, parts: int = 1
@@ -523,7 +510,3 @@ def _split(flat: Tensor, shapes: Shapes) -> NetworkState:
         name: part.view(shape).clone()
         for part, (name, shape) in zip(parts, shapes.items(), strict=True)
     }
-
-
-def _on_cpu(row: Tensor) -> Tensor:
-    return row.cpu()
