@@ -18,6 +18,7 @@ from kdsearch.methods.beatgan.networks import (
     Architecture,
     Discriminator,
     Generator,
+    NetworkState,
     build,
     initial_state,
     initialise,
@@ -154,11 +155,14 @@ class Engine:
 
     def take(self, slot: int) -> Parts:
         """Copies of one student's values, on the CPU, with the published names and shapes."""
-        players = self._players
+        adams = {part: adam.take(slot) for adam, part in self._adams()}
+        return {**self.take_networks(slot), **adams}
+
+    def take_networks(self, slot: int) -> dict[str, NetworkState]:
+        """The part of `take` without the optimisers."""
         return {
-            "generator": players.generator.take(slot),
-            "discriminator": players.discriminator.take(slot),
-            **{part: adam.take(slot) for adam, part in self._adams()},
+            "generator": self._players.generator.take(slot),
+            "discriminator": self._players.discriminator.take(slot),
         }
 
     def clear(self, slot: int) -> None:

@@ -18,7 +18,6 @@ from kdsearch.methods.beatgan.networks import (
     NetworkState,
     require_same_architecture,
 )
-from kdsearch.methods.beatgan.optimiser import new_adam_state
 from kdsearch.methods.beatgan.scoring import (
     FORMAT,
     METHOD,
@@ -172,12 +171,12 @@ class BeatGanStack:
     def weights(self, slot: int) -> State:
         """What scoring needs; of a teacher also the discriminator, for its students."""
         self._student(slot)
-        parts = self._engine.take(slot)
-        generator = parts["generator"]
+        networks = self._engine.take_networks(slot)
+        generator = networks["generator"]
         return weights_state(
             self._architecture,
             generator,
-            parts["discriminator"] if self._is_teacher else None,
+            networks["discriminator"] if self._is_teacher else None,
             error_weights=self._error_weights(generator),
         )
 
@@ -185,8 +184,8 @@ class BeatGanStack:
         if self._score == "plain":
             return None
         network = load_generator(weights_state(self._architecture, generator), self._compute)
-        found = error_weights(self._score, network, self._x)
-        return None if found is None else found[0].cpu()
+        weights = error_weights(self._score, network, self._x)
+        return None if weights is None else weights[0].cpu()
 
     def _of_this_structure(self, settings: BaseModel) -> NetworkSettings:
         if not isinstance(settings, NetworkSettings):
@@ -235,8 +234,6 @@ def _start_from(
     return {
         "generator": dict(teacher["generator"]),
         "discriminator": dict(teacher["discriminator"]),
-        "generator_adam": new_adam_state(),
-        "discriminator_adam": new_adam_state(),
     }
 
 
