@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from kdsearch.data.beats import BeatShape, FloatArray, TrainingData
+from kdsearch.methods.checks import check_shape, check_weights
 from kdsearch.methods.device import VALUES_OF_ADAM, autocast
 from kdsearch.methods.protocol import Compute, Method, Sized, Stack, State, Targets
 from kdsearch.methods.torch_stack import BATCH, FORMAT, TorchStack, load
@@ -185,15 +186,8 @@ class TorchMethod(ABC):
 
     def check_weights(self, weights: State, x: FloatArray) -> None:
         """Raise a ValueError for weights of another method or beats of another shape."""
-        found = weights.get("method"), weights.get("format")
-        if found != (self.name, FORMAT):
-            raise ValueError(
-                f"weights of method {self.name!r} in format {FORMAT} expected, "
-                f"found method {found[0]!r} in format {found[1]!r}"
-            )
-        expected = tuple(weights["shape"][:2])
-        if x.shape[1:] != expected:
-            raise ValueError(f"the weights are of beats of shape {expected}, not {x.shape[1:]}")
+        check_weights(weights, method=self.name, version=FORMAT)
+        check_shape(x, tuple(weights["shape"][:2]))
 
     def load(self, weights: State) -> nn.Module:
         """Return a network with these weights, on the CPU, in evaluation mode.

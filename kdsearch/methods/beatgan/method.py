@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,19 +19,18 @@ from kdsearch.methods.beatgan.networks import (
 )
 from kdsearch.methods.beatgan.scoring import (
     ScoringNetwork,
+    architecture_of,
     load_error_weights,
     load_module,
     reconstruct,
-    require_shape,
     score,
 )
 from kdsearch.methods.beatgan.settings import NetworkSettings, StudentSettings, TeacherSettings
 from kdsearch.methods.beatgan.stack import PER_STUDENT, BeatGanStack
 from kdsearch.methods.beatgan.targets import teacher_targets
+from kdsearch.methods.checks import check_shape, expect_settings
 from kdsearch.methods.device import BATCH_COUNTED, VALUES_OF_ADAM
 from kdsearch.methods.protocol import Compute, Method, Sized, Stack, State, Targets
-
-Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class BeatGan:
@@ -48,29 +47,28 @@ class BeatGan:
         Raises:
             ValueError: It is not; names width or latent, and both values.
         """
-        ours = _expect(student, StudentSettings)
+        ours = expect_settings(student, StudentSettings)
         if ours.init == "teacher":
-            theirs = _expect(teacher, TeacherSettings)
+            theirs = expect_settings(teacher, TeacherSettings)
             require_same_architecture(_networks(theirs), _networks(ours))
 
     def training_values(self, settings: BaseModel, shape: BeatShape) -> int:
         """Those of the generator and the discriminator."""
-        if not isinstance(settings, NetworkSettings):
-            raise TypeError(f"settings of a network expected, not {type(settings).__name__}")
-        made = Architecture(settings.width, settings.latent, shape.leads, shape.length)
+        ours = expect_settings(settings, NetworkSettings)
+        made = Architecture(ours.width, ours.latent, shape.leads, shape.length)
         with torch.device("meta"):
             networks = Generator(made), Discriminator(made)
         values = sum(value.numel() for each in networks for value in each.parameters())
         # Each of five layers, and its normalisation, leaves half a beat times the width: in the
         # encoder, the decoder, and the discriminator, which judges beats and reconstructions.
-        per_beat = 4 * 5 * settings.width * shape.length
-        return VALUES_OF_ADAM * values + min(settings.batch_size, BATCH_COUNTED) * per_beat
+        per_beat = 4 * 5 * ours.width * shape.length
+        return VALUES_OF_ADAM * values + min(ours.batch_size, BATCH_COUNTED) * per_beat
 
     def teacher_stack(
         self, settings: BaseModel, data: TrainingData, compute: Compute
     ) -> BeatGanStack:
         """A stack of one slot without distillation."""
-        teacher = _expect(settings, TeacherSettings)
+        teacher = expect_settings(settings, TeacherSettings)
         return BeatGanStack(teacher, 1, data=data, compute=compute)
 
     def targets(
@@ -82,7 +80,9 @@ class BeatGan:
     ) -> Targets:
         """Only what these students' targets need; see `teacher_targets` for the arrays."""
         kinds = {
-            name for student in students for name in _expect(student, StudentSettings).targets
+            name
+            for student in students
+            for name in expect_settings(student, StudentSettings).targets
         }
         return teacher_targets(teacher, kinds, data.train, compute, context=data.context)
 
@@ -98,7 +98,7 @@ class BeatGan:
     ) -> BeatGanStack:
         """An empty stack for students that differ from ``settings`` in `per_student` alone."""
         return BeatGanStack(
-            _expect(settings, StudentSettings),
+            expect_settings(settings, StudentSettings),
             slots,
             data=data,
             compute=compute,
@@ -112,7 +112,7 @@ class BeatGan:
         Raises:
             ValueError: The beats are not of the shape that the weights were trained on.
         """
-        require_shape(weights, x)
+        _check_shape(weights, x)
         return score(weights, x, compute)
 
     def reconstruct(
@@ -123,7 +123,7 @@ class BeatGan:
         Raises:
             ValueError: As `score`.
         """
-        require_shape(weights, x)
+        _check_shape(weights, x)
         return reconstruct(weights, x, compute)
 
     def scoring_network(self, weights: State) -> ScoringNetwork:
@@ -133,15 +133,15 @@ class BeatGan:
         ).eval()
 
 
+def _check_shape(weights: State, x: FloatArray) -> None:
+    # The convolutions would accept beats of another length.
+    trained = architecture_of(weights)
+    check_shape(x, (trained.leads, trained.length))
+
+
 def _networks(settings: NetworkSettings) -> Architecture:
     # Of beats as short as can be, which are the same for both.
     return Architecture(settings.width, settings.latent, leads=1, length=LENGTH_MULTIPLE)
-
-
-def _expect(settings: BaseModel, kind: type[Settings]) -> Settings:
-    if not isinstance(settings, kind):
-        raise TypeError(f"{kind.__name__} expected, not {type(settings).__name__}")
-    return settings
 
 
 if TYPE_CHECKING:

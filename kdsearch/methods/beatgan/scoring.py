@@ -23,6 +23,7 @@ from kdsearch.methods.beatgan.networks import (
 )
 from kdsearch.methods.beatgan.settings import Score
 from kdsearch.methods.beatgan.stacked import StackedDiscriminator, StackedGenerator
+from kdsearch.methods.checks import check_weights
 from kdsearch.methods.device import from_numpy
 from kdsearch.methods.protocol import Compute, State
 
@@ -66,31 +67,12 @@ def architecture_of(weights: Mapping[str, Any]) -> Architecture:
     Raises:
         ValueError: These are not weights of a BeatGAN, or of another format.
     """
-    found = weights.get("method"), weights.get("format")
-    if found != (METHOD, FORMAT):
-        raise ValueError(
-            f"weights of method {METHOD!r} in format {FORMAT} expected, "
-            f"found method {found[0]!r} in format {found[1]!r}"
-        )
+    check_weights(weights, method=METHOD, version=FORMAT)
     described = weights.get("architecture")
     names = Architecture.__dataclass_fields__.keys()
     if not isinstance(described, Mapping) or described.keys() != names:
         raise ValueError(f"weights must describe an architecture of {', '.join(names)}")
     return Architecture(**described)
-
-
-def require_shape(weights: Mapping[str, Any], x: FloatArray) -> None:
-    """Refuse beats of another length, which the convolutions would take without a word.
-
-    Raises:
-        ValueError: Names both shapes.
-    """
-    architecture = architecture_of(weights)
-    expected = architecture.leads, architecture.length
-    if x.shape[1:] != expected:
-        raise ValueError(
-            f"the weights were trained on beats of shape {expected}, not {x.shape[1:]}"
-        )
 
 
 def load_generator(weights: Mapping[str, Any], compute: Compute) -> StackedGenerator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdsearch.data.beats import BeatShape, FloatArray, TrainingData
 from kdsearch.errors import ConfigError
+from kdsearch.methods.checks import expect_settings
 from kdsearch.methods.device import BATCH_COUNTED, from_numpy
 from kdsearch.methods.memory.distortions import distort
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
@@ -29,8 +30,6 @@ from kdsearch.methods.memory.teacher import METHOD, Recall, recall
 from kdsearch.methods.protocol import Compute, Method, Stack, State, Targets
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.methods.torch_stack import shape_of
-
-Settings = TypeVar("Settings", bound=BaseModel)
 
 # Of the distorted beats, which are the same for all students of all searches.
 SEED = 0
@@ -56,7 +55,7 @@ class Memory(TorchMethod):
         """Those of a student; a memory is filled and not trained."""
         if isinstance(settings, TeacherSettings):
             return 0
-        student = _expect(settings, StudentSettings)
+        student = expect_settings(settings, StudentSettings)
         # Each hidden layer keeps its input, once more normalised, and its output.
         per_beat = 2 * student.components + 3 * student.depth * student.width
         return (
@@ -102,7 +101,7 @@ class Memory(TorchMethod):
         self, settings: BaseModel, data: TrainingData, compute: Compute
     ) -> MemoryStack:
         """A stack of one slot, full after one epoch; always on the CPU, in full precision."""
-        _expect(settings, TeacherSettings)
+        expect_settings(settings, TeacherSettings)
         return MemoryStack(data)
 
     def targets(
@@ -117,7 +116,7 @@ class Memory(TorchMethod):
         Raises:
             ConfigError: A student starts at more components than the beats have.
         """
-        taught = [_expect(student, StudentSettings) for student in students]
+        taught = [expect_settings(student, StudentSettings) for student in students]
         most = min(len(data.train) - 1, shape_of(data).signal_leads * data.train.shape[2])
         asked = max((s.components for s in taught if s.init == "components"), default=0)
         if asked > most:
@@ -143,7 +142,7 @@ class Memory(TorchMethod):
         compute: Compute,
     ) -> StudentStack:
         """An empty stack for students that differ from ``settings`` in `per_student` alone."""
-        student = _expect(settings, StudentSettings)
+        student = expect_settings(settings, StudentSettings)
         return StudentStack(self, student, slots, data=data, targets=targets, compute=compute)
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
@@ -163,12 +162,6 @@ class Memory(TorchMethod):
             return Recall(weights).eval()
         network = ScoringNetwork(cast("Scorer", self.load(weights)))
         return network.eval().requires_grad_(False)
-
-
-def _expect(settings: BaseModel, kind: type[Settings]) -> Settings:
-    if not isinstance(settings, kind):
-        raise TypeError(f"{kind.__name__} expected, not {type(settings).__name__}")
-    return settings
 
 
 if TYPE_CHECKING:

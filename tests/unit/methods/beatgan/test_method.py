@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from beatgan_cases import CPU, SMALL, student, training_data
+from beatgan_cases import CPU, SMALL, beats, student, trained_teacher, training_data
 
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.settings import TeacherSettings
@@ -45,3 +47,10 @@ def test_a_student_as_large_as_its_teacher_may_start_from_it(field: str) -> None
 def test_settings_of_the_wrong_kind_are_refused() -> None:
     with pytest.raises(TypeError, match="TeacherSettings expected, not StudentSettings"):
         BeatGan().teacher_stack(student(), training_data(), CPU)
+
+
+@pytest.mark.parametrize("call", [BeatGan.score, BeatGan.reconstruct])
+def test_beats_of_another_length_are_refused(call: Callable[..., object]) -> None:
+    weights = trained_teacher(training_data())
+    with pytest.raises(ValueError, match=r"on beats of shape \(1, 32\), not \(1, 64\)"):
+        call(BeatGan(), weights, beats(2, 0, length=64), CPU)

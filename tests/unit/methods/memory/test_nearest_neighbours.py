@@ -303,7 +303,7 @@ def test_what_does_not_fit_is_refused(data: TrainingData, targets: Targets):
         METHOD.student_stack(
             student(components=33), 1, data=data, teacher={}, targets=targets, compute=CPU
         )
-    with pytest.raises(ValueError, match=r"of beats of shape \(1, 32\), not \(1, 64\)"):
+    with pytest.raises(ValueError, match=r"on beats of shape \(1, 32\), not \(1, 64\)"):
         METHOD.score(filled(data), beats(2, 0, length=64), CPU)
     with pytest.raises(ValueError, match="'memory' in format 2 expected, found method 'beatg"):
         METHOD.score({"method": "beatgan", "format": 1}, beats(2, 0), CPU)
