@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -34,7 +34,7 @@ def search(  # noqa: PLR0913
     address: str | None = None,
     optuna_storage: str | None = None,
     track: Sequence[str] = (),
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     progress: bool = True,
 ) -> Run:
     """Run or resume a search until it holds ``num_samples`` trials, as ``run_search.py`` does.
@@ -54,7 +54,8 @@ def search(  # noqa: PLR0913
             URL of a database; None for ``study.journal`` in the run folder.
         track: Trackers that are told while it runs: ``tensorboard``, ``mlflow``, ``wandb``,
             each perhaps with ``=`` and where.
-        resume: Go on with this run, or extend it, rather than refuse one that is there.
+        resume: Continue or extend this run, which must exist; False refuses a run that exists;
+            ``auto`` continues a run that exists and starts one that does not.
         progress: Say on the standard error stream how the search goes.
 
     Raises:

@@ -18,6 +18,7 @@ EXAMPLES = """\
 --space mitbih_cpu --data path/to/mitdb
 --space kd --resume
 --space kd --num-samples 48 --resume
+--space kd --set student.width=16 --set "space.lr={loguniform: [1e-5, 1e-3]}"
 --space search_spaces/mitbih.yaml --address auto --name fold0
 """
 
@@ -65,7 +66,21 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "wandb[=PROJECT]; may be repeated",
     )
     add("--seed", type=int, help="seed of suggestions and students")
-    add("--resume", action="store_true", help="continue this run, or extend it")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a key of the space file, for example student.width=16; may be repeated",
+    )
+    add(
+        "--resume",
+        nargs="?",
+        choices=("auto",),
+        const=True,
+        default=False,
+        help="continue or extend this run; 'auto' also starts it if there is none",
+    )
     add("--dry-run", action="store_true", help="print the configuration and its cost only")
     add("--quiet", action="store_true", help="no progress, just the leaderboard")
 
@@ -95,6 +110,7 @@ def _search(options: argparse.Namespace) -> int:
         console=Console(stderr=True, quiet=options.quiet),
         optuna_storage=options.optuna_storage,
         track=options.track,
+        settings=options.set,
     )
     if options.dry_run:
         return _dry_run(request)

@@ -28,7 +28,12 @@ Whatever is not said has the default that stands below. An unknown key, a value 
 limits or a bound in the wrong order is answered in one line with exit status 2, before anything
 is trained; `--dry-run` prints the file with every default filled in and what the search would
 cost. The flags `--data`, `--num-samples`, `--max-concurrent`, `--time-budget` and `--seed` of
-`run_search.py` replace what the file says, and are held to the same rules.
+`run_search.py` replace what the file says, and are checked in the same way. `--set` replaces
+any other key; its value is YAML:
+
+```sh
+python run_search.py --space kd --set student.width=16 --set "space.lr={uniform: [1e-5, 1e-4]}"
+```
 
 **In an editor.** `search_spaces/schema.json` is a JSON Schema of the file. An editor with a
 YAML language server completes and checks a file whose first line names it, as in the shipped

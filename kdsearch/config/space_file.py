@@ -161,17 +161,34 @@ class Config:
         Raises:
             ConfigError: The result breaks a rule; names what was replaced.
         """
-        keys = [f"{name}.{key}" for name, changes in sections.items() for key in changes]
-        return self.replaced(sections, f"{self.origin} with {', '.join(keys)} replaced")
+        changes = {
+            f"{name}.{key}": value
+            for name, section in sections.items()
+            for key, value in section.items()
+        }
+        return self.overridden(changes, f"{self.origin} with {', '.join(changes)} replaced")
 
-    def replaced(self, sections: Mapping[str, Mapping[str, Any]], origin: str) -> Config:
-        """As `replace`; ``origin`` names the result in the message of an error."""
+    def overridden(self, changes: Mapping[str, Any], origin: str) -> Config:
+        """As `replace`, of keys of any depth such as ``data.simulated.beats``.
+
+        Args:
+            changes: Values by keys whose parts are separated by dots.
+            origin: Names the result in the message of an error.
+        """
         plain = self.as_dict()
-        for here, there in (("student", "space"), ("space", "student")):
-            for key in sections.get(here, ()):
-                plain[there].pop(key, None)
-        for name, changes in sections.items():
-            plain[name] = {**plain.get(name, {}), **changes}
+        for key, value in changes.items():
+            *sections, last = key.split(".")
+            for here, there in (("student", "space"), ("space", "student")):
+                if sections[:1] == [here] and isinstance(plain.get(there), dict):
+                    plain[there].pop([*sections, last][1], None)
+            inside = plain
+            for name in sections:
+                if inside.get(name) is None:
+                    inside[name] = {}
+                inside = inside[name]
+                if not isinstance(inside, dict):
+                    raise ConfigError(f"{origin}: unknown key '{key}' ('{name}' has no keys)")
+            inside[last] = value
         return replace(parse_config(plain, origin), origin=self.origin)
 
     def as_dict(self) -> dict[str, Any]:
@@ -266,14 +283,24 @@ def read_yaml(path: Place) -> object:
                 f"{path}: a space file has at most {MOST_BYTES:,} bytes, but found "
                 f"{len(content):,}"
             )
-        return yaml.load(content.decode(), Loader=_StrictLoader)
+        return parse_yaml(content.decode(), str(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def parse_yaml(text: str, origin: str) -> object:
+    """Read one YAML document safely.
+
+    Raises:
+        ConfigError: As `read_yaml`.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # PyYAML lets a ValueError pass for the thirteenth month of a year.
-        raise ConfigError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{origin}: broken YAML: {' '.join(str(error).split())}") from None
 
 
 class _StrictLoader(yaml.SafeLoader):

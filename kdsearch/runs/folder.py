@@ -1,7 +1,7 @@
 """The run folder: this module and `trial_folder` define the location of every file.
 
 runs/<name>/
-  search.yaml        the resolved configuration and the flags that it was started with
+  search.yaml        the resolved configuration, and what the command line overrides in it
   teacher.json       fingerprints, seconds, metrics of the teacher and of its data
   teacher.pt         the teacher's weights: a resume needs no cache
   trials/<number>/   the record of each trial, see `kdsearch.runs.trial_folder`
@@ -165,9 +165,9 @@ class RunFolder:
         if self._driver_lock is not None:
             self._driver_lock.check()
 
-    def write_config(self, config: dict[str, Any], flags: dict[str, Any]) -> None:
-        """Keep the resolved configuration and the flags of the command line."""
-        text = yaml.safe_dump({**config, "flags": flags}, sort_keys=False)
+    def write_config(self, config: dict[str, Any], overrides: dict[str, Any]) -> None:
+        """Write the resolved configuration, and the keys that the command line overrides."""
+        text = yaml.safe_dump({**config, "overrides": overrides}, sort_keys=False)
         write_text(self.config_file, text)
 
     def read_json(self, path: Place) -> dict[str, Any]:

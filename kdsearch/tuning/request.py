@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
-from kdsearch.config.space_file import Config, ConfirmSettings, parse_config, read_yaml
+from kdsearch.config.space_file import (
+    Config,
+    ConfirmSettings,
+    parse_config,
+    parse_yaml,
+    read_yaml,
+)
 from kdsearch.data.settings import DataSettings
-from kdsearch.data.sources import resolved_paths, resolved_source
+from kdsearch.data.sources import resolved_paths
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study_view import OptunaTarget
 
-# What a flag of the command line, or an argument of `kdsearch.search`, stands in for.
+# The key that a flag of the command line, or an argument of `kdsearch.search`, overrides.
 FLAGS = {
-    "data": ("data", "source"),
-    "num_samples": ("search", "num_samples"),
-    "max_concurrent": ("search", "max_concurrent"),
-    "time_budget": ("search", "time_budget_s"),
-    "seed": ("search", "seed"),
+    "data": "data.source",
+    "num_samples": "search.num_samples",
+    "max_concurrent": "search.max_concurrent",
+    "time_budget": "search.time_budget_s",
+    "seed": "search.seed",
 }
 
 
@@ -31,10 +37,10 @@ class Request:
     """What a command line or a notebook asks for.
 
     Attributes:
-        config: The resolved search, flags included.
-        flags: The flags that changed it, to be applied again by a resume.
+        config: The resolved search, overrides included.
+        overrides: Values that replace the space file's, by key; a resume applies them again.
         folder: Where it runs.
-        resume: Go on with what is there, rather than refuse it.
+        resume: Continue the run that is there; otherwise refuse it.
         address: A Ray cluster, or None for this machine alone.
         console: Where progress goes; a quiet one draws nothing.
         optuna_storage: Where the live Optuna study is written; None for ``study.journal`` in
@@ -43,7 +49,7 @@ class Request:
     """
 
     config: Config
-    flags: dict[str, Any]
+    overrides: dict[str, Any]
     folder: RunFolder
     resume: bool
     address: str | None
@@ -52,21 +58,24 @@ class Request:
     track: tuple[str, ...] = ()
 
 
-def make_request(
+def make_request(  # noqa: PLR0913
     space: Config,
     given: Mapping[str, Any],
     folder: RunFolder,
     *,
-    resume: bool,
+    resume: bool | Literal["auto"],
     address: str | None,
     console: Console,
     optuna_storage: str | None = None,
     track: Sequence[str] = (),
+    settings: Sequence[str] = (),
 ) -> Request:
-    """A request for a search of ``space``; a resumed one keeps the flags of its start.
+    """Return a request for a search of ``space``; a resume keeps the overrides of its start.
 
     Args:
-        given: Values by the names of `FLAGS`; None stands for one that is not given.
+        given: Values by the names of `FLAGS`; None if a flag is not given.
+        resume: ``auto`` continues a run that exists and starts one that does not.
+        settings: ``KEY=VALUE``, each of which replaces a key of the space file.
 
     Raises:
         ConfigError: A flag breaks a rule.
@@ -77,20 +86,47 @@ def make_request(
         raise ConfigError(
             f"--runs-dir: the path of a run must be UTF-8, but found {folder.path.resolve()}"
         ) from None
-    flags = {name: value for name, value in given.items() if value is not None}
+    if resume == "auto":
+        resume = folder.exists()
+    overrides = {FLAGS[name]: value for name, value in given.items() if value is not None}
+    labels = {key: f"--{name}".replace("_", "-") for name, key in FLAGS.items()}
+    for text in settings:
+        key, value = _setting(text)
+        if key in overrides:
+            raise ConfigError(f"--set {key}: this key is already set by another flag")
+        overrides[key] = value
+        labels[key] = f"--set {key}"
     if resume:
-        flags = stored_flags(folder) | flags
-    if "data" in flags:
-        # A resume from another folder has to find the same data.
-        flags["data"] = resolved_source(str(flags["data"]))
-    config = _with_flags(space, flags)
+        stored = stored_overrides(folder)
+        overrides = {k: v for k, v in stored.items() if k not in overrides} | overrides
+    config = space
+    if overrides:
+        named = ", ".join(labels.get(key, f"--set {key}") for key in overrides)
+        config = space.overridden(overrides, f"{space.origin} with {named}")
     config = replace(config, data=resolved_paths(config.data))
-    if resume and "data" not in flags:
+    # A resume from another folder has to find the same data.
+    for key, path in (
+        ("data.source", config.data.source),
+        ("data.patients", config.data.patients),
+    ):
+        if key in overrides:
+            overrides[key] = path
+    if resume and "data.source" not in overrides:
         config = replace(config, data=_as_at_the_start(config.data, folder))
     target = None if optuna_storage is None else OptunaTarget.parse(optuna_storage)
     if target is not None and target.is_in_a_run:
         raise ConfigError(f"--optuna-storage: {target} is a run's own study; name another file")
-    return Request(config, flags, folder, resume, address, console, target, tuple(track))
+    return Request(config, overrides, folder, resume, address, console, target, tuple(track))
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """Return the key and the value of ``KEY=VALUE``; the value is YAML, as in the file."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(
+            f"--set: expected KEY=VALUE, such as student.width=16, but found {text!r}"
+        )
+    return key, parse_yaml(value, f"--set {key}")
 
 
 def _as_at_the_start(data: DataSettings, folder: RunFolder) -> DataSettings:
@@ -101,16 +137,6 @@ def _as_at_the_start(data: DataSettings, folder: RunFolder) -> DataSettings:
     stored = raw.get("data") if isinstance(raw, dict) else None
     source = stored.get("source") if isinstance(stored, dict) else None
     return data.changed(source=source) if isinstance(source, str) else data
-
-
-def _with_flags(space: Config, flags: Mapping[str, Any]) -> Config:
-    """The space with the flags in place of what it says, checked like the file."""
-    sections: dict[str, dict[str, Any]] = {}
-    for name, (section, key) in FLAGS.items():
-        if name in flags:
-            sections.setdefault(section, {})[key] = flags[name]
-    given = ", ".join(f"--{name}" for name in flags).replace("_", "-")
-    return space.replaced(sections, f"{space.origin} with {given}") if sections else space
 
 
 def check_resume(request: Request) -> None:
@@ -146,16 +172,16 @@ def confirmation_request(folder: RunFolder, console: Console) -> Request:
         )
     if config.confirm.top == 0:
         config = replace(config, confirm=ConfirmSettings())
-    return Request(config, stored_flags(folder), folder, True, None, console)
+    return Request(config, stored_overrides(folder), folder, True, None, console)
 
 
-def stored_flags(folder: RunFolder) -> dict[str, Any]:
-    """The flags that a run was started with; none where there is no run."""
+def stored_overrides(folder: RunFolder) -> dict[str, Any]:
+    """Return the overrides of the run's start by key; empty before it."""
     if not folder.config_file.exists():
         return {}
     raw = read_yaml(folder.config_file)
-    flags = raw.get("flags") if isinstance(raw, dict) else None
-    return dict(flags) if isinstance(flags, dict) else {}
+    overrides = raw.get("overrides") if isinstance(raw, dict) else None
+    return {str(k): v for k, v in overrides.items()} if isinstance(overrides, dict) else {}
 
 
 def stored_config(folder: RunFolder) -> Config:
@@ -170,7 +196,7 @@ def stored_config(folder: RunFolder) -> Config:
             f"{folder.config_file}: damaged; put it back with the space file that this run "
             "was started with"
         )
-    raw.pop("flags", None)
+    raw.pop("overrides", None)
     return parse_config(raw, str(folder.config_file), foreign=folder.path)
 
 

@@ -83,6 +83,8 @@ def search(request: Request) -> list[TrialRecord]:
         cluster.temporary_parent()
     signals = Signals()
     with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:
+        # Again: another driver may have started a search here before this one had the lock.
+        check_resume(request)
         remove_abandoned(folder)
         return _Search(request, signals, at_end).run()
 
@@ -131,7 +133,7 @@ class _Search:
         for line in (dataset.description, *dataset.notes):
             self._say(line)
         self._check_data(dataset)
-        self._folder.write_config(self._config.as_dict(), self._request.flags)
+        self._folder.write_config(self._config.as_dict(), self._request.overrides)
         self._folder.begin_work()
         compute = resolve_teacher_compute(self._request)
         teacher = self._teacher(dataset, compute)

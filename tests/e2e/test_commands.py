@@ -14,7 +14,7 @@ from workplace import Workplace
 
 
 def test_search_leaderboard_resume_extend_and_move(place: Workplace) -> None:
-    done = place.search()
+    done = place.search("--resume", "auto")
     assert done.returncode == 0, done.stderr
     assert "simulated" in done.stdout
     assert "ready to paste" in done.stdout
@@ -57,9 +57,10 @@ def check_best(run: Path) -> None:
 
 def check_resume_does_nothing(place: Workplace) -> None:
     before = place.epochs()
-    done = place.search("--resume")
-    assert done.returncode == 0
-    assert "nothing to do" in done.stderr
+    for flags in (("--resume",), ("--resume", "auto")):
+        done = place.search(*flags)
+        assert done.returncode == 0
+        assert "nothing to do" in done.stderr
     assert place.epochs() == before
 
 

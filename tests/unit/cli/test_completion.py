@@ -103,7 +103,7 @@ def test_fish_completes(workplace: Path):
     need("fish")
     command = "kdsearch completion fish | source; complete -C 'kdsearch search --re'"
     assert asked(workplace, "fish", "--no-config", "-c", command) == [
-        "--resume\tcontinue this run, or extend it"
+        "--resume\tcontinue or extend this run; 'auto' also starts it if there is none"
     ]
 
 

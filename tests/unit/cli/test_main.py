@@ -137,6 +137,10 @@ BAD_FLAGS: dict[str, tuple[list[str], str]] = {
         [*SPACE, "--dry-run", "--optuna-storage", "x.txt"],
         "--optuna-storage: expected FILE.log, FILE.db, ",
     ),
+    "an unknown key that is set": (
+        [*SPACE, "--set", "student.widht=3"],
+        "space.yaml with --set student.widht: unknown key 'student.widht' (did you mean ",
+    ),
     "nothing to resume": (
         [*SPACE, "--resume"],
         "runs/space: nothing to resume; leave out --resume to start",

@@ -57,10 +57,10 @@ def test_only_a_folder_with_a_search_is_a_run(tmp_path: Path):
     assert RunFolder.existing(tmp_path).path == tmp_path
 
 
-def test_the_stored_configuration_is_the_given_one_and_the_flags(folder: RunFolder):
-    folder.write_config(space_file(), {"seed": 3})
+def test_the_stored_configuration_is_the_given_one_and_the_overrides(folder: RunFolder):
+    folder.write_config(space_file(), {"search.seed": 3})
     stored = yaml.safe_load(folder.config_file.read_text())
-    assert stored.pop("flags") == {"seed": 3}
+    assert stored.pop("overrides") == {"search.seed": 3}
     assert stored == space_file()
     assert list(stored) == list(space_file())
 
