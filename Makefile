@@ -30,10 +30,10 @@ $(SEARCH): pyproject.toml constraints.txt
 		|| { echo "kdsearch needs Python 3.11 or newer; found: $$($(PYTHON) --version). Set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(INSTALL) torch==2.13.0
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[search]'
 	@touch $(SEARCH)
 
-# Only tests need trackers, dashboards, ONNX and a browser.
+# Only tests need WFDB records, trackers, dashboards, ONNX and a browser.
 $(DEV): $(SEARCH)
 	$(INSTALL) --editable '.[dev]'
 	@touch $(DEV)

@@ -35,7 +35,10 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
+        from kdsearch.extras import needs  # noqa: PLC0415
+
+        with needs("search", f"kdsearch.{name}"):
+            return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kdsearch.cli.command import Command, completed, say
 from kdsearch.errors import ConfigError
+from kdsearch.extras import needs
 from kdsearch.files.bucket import Place, place
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ def _states(**_: object) -> tuple[str, ...]:
 
 
 def _analyze(options: argparse.Namespace) -> int:
-    from kdsearch.analysis.run import open_run  # noqa: PLC0415
-    from kdsearch.analysis.summary import summarise  # noqa: PLC0415
-    from kdsearch.analysis.terminal import Screen  # noqa: PLC0415
+    with needs("search", "the analysis of a search"):
+        from kdsearch.analysis.run import open_run  # noqa: PLC0415
+        from kdsearch.analysis.summary import summarise  # noqa: PLC0415
+        from kdsearch.analysis.terminal import Screen  # noqa: PLC0415
 
     if options.confirm:
         for run in options.runs:

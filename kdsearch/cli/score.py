@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from kdsearch.cli.command import Command, say
+from kdsearch.errors import ConfigError
+from kdsearch.extras import needs
 from kdsearch.files.bucket import place
 
 EXAMPLES = """\
@@ -53,10 +55,15 @@ def _score(options: argparse.Namespace) -> int:
     scored = score_sources(display_name(options.input), student, sources)
     table = options.out / f"scores.{options.format}"
     scored.write(table, options.format)
+    say(f"{scored.summary()}\n{table}")
     picture = options.out / "flagged.png"
-    draw(scored, picture)
-    say(scored.summary())
-    say(f"{table}\n{picture}")
+    try:
+        with needs("plots", f"{picture} is not drawn"):
+            draw(scored, picture)
+    except ConfigError as missing:
+        say(f"note: {missing}")
+    else:
+        say(str(picture))
     return 0
 
 

@@ -11,6 +11,7 @@ from argcomplete.completers import FilesCompleter
 
 from kdsearch.cli.command import Command, completed, say
 from kdsearch.config.shipped import shipped_spaces
+from kdsearch.extras import needs
 from kdsearch.files.bucket import place
 
 EXAMPLES = """\
@@ -91,14 +92,15 @@ def _spaces(prefix: str, **_: object) -> list[str]:
 
 def _search(options: argparse.Namespace) -> int:
     # Torch and Ray take seconds to import: not before the command line is known to be right.
-    from rich.console import Console  # noqa: PLC0415
+    with needs("search", "a search"):
+        from rich.console import Console  # noqa: PLC0415
 
-    from kdsearch.analysis.summary import summarise  # noqa: PLC0415
-    from kdsearch.analysis.terminal import Screen  # noqa: PLC0415
-    from kdsearch.api import perform  # noqa: PLC0415
-    from kdsearch.config.space_file import load_space  # noqa: PLC0415
-    from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
-    from kdsearch.tuning.request import FLAGS, make_request  # noqa: PLC0415
+        from kdsearch.analysis.summary import summarise  # noqa: PLC0415
+        from kdsearch.analysis.terminal import Screen  # noqa: PLC0415
+        from kdsearch.api import perform  # noqa: PLC0415
+        from kdsearch.config.space_file import load_space  # noqa: PLC0415
+        from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
+        from kdsearch.tuning.request import FLAGS, make_request  # noqa: PLC0415
 
     folder = RunFolder.named(options.runs_dir, options.name or options.space.stem)
     request = make_request(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kdsearch.data.beats import BoolArray, Cutting, FloatArray, IndexArray
 from kdsearch.data.wfdb_files import SAMPLING_RATE_HZ
+from kdsearch.extras import needs
 
 SAMPLES_BEFORE = 140
 SAMPLES_AFTER = 180
@@ -63,7 +64,8 @@ def windows(signal: NDArray[np.float64], position: IndexArray) -> FloatArray:
 
 def r_peaks(lead: NDArray[np.float64]) -> IndexArray:
     """R peaks of a filtered lead at 360 Hz by Hamilton's segmenter, corrected, shape (n,)."""
-    from biosppy.signals import ecg  # noqa: PLC0415
+    with needs("ecg", "finding R peaks"):
+        from biosppy.signals import ecg  # noqa: PLC0415
 
     try:
         found = ecg.hamilton_segmenter(lead, SAMPLING_RATE_HZ)["rpeaks"]

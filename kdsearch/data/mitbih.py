@@ -20,6 +20,7 @@ from filelock import FileLock
 from kdsearch.data.progress import show_progress
 from kdsearch.data.wfdb_files import SAMPLING_RATE_HZ, Header
 from kdsearch.errors import DataError
+from kdsearch.extras import needs
 
 PACED = ("102", "104", "107", "217")
 # de Chazal, O'Dwyer and Reilly, IEEE Trans. Biomed. Eng. 51(7), 2004.
@@ -100,7 +101,8 @@ def _download_into(folder: Path) -> None:
 
 
 def _fetch_files(folder: Path, names: list[str]) -> None:
-    import wfdb  # noqa: PLC0415
+    with needs("ecg", "the download of MIT-BIH"):
+        import wfdb  # noqa: PLC0415
 
     with contextlib.redirect_stdout(io.StringIO()):  # wfdb prints as it goes
         wfdb.dl_files(PHYSIONET_NAME, str(folder), names)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from kdsearch.data.beats import IndexArray, TextArray
 from kdsearch.errors import DataError
+from kdsearch.extras import needs
 from kdsearch.files.reading import reading
 
 SAMPLING_RATE_HZ = 360
@@ -86,6 +87,13 @@ class Header:
         return _ratio(self.rate_hz)
 
 
+def _wfdb() -> Any:
+    """PhysioNet's library: slow to import, and a cached start does without it."""
+    with needs("ecg", "WFDB records"):
+        import wfdb  # noqa: PLC0415
+    return wfdb
+
+
 def _ratio(rate_hz: float) -> Fraction:
     return (SAMPLING_RATE_HZ / Fraction(repr(rate_hz))).limit_denominator(LARGEST_FACTOR)
 
@@ -100,8 +108,7 @@ def read_header(path: Path, name: str | None = None) -> Header:
     Raises:
         DataError: The header cannot be read, or describes no signal that can be used.
     """
-    import wfdb  # noqa: PLC0415  # slow to import, and a cached start does without it
-
+    wfdb = _wfdb()
     file = path.with_name(path.name + ".hea")
     if not file.is_file():
         raise DataError(f"{file}: no such file")
@@ -220,8 +227,7 @@ def read_signal(
     Raises:
         DataError: The signal cannot be read, is truncated or has missing values.
     """
-    import wfdb  # noqa: PLC0415
-
+    wfdb = _wfdb()
     file = header.path.parent / next((f for f in header.files if not f.endswith(".hea")), "")
     _check_size(header, file)
     channels = list(header.order[:leads])
@@ -307,8 +313,7 @@ def read_annotations(header: Header, annotator: str = ANNOTATOR) -> Annotations:
         DataError: The annotations cannot be read, do not belong to the record, or none of
             them is a beat.
     """
-    import wfdb  # noqa: PLC0415
-
+    wfdb = _wfdb()
     file = header.annotations(annotator)
     with reading(file, "readable WFDB annotations"):
         _check_form(file)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from kdsearch.errors import ConfigError
+from kdsearch.extras import needs
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -79,18 +80,18 @@ class BucketPath:
 
     def iterdir(self) -> Iterator[BucketPath]:
         """What lies directly below, in no order; nothing where there is nothing."""
-        from pyarrow.fs import FileSelector  # noqa: PLC0415
-
         with self._reached() as storage:
+            from pyarrow.fs import FileSelector  # noqa: PLC0415
+
             found = storage.get_file_info(FileSelector(self._key, allow_not_found=True))
         return iter([self / info.base_name for info in found])
 
     def names_below(self) -> Iterator[str]:
         """The names of all objects below, relative to this one, in one listing."""
-        from pyarrow.fs import FileSelector, FileType  # noqa: PLC0415
-
-        selector = FileSelector(self._key, allow_not_found=True, recursive=True)
         with self._reached() as storage:
+            from pyarrow.fs import FileSelector, FileType  # noqa: PLC0415
+
+            selector = FileSelector(self._key, allow_not_found=True, recursive=True)
             found = storage.get_file_info(selector)
         first = len(self._key) + 1
         return iter([info.path[first:] for info in found if info.type == FileType.File])
@@ -180,7 +181,8 @@ def expand_home(text: str) -> Path:
 
 @lru_cache(maxsize=8)
 def _storage(scheme: str, bucket: str) -> FileSystem:
-    from pyarrow import fs  # noqa: PLC0415
+    with needs("search", "object storage"):
+        from pyarrow import fs  # noqa: PLC0415
 
     if scheme == "gs":
         return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_TIMEOUT_S))

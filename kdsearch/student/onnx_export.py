@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from kdsearch.data.beats import FloatArray, normalise, pad
 from kdsearch.errors import RunError
+from kdsearch.extras import needs
 from kdsearch.files.atomic import whole_file
 from kdsearch.methods.protocol import Exporting, Reconstructing
 from kdsearch.student.student import InputCard, Student
@@ -95,14 +96,9 @@ def _content(student: Student) -> bytes:
         raise RunError(
             f"method {student.card.method!r} cannot be exported: it has no scoring_network()"
         )
-    try:
+    with needs("onnx", "the export of a student"):
         import onnx  # noqa: PLC0415
         import onnxscript  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise RunError(
-            f"to export a student, install kdsearch with its extra: pip install "
-            f"'kdsearch[onnx]' ({error})"
-        ) from None
     model = _graph(student, student.method.scoring_network(student.weights))
     onnx.helper.set_model_props(model, metadata(student))
     model.producer_name, model.producer_version = "kdsearch", student.card.kdsearch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import BoolArray, FloatArray, IndexArray, Moments, TextArray
@@ -53,20 +53,18 @@ class Scored:
     flagged: BoolArray
     notes: list[str]
 
-    def table(self) -> pd.DataFrame:
-        """A row per beat, in the order of the input."""
+    def table(self) -> dict[str, list[Any]]:
+        """The columns of a table with a row per beat, in the order of the input."""
         nothing = [None] * len(self.scores)
-        return pd.DataFrame(
-            {
-                "index": np.arange(len(self.scores)),
-                "record": self.record,
-                "sample": nothing if self.sample is None else self.sample,
-                "time_s": nothing if self.time_s is None else self.time_s.round(4),
-                "class": nothing if self.classes is None else self.classes,
-                "score": self.scores.astype(np.float64),
-                "flagged": self.flagged,
-            }
-        )
+        return {
+            "index": list(range(len(self.scores))),
+            "record": self.record.tolist(),
+            "sample": nothing if self.sample is None else self.sample.tolist(),
+            "time_s": nothing if self.time_s is None else self.time_s.round(4).tolist(),
+            "class": nothing if self.classes is None else self.classes.tolist(),
+            "score": self.scores.astype(np.float64).tolist(),
+            "flagged": self.flagged.tolist(),
+        }
 
     def write(self, path: Path, form: Form) -> None:
         """Write the table whole or not at all.
@@ -74,12 +72,15 @@ class Scored:
         Raises:
             OSError: The file cannot be written.
         """
+        table = self.table()
+        rows = zip(*table.values(), strict=True)
         if form == "json":
-            # Not by pandas, which rounds: a score must not fall below its threshold.
-            write_json(path, self.table().astype(object).to_dict(orient="records"))
+            write_json(path, [dict(zip(table, row, strict=True)) for row in rows])
             return
         text = io.StringIO()
-        self.table().to_csv(text, index=False)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(table)
+        writer.writerows(rows)
         write_text(path, text.getvalue())
 
     def summary(self) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from kdsearch.data.arrays import (
@@ -17,6 +18,7 @@ from kdsearch.data.arrays import (
     read_records,
     taken_for_symbols,
 )
+from kdsearch.data.beats import TextArray
 from kdsearch.errors import DataError
 from kdsearch.student.source import Source
 from kdsearch.student.student import Student
@@ -75,16 +77,14 @@ def read_csv(path: Path, student: Student) -> Source:
         DataError: It is not such a file: no rows, rows of different length, a cell that is
             empty or no number, or not as many samples as the student needs.
     """
-    table = _read_table(path)
-    is_sample = np.array([name not in TEXT_COLUMNS for name in table.columns])
-    samples = _numbers(table.loc[:, is_sample], path)
+    names, rows = _rows(path)
+    samples, texts = _parsed(names, rows, path)
     leads, length = student.card.input.leads, student.card.input.length
     if samples.shape[1] != leads * length:
         raise DataError(
             f"{path}: expected {leads * length} samples in a row ({leads} lead"
             f"{'s' * (leads > 1)} of {length}), but found {samples.shape[1]}"
         )
-    texts = {n: table[n].to_numpy(dtype=np.str_) for n in TEXT_COLUMNS if n in table.columns}
     classes = texts.get(CLASS_COLUMN)
     if classes is not None:
         classes = classes_of_labels(
@@ -97,34 +97,37 @@ def read_csv(path: Path, student: Student) -> Source:
     )
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """Cells that are numbers as such, all others as text; an index of line numbers."""
-    names = _header(path)
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The columns' names and the rows of cells with their line numbers, all equally long."""
     try:
-        table = pd.read_csv(
-            path,
-            header=None if names is None else 0,
-            names=names,
-            dtype=dict.fromkeys(TEXT_COLUMNS, str),
-            na_filter=False,
-            low_memory=False,
-            encoding="utf-8-sig",
-        )
-    except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: not a readable .csv ({str(error).strip()})") from None
-    if table.empty:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable .csv ({error})") from None
+    cells = len(rows[0][1]) if rows else 0
+    for number, row in rows:
+        if len(row) != cells:
+            raise DataError(
+                f"{path}: line {number} has {len(row)} cells, but the first {cells}"
+            )
+    names = _header(rows[0][1], path) if rows else None
+    if names is None:
+        names = [str(i) for i in range(cells)]
+    else:
+        rows = rows[1:]
+    if not rows:
         raise DataError(f"{path}: no beats in it")
-    table.index += 1 if names is None else 2
-    return table
+    return names, rows
 
 
-def _header(path: Path) -> list[str] | None:
+def _header(cells: Sequence[str], path: Path) -> list[str] | None:
     """The names of the columns if the first line has them; None if it is a beat already.
 
     Raises:
-        DataError: It is something between the two, or lines differ in their cells.
+        DataError: It is something between the two.
     """
-    first = [cell.strip().lower() for cell in _first_of_equal_lines(path)]
+    first = [cell.strip().lower() for cell in cells]
     samples = [cell for cell in first if cell not in TEXT_COLUMNS]
     numbers = [_is_number(cell) for cell in samples]
     # Pandas writes the columns' numbers where they have no names.
@@ -138,24 +141,6 @@ def _header(path: Path) -> list[str] | None:
     )
 
 
-def _first_of_equal_lines(path: Path) -> list[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = ((number, row) for number, row in enumerate(csv.reader(file), 1) if row)
-            _, first = next(lines, (0, []))
-            for number, row in lines:
-                if len(row) != len(first):
-                    raise DataError(
-                        f"{path}: line {number} has {len(row)} cells, but the first "
-                        f"{len(first)}"
-                    )
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable .csv ({error})") from None
-    if not first:
-        raise DataError(f"{path}: no beats in it")
-    return first
-
-
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -164,19 +149,34 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _numbers(table: pd.DataFrame, path: Path) -> NDArray[np.float64]:
-    for name in table.columns:
-        if table[name].dtype.kind not in "iuf" or not np.isfinite(table[name]).all():
-            raise DataError(f"{path}: {_first_bad(table[name])}")
-    return table.to_numpy(dtype=np.float64)
+def _parsed(
+    names: Sequence[str], rows: Sequence[tuple[int, list[str]]], path: Path
+) -> tuple[NDArray[np.float64], dict[str, TextArray]]:
+    """Samples, shape (rows, samples), and the columns of texts by their names."""
+    at = [i for i, name in enumerate(names) if name not in TEXT_COLUMNS]
+    samples = np.empty((len(rows), len(at)))
+    for beat, (line, row) in enumerate(rows):
+        try:
+            samples[beat] = [float(row[i]) for i in at]
+        except ValueError:
+            samples[beat] = np.nan
+        if not np.isfinite(samples[beat]).all():
+            bad = next(i for i in at if not _is_finite(row[i]))
+            hint = "; cells are separated by commas" if set(row[bad]) & {";", "\t"} else ""
+            raise DataError(
+                f"{path}: line {line}, column {names[bad]}: expected a finite number, "
+                f"found {row[bad][:40]!r}{hint}"
+            )
+    texts = {
+        name: np.array([row[names.index(name)] for _, row in rows], dtype=np.str_)
+        for name in TEXT_COLUMNS
+        if name in names
+    }
+    return samples, texts
 
 
-def _first_bad(column: pd.Series) -> str:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
-    bad = int(np.argmin(np.isfinite(numbers)))
-    found = str(column.iloc[bad])
-    hint = "; cells are separated by commas" if ";" in found or "\t" in found else ""
-    return (
-        f"line {column.index[bad]}, column {column.name}: expected a finite number, "
-        f"found {found[:40]!r}{hint}"
-    )
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from kdsearch.data import Beats, DataSettings, load_beats, prepare
 from kdsearch.data.ecg import CUTTING
 from kdsearch.data.recordings import cut_record
 from kdsearch.data.wfdb_files import first_leads, read_header
-from kdsearch.errors import DataError
+from kdsearch.errors import ConfigError, DataError
 from kdsearch.methods.beatgan.settings import TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
 from kdsearch.methods.protocol import Compute
@@ -537,3 +538,78 @@ def test_the_commands_take_another_threshold(run: Path, student: Student, tmp_pa
     metadata = {entry.key: entry.value for entry in onnx.load(str(file)).metadata_props}
     assert metadata["threshold"] == "0.125"
     assert student.threshold != 0.125
+
+
+# What a student needs to be used.
+
+BLOCKED = """
+import sys, time
+for name in ("ray", "optuna", "pandas", "plotly", "biosppy", "wfdb", "scipy", "sklearn",
+             "matplotlib", "jinja2", "itables", "tensorboardX", "joblib", "pyarrow"):
+    sys.modules[name] = None
+import numpy as np, torch
+begin = time.process_time()
+import kdsearch
+student = kdsearch.load_student(sys.argv[1])
+scores = student.score(np.load(sys.argv[2])["x"])
+assert time.process_time() - begin < 2
+print(*scores.tolist())
+from kdsearch.cli.main import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def test_a_student_is_used_without_what_a_search_needs(
+    run: Path, student: Student, beats: Beats, tmp_path: Path
+):
+    file, out = tmp_path / "b.npz", tmp_path / "out"
+    x = beats.x[:50, :1]
+    np.savez(file, x=x)
+    expected = student.score(x)
+
+    def call(*command: object) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", BLOCKED, str(run), str(file), *map(str, command)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=250,
+        )
+        scores = np.array(done.stdout.split("\n")[0].split(), dtype=np.float32)
+        np.testing.assert_array_equal(scores, expected, err_msg=done.stderr)
+        return done
+
+    done = call("score", run, file, "--out", out)
+    assert (done.returncode, done.stderr) == (0, "")
+    with (out / "scores.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    np.testing.assert_array_equal(column(rows, "score"), expected.astype(np.float64))
+    assert done.stdout.endswith(
+        "flagged.png is not drawn: matplotlib is not installed; pip install 'kdsearch[plots]'\n"
+    )
+    record = write_record(tmp_path / "records", symbols=SYMBOLS)
+    done = call("score", run, record, "--out", out)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: WFDB records: wfdb is not installed; pip install 'kdsearch[ecg]'\n",
+    )
+    done = call("search", "--space", "kd", "--dry-run")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: a search: ")
+    assert done.stderr.endswith(" is not installed; pip install 'kdsearch[search]'\n")
+
+
+def test_records_without_biosppy(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    """Annotated beats can be scored; the detector that finds others is in the extra."""
+    monkeypatch.setitem(sys.modules, "biosppy.signals", None)
+    monkeypatch.setitem(sys.modules, "biosppy", None)
+    record = write_record(tmp_path / "records", symbols=SYMBOLS)
+    assert len(score(run, record, tmp_path / "out")) == 18
+    capsys.readouterr()
+    command = ["score", run, record, "--detect", "--out", tmp_path / "none"]
+    refused(command, "biosppy is not installed; pip install 'kdsearch[ecg]'", capsys)
+    settings = DataSettings(source=str(tmp_path / "records"), unconfirmed="drop")
+    with pytest.raises(ConfigError, match=r"R peaks: biosppy.*pip install 'kdsearch\[ecg\]'"):
+        load_beats(settings, tmp_path / "cache")

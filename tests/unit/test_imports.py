@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     "texts",
     "errors",
+    "extras",
     "settings",
     "files",
     "data",
