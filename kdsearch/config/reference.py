@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
-from kdsearch.config.schema import DEFAULT_METHOD, FORMS, Schema, space_schema
-from kdsearch.config.space_file import BUILT_IN, REQUIRED_SECTIONS
+from kdsearch.config.schema import DEFAULT_METHOD, FORMS, Schema, inlined, space_schema
+from kdsearch.config.space_file import (
+    BUILT_IN,
+    REQUIRED_IN_SPACE,
+    REQUIRED_SECTIONS,
+    load_method,
+)
 
 INTRODUCTION = """\
 # The space file
@@ -24,10 +29,10 @@ space: {temperature: {loguniform: [0.5, 4]}, alpha: 0.1, w_adv: 1, lr: 1.0e-4}
 search:
 ```
 
-Whatever is not said has the default that stands below. An unknown key, a value beyond its
-limits or a bound in the wrong order is answered in one line with exit status 2, before anything
-is trained; `--dry-run` prints the file with every default filled in and what the search would
-cost. The flags `--data`, `--num-samples`, `--max-concurrent`, `--time-budget` and `--seed` of
+A key that is missing has the default shown below. An unknown key, a value outside its limits
+or bounds in the wrong order end the command with a one-line error and exit status 2, before
+anything is trained. `--dry-run` prints the file with all defaults and the cost of the search.
+The flags `--data`, `--num-samples`, `--max-concurrent`, `--time-budget` and `--seed` of
 `run_search.py` replace what the file says, and are checked in the same way. `--set` replaces
 any other key; its value is YAML:
 
@@ -43,8 +48,8 @@ spaces:
 # yaml-language-server: $schema=schema.json
 ```
 
-What needs two keys at once (bounds in their order, a grace period within the epochs, a student
-that starts from its teacher's weights but has another width) kdsearch alone checks.
+Rules for several keys (the order of bounds, a grace period within the epochs, a student that
+starts from its teacher's weights but has another width) are checked only by kdsearch.
 
 **This page is generated** from the settings in the code, and so is the schema:
 
@@ -55,22 +60,22 @@ python -m kdsearch schema --method package.module:Class    # of a method of your
 ```
 """
 STUDENT = """\
-`student` says what is the same in every student; `space` says what is searched. Every setting
-below may stand in either of the two, but not in both.{required}
+`student` has the settings that are the same in every student; `space` has those that are
+searched. Every setting below may be in either of the two, but not in both.{required}
 
 In `space` a setting is a plain value, the same in every trial, or one of:
 
 {forms}
 
-Whole numbers are searched by `int`, words by `choice`. `1e-3` is taken for a number, though
+Whole numbers are searched by `int`, words by `choice`. `1e-3` is read as a number, although
 YAML 1.1 calls it text.
 """
 REQUIRED = """
-{} have to stand in `space`, fixed or searched: no default of theirs suits all data."""
+{} must be in `space`, fixed or searched: none of them has a default that suits all data."""
 METHOD = """\
-`beatgan` where nothing is said; `memory`, nearest neighbours and small students of theirs; or
+`beatgan` (default); `memory`, a nearest neighbour search and small students of it; or
 `package.module:Class`, an implementation of the protocol in `kdsearch/methods/protocol.py`.
-Each brings settings of its own for `teacher`, `student` and `space`.
+Each has its own settings for `teacher`, `student` and `space`.
 """
 THRESHOLD = """\
 ## threshold
@@ -103,9 +108,9 @@ TYPES = {
 
 
 def space_reference(method_name: str = DEFAULT_METHOD) -> str:
-    """Every key of the space file of one method: type, limits, default and meaning.
+    """Return every key of the space file of one method: type, limits, default and meaning.
 
-    That of the default method also tells what the other built-in ones have in its place.
+    The reference of the default method also has the settings of the other built-in ones.
 
     Raises:
         ConfigError: There is no such method.
@@ -114,83 +119,64 @@ def space_reference(method_name: str = DEFAULT_METHOD) -> str:
     parts = [INTRODUCTION, f"## method\n\n{METHOD}"]
     for name, section in sections.items():
         if name == "student":
-            parts.append(_student(sections))
+            text = STUDENT.format(required=_required(sections), forms=_forms())
+            parts.append(f"## student and space\n\n{text}\n{_settings(method_name)}")
         elif name not in ("method", "space", "threshold"):
             parts.append(_section(name, section))
     parts.append(THRESHOLD.format(meaning=sections["threshold"]["description"]))
-    others = set(BUILT_IN) - {method_name} if method_name == DEFAULT_METHOD else ()
-    return "\n".join([*parts, *map(_other_method, sorted(others))])
-
-
-def _other_method(name: str) -> str:
-    """The sections in which another method differs."""
-    sections = space_schema(name)["properties"]
-    teacher = sections["teacher"]
-    return "\n".join(
-        [
-            f"## teacher of the method {name}\n\n{teacher['description']}\n",
-            _table(teacher["properties"]),
+    others = sorted(set(BUILT_IN) - {method_name}) if method_name == DEFAULT_METHOD else ()
+    for name in others:
+        sections = space_schema(name)["properties"]
+        parts += [
+            f"## teacher of the method {name}\n\n{sections['teacher']['description']}\n",
+            _table(sections["teacher"]["properties"]),
             f"## student and space of the method {name}\n",
             f"{_required(sections).strip()}\n",
-            _settings(sections),
+            _settings(name),
         ]
-    )
+    return "\n".join(parts)
 
 
 def _section(name: str, section: Schema) -> str:
     needed = "required, may be empty" if name in REQUIRED_SECTIONS else "optional"
-    head = f"## {name}\n\n{section.get('description', '')} ({needed})\n"
-    tables = [_table(section["properties"])]
+    tables = [f"## {name}\n\n{section.get('description', '')} ({needed})\n"]
+    tables.append(_table(section["properties"]))
     for key, setting in section["properties"].items():
         if "properties" in setting:
             inner = _table(setting["properties"])
             tables.append(f"### {name}.{key}\n\n{setting.get('description', '')}\n\n{inner}")
-    return "\n".join([head, *tables])
-
-
-def _student(sections: Schema) -> str:
-    forms = "\n".join(["| form | meaning |", "|---|---|", *_forms()])
-    text = STUDENT.format(required=_required(sections), forms=forms)
-    return f"## student and space\n\n{text}\n{_settings(sections)}"
+    return "\n".join(tables)
 
 
 def _required(sections: Schema) -> str:
-    keys = [f"`{key}`" for key in sections["space"]["required"]]
+    keys = [f"`{key}`" for key in sections["space"].get("required", ())]
     return REQUIRED.format(_listed(keys, "and")) if keys else ""
 
 
-def _settings(sections: Schema) -> str:
-    """What may stand in the student and in the space, in one table."""
-    space, student = sections["space"], sections["student"]["properties"]
-    settings = {
-        key: student.get(key, {**setting["anyOf"][0], **_about(setting)})
-        for key, setting in space["properties"].items()
-    }
-    return _table(settings, space["required"])
+def _settings(method_name: str) -> str:
+    """Return what may be in ``student`` and in ``space``, in one table."""
+    settings = load_method(method_name, "--method").student_settings
+    return _table(inlined(settings)["properties"], REQUIRED_IN_SPACE)
 
 
-def _about(setting: Schema) -> Schema:
-    return {key: setting[key] for key in ("description",) if key in setting}
-
-
-def _forms() -> Iterator[str]:
-    for form, (text, _) in FORMS.items():
+def _forms() -> str:
+    rows = ["| form | meaning |", "|---|---|"]
+    for form, text in FORMS.items():
         bounds = "[a, b, c]" if form == "choice" else "[lo, hi]"
-        yield f"| `{{{form}: {bounds}}}` | {text} |"
+        rows.append(f"| `{{{form}: {bounds}}}` | {text} |")
+    return "\n".join(rows)
 
 
-def _table(settings: Schema, in_space: Any = ()) -> str:
-    rows = [
-        f"| `{key}` | {_kind(setting)} | {_default(key, setting, in_space)} | "
-        f"{setting.get('description', '')} |"
-        for key, setting in settings.items()
-    ]
-    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""])
+def _table(settings: Schema, in_space: Sequence[str] = ()) -> str:
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for key, setting in settings.items():
+        default = "in `space`" if key in in_space else _default(setting)
+        meaning = setting.get("description", "")
+        rows.append(f"| `{key}` | {_kind(setting)} | {default} | {meaning} |")
+    return "\n".join([*rows, ""])
 
 
-def _default(key: str, setting: Schema, in_space: Any) -> str:
-    if key in in_space:
-        return "in `space`"
+def _default(setting: Schema) -> str:
     if "default" not in setting:
         return "required"
     default = setting["default"]
@@ -201,7 +187,7 @@ def _default(key: str, setting: Schema, in_space: Any) -> str:
 
 
 def _kind(schema: Schema) -> str:
-    """A type and its limits in words."""
+    """Return a type and its limits in words."""
     parts = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
     values = [f"`{value}`" for part in parts or [schema] for value in _values(part)]
     if values:

@@ -26,8 +26,6 @@ from kdsearch.settings import Count, CountOrZero, Few, Positive, Section
 from kdsearch.texts import did_you_mean, short
 
 QUOTES = "'\""
-REQUIRED_SECTIONS = ("data", "teacher", "student", "space", "search")
-OPTIONAL_SECTIONS = ("scheduler", "confirm", "resources")
 BUILT_IN = {
     "beatgan": "kdsearch.methods.beatgan:BeatGan",
     "memory": "kdsearch.methods.memory:Memory",
@@ -96,6 +94,47 @@ class ResourceSettings(Section):
     number in a few seconds."""
     students_per_cpu: Few | Literal["auto"] = 1
     """The same on a CPU; on the processors measured, 1 is fastest."""
+
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Sensitivity(Section):
+    """The highest threshold that finds this fraction of the abnormal validation beats."""
+
+    sensitivity: Fraction
+
+
+class Specificity(Section):
+    """The lowest threshold that does not flag this fraction of the normal validation beats."""
+
+    specificity: Fraction
+
+
+class SpaceFile(Section):
+    """Every key of a space file. The method gives the types of three sections."""
+
+    method: str = "beatgan"
+    """The method that is searched: `beatgan`, `memory`, or `package.module:Class` for one of
+    your own."""
+    data: DataSettings | None
+    teacher: BaseModel | None
+    student: BaseModel | None
+    """Settings that are the same in every student; each has a default."""
+    space: BaseModel
+    """What is searched, and the settings that must be decided: a dimension or a value for
+    each."""
+    search: SearchSettings | None
+    scheduler: SchedulerSettings | None = SchedulerSettings()
+    confirm: ConfirmSettings | None = ConfirmSettings()
+    resources: ResourceSettings | None = ResourceSettings()
+    threshold: Literal["f1"] | Sensitivity | Specificity | float = "f1"
+    """The threshold of the best student, chosen on the validation beats: `f1` has the best F1,
+    `sensitivity` and `specificity` just reach that fraction of the beats, and a number is the
+    score itself."""
+
+
+REQUIRED_SECTIONS = [k for k, field in SpaceFile.model_fields.items() if field.is_required()]
 
 
 @dataclass(frozen=True)
@@ -235,8 +274,7 @@ def parse_config(
     """
     if not isinstance(raw, dict):
         raise ConfigError(f"{origin}: expected sections such as 'space:', found {short(raw)}")
-    known = (*REQUIRED_SECTIONS, *OPTIONAL_SECTIONS, "method", "threshold")
-    _refuse_unknown(raw, known, origin, "")
+    _refuse_unknown(raw, SpaceFile.model_fields, origin, "")
     for section in REQUIRED_SECTIONS:
         if section not in raw:
             raise ConfigError(f"{origin}: section '{section}' is missing")

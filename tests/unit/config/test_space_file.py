@@ -42,7 +42,10 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
     "unchanged": ([], None),
     # Unknown keys, with the nearest known one.
     "unknown section": ([("serach", {})], r"unknown key 'serach' \(did you mean 'search'\?\)"),
-    "unknown key far from all": ([("zzz", 1)], r"unknown key 'zzz' \(known: data, teacher, "),
+    "unknown key far from all": (
+        [("zzz", 1)],
+        r"unknown key 'zzz' \(known: method, data, ",
+    ),
     "unknown key that is a number": ([("7", 1)], r"unknown key '7' \(known: "),
     "unknown in data": ([("data.sorce", "x")], r"'data\.sorce' \(did you mean 'source'\?\)"),
     "unknown in teacher": ([("teacher.widht", 2)], r"'teacher\.widht' .*'width'\?"),
