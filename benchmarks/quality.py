@@ -18,10 +18,11 @@ import torch
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.settings import DataSettings
 from kdsearch.methods.beatgan import BeatGan
-from kdsearch.methods.beatgan.settings import StudentSettings, TeacherSettings
-from kdsearch.methods.protocol import Compute
+from kdsearch.methods.beatgan.settings import StudentSettings
+from kdsearch.methods.protocol import Compute, Task
 from kdsearch.metrics.ranking import rank
 from kdsearch.metrics.statistics import paired_by_seed
+from kdsearch.tuning.workers.training import judge
 
 
 def main() -> None:
@@ -56,21 +57,12 @@ def student(dataset, compute, seed, options) -> float:
     """Test AUC of the best of its epochs by validation, of a student without distillation."""
     shape = {"width": options.width, "epochs": options.epochs}
     method = BeatGan()
-    teacher = method.teacher_stack(TeacherSettings(**shape), dataset.training, compute)
-    teacher.put_in(0, TeacherSettings(**shape), seed=0)
     settings = StudentSettings(**shape, target="none")
-    stack = method.student_stack(
-        settings,
-        1,
-        data=dataset.training,
-        teacher=teacher.weights(0),
-        targets={},
-        compute=compute,
-    )
+    stack = method.student_stack(settings, 1, Task(dataset.training, compute))
     stack.put_in(0, settings, seed=seed)
     best, weights = -1.0, None
     for _ in range(options.epochs):
-        report = stack.advance()[0]
+        report = judge(stack.advance()[0], dataset.training.validation)
         if report.val_auc > best:
             best, weights = report.val_auc, stack.weights(0)
     scores = method.score(weights, dataset.test.x, compute)

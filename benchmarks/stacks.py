@@ -24,7 +24,7 @@ from kdsearch.methods.device import autocast
 from kdsearch.methods.memory import Memory
 from kdsearch.methods.memory.settings import StudentSettings
 from kdsearch.methods.memory.stack import contrast, score_regression
-from kdsearch.methods.protocol import Compute, Targets
+from kdsearch.methods.protocol import Compute, Targets, Task
 from kdsearch.methods.torch_stack import shape_of
 
 STEPS, LENGTH, VALIDATED = 8, 320, 256
@@ -87,9 +87,7 @@ def beats() -> tuple[TrainingData, Targets]:
 
 def stack(students: int, data: TrainingData, targets: Targets, compute: Compute) -> Work:
     """One epoch of a stack."""
-    made = METHOD.student_stack(
-        SETTINGS, students, data=data, teacher={}, targets=targets, compute=compute
-    )
+    made = METHOD.student_stack(SETTINGS, students, Task(data, compute, {}, targets))
     for slot in range(students):
         made.put_in(slot, SETTINGS, seed=slot)
     return made.advance

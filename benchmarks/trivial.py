@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
+from kdsearch.methods.protocol import Compute, State, Targets, Task, TrainedEpoch
 
 
 class Settings(BaseModel):
@@ -28,8 +28,9 @@ class Settings(BaseModel):
 class TrivialStack:
     """Its students' AUC is a smooth function of their settings and their epoch."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, task: Task) -> None:
         self.slots = slots
+        self._abnormal = task.data.validation.abnormal
         self._students: dict[int, tuple[Settings, int]] = {}
 
     def put_in(self, slot: int, settings: Any, *, seed: int, state: Any = None) -> None:
@@ -38,14 +39,21 @@ class TrivialStack:
     def take_out(self, slot: int) -> None:
         del self._students[slot]
 
-    def advance(self) -> Mapping[int, EpochReport | Exception]:
-        reports: dict[int, EpochReport | Exception] = {}
+    def advance(self) -> Mapping[int, TrainedEpoch]:
+        trained = {}
         for slot, (settings, epoch) in self._students.items():
             self._students[slot] = (settings, epoch + 1)
             distance = abs(np.log(settings.temperature)) + abs(np.log(settings.lr / 1e-3))
             auc = 0.5 + 0.4 / (1 + distance) + 0.01 * epoch
-            reports[slot] = EpochReport(epoch + 1, {"loss": 1.0}, 1e-3, auc, auc)
-        return reports
+            trained[slot] = TrainedEpoch(epoch + 1, {"loss": 1.0}, 1e-3, self._scores(auc))
+        return trained
+
+    def _scores(self, auc: float) -> NDArray[np.float32]:
+        """Scores of the validation beats whose AUC is about the given one."""
+        scores = self._abnormal.astype(np.float32)
+        normal = np.flatnonzero(~self._abnormal)
+        scores[normal[round(auc * len(normal)) :]] = 2
+        return scores
 
     def save(self, slot: int) -> State:
         return {"epoch": self._students[slot][1]}
@@ -60,21 +68,21 @@ class Trivial:
     name = "trivial"
     teacher_settings: type[BaseModel] = Settings
     student_settings: type[BaseModel] = Settings
-    per_student = frozenset({"temperature", "alpha", "w_adv", "lr"})
+
+    def structure(self, settings: BaseModel) -> str:
+        return settings.model_dump_json(exclude={"temperature", "alpha", "w_adv", "lr"})
 
     def check(self, teacher: BaseModel, student: BaseModel) -> None:
         """Any pair will do."""
 
-    def teacher_stack(self, settings: Any, data: Any, compute: Compute) -> TrivialStack:
-        return TrivialStack(1)
+    def teacher_stack(self, settings: Any, task: Task) -> TrivialStack:
+        return TrivialStack(1, task)
 
-    def targets(
-        self, teacher: State, students: Sequence[Any], data: Any, compute: Compute
-    ) -> Targets:
+    def targets(self, students: Sequence[Any], task: Task) -> Targets:
         return {}
 
-    def student_stack(self, settings: Any, slots: int, **options: Any) -> TrivialStack:
-        return TrivialStack(slots)
+    def student_stack(self, settings: Any, slots: int, task: Task) -> TrivialStack:
+        return TrivialStack(slots, task)
 
     def score(self, weights: State, x: NDArray[Any], compute: Compute) -> NDArray[np.float32]:
         return np.abs(x).mean(axis=(1, 2), dtype=np.float32)

@@ -31,7 +31,7 @@ def checkpoints(part: Part, options: argparse.Namespace) -> None:
         for slot, training in enumerate(trainings):
             stack.take_out(slot)
             training.enter(stack, slot)
-        trainer = Trainer(keep_weights=1, behind=True)
+        trainer = Trainer(course.task.data.validation, 1, behind=True)
 
         def epoch() -> None:
             errors = trainer.advance(stack, trainings)

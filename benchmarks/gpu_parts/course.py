@@ -14,7 +14,7 @@ from kdsearch.data import LabelledBeats, TrainingData
 from kdsearch.data.beats import normalise
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.memory import Memory
-from kdsearch.methods.protocol import Compute, Method, Stack, State
+from kdsearch.methods.protocol import Compute, Method, Stack, Task
 
 LENGTH = 320
 METHODS: dict[str, Callable[[], Method]] = {"beatgan": BeatGan, "memory": Memory}
@@ -31,9 +31,7 @@ class Course:
     method: Method
     steps: int
     network: dict[str, Any]
-    data: TrainingData
-    teacher: State
-    targets: dict[str, np.ndarray]
+    task: Task
 
     @classmethod
     def new(cls, name: str, steps: int, options: argparse.Namespace, **extra: Any) -> Course:
@@ -44,26 +42,20 @@ class Course:
         data = made_up(per_step * steps)
         shared = network.keys() & method.teacher_settings.model_fields.keys()
         settings = method.teacher_settings(**{key: network[key] for key in shared})
-        cpu = Compute("cpu", "fp32")
-        stack = method.teacher_stack(settings, data, cpu)
+        task = Task(data, Compute("cpu", "fp32"))
+        stack = method.teacher_stack(settings, task)
         stack.put_in(0, settings, seed=0)
         if name == "memory":
             stack.advance()
-        teacher = stack.weights(0)
-        targets = method.targets(teacher, [student], data, cpu)
-        return cls(method, steps, network, data, teacher, targets)
+        task = replace(task, teacher=stack.weights(0))
+        task = replace(task, targets=method.targets([student], task))
+        return cls(method, steps, network, task)
 
     def stack(self, students: Sequence[int], compute: Compute) -> Stack:
         """A full stack of these students."""
         settings = [self.settings(k) for k in students]
-        stack = self.method.student_stack(
-            settings[0],
-            len(settings),
-            data=self.data,
-            teacher=self.teacher,
-            targets=self.targets,
-            compute=compute,
-        )
+        task = replace(self.task, compute=compute)
+        stack = self.method.student_stack(settings[0], len(settings), task)
         for slot, k in enumerate(students):
             stack.put_in(slot, settings[slot], seed=k)
         return stack
@@ -78,19 +70,18 @@ class Course:
     def trained(self, students: Sequence[int], compute: Compute) -> list[Outcome]:
         """What each student has after its first epoch."""
         stack = self.stack(students, compute)
-        reports = stack.advance()
+        trained = stack.advance()
+        x = self.task.data.validation.x
         return [
-            (
-                reports[slot].losses,
-                self.method.score(stack.weights(slot), self.data.validation.x, compute),
-            )
+            (trained[slot].losses, self.method.score(stack.weights(slot), x, compute))
             for slot in range(len(students))
         ]
 
     def of_nearly_the_same_beats(self) -> Course:
-        noise = np.random.default_rng(0).standard_normal(self.data.train.shape)
-        train = (self.data.train * (1 + 1e-6 * noise)).astype(np.float32)
-        return replace(self, data=replace(self.data, train=train))
+        data = self.task.data
+        noise = np.random.default_rng(0).standard_normal(data.train.shape)
+        train = (data.train * (1 + 1e-6 * noise)).astype(np.float32)
+        return replace(self, task=replace(self.task, data=replace(data, train=train)))
 
 
 def made_up(beats: int, validation: int = 128) -> TrainingData:

@@ -12,7 +12,7 @@ import numpy as np
 from gpu_parts.part import Part, Sizes, sizes
 from kdsearch.data import DataSettings, TrainingData, cache_dir, load_dataset
 from kdsearch.methods.beatgan import BeatGan
-from kdsearch.methods.protocol import Compute, Method, Stack, State
+from kdsearch.methods.protocol import Compute, Method, Stack, State, Task
 from kdsearch.metrics.ranking import rank
 
 PUBLISHED = {"test_auc": 0.9458, "test_ap": 0.9108}
@@ -39,18 +39,19 @@ def quality(part: Part, options: argparse.Namespace) -> None:
         if part.left() < RESERVE_S + 1.5 * slowest:
             break
         started = time.perf_counter()
-        reports = stack.advance()
+        trained = stack.advance()
         slowest = max(slowest, time.perf_counter() - started)
-        for k, report in reports.items():
-            if not isinstance(report, Exception) and report.val_auc > best[k]:
-                best[k], chosen[k], weights[k] = report.val_auc, epoch, stack.weights(k)
+        val_auc = np.full(seeds, math.nan)
+        for k, of_seed in trained.items():
+            if np.isfinite(of_seed.scores).all():
+                val_auc[k] = rank(of_seed.scores, data.training.validation.abnormal).roc_auc()
+            if val_auc[k] > best[k]:
+                best[k], chosen[k], weights[k] = val_auc[k], epoch, stack.weights(k)
         part.row(
             table="epochs",
             epoch=epoch,
             seconds=time.perf_counter() - started,
-            val_auc=[
-                round(getattr(reports.get(k), "val_auc", math.nan), 5) for k in range(seeds)
-            ],
+            val_auc=val_auc.round(5).tolist(),
         )
     print()
     for k in np.flatnonzero(chosen).tolist():
@@ -77,20 +78,10 @@ def published_stack(
     data: TrainingData, seeds: int, size: Sizes, compute: Compute
 ) -> tuple[Method, Stack]:
     """Students without a teacher's help, which are BeatGANs as published."""
-    method, network = BeatGan(), size.network["beatgan"]
-    teachers = method.teacher_settings(**network)
-    # Its weights are not used, but say of which shape the students are.
-    teacher = method.teacher_stack(teachers, data, compute)
-    teacher.put_in(0, teachers, seed=0)
+    method = BeatGan()
+    network = size.network["beatgan"]
     settings = method.student_settings(**network, target="none", alpha=0)
-    stack = method.student_stack(
-        settings,
-        seeds,
-        data=data,
-        teacher=teacher.weights(0),
-        targets={},
-        compute=compute,
-    )
+    stack = method.student_stack(settings, seeds, Task(data, compute))
     for seed in range(seeds):
         stack.put_in(seed, settings, seed=seed)
     return method, stack

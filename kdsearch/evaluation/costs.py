@@ -5,14 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdsearch.data.beats import TrainingData
-from kdsearch.methods.protocol import Compute, Exporting, Method, State
+from kdsearch.methods.protocol import Compute, Exporting, Method, State, Task
 
 BATCH = 256
 REPEATS = 5
@@ -84,14 +83,7 @@ def _seconds(network: torch.nn.Module, beats: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
-def student_costs(
-    method: Method,
-    students: Mapping[int, Any],
-    *,
-    data: TrainingData,
-    teacher: State,
-    targets: Mapping[str, Any],
-) -> dict[int, Cost]:
+def student_costs(method: Method, students: Mapping[int, Any], task: Task) -> dict[int, Cost]:
     """The cost of each student, by trial; students of one architecture are measured once.
 
     Args:
@@ -105,13 +97,11 @@ def student_costs(
     measured: dict[str, Cost] = {}
     costs = {}
     for number, settings in students.items():
-        key = settings.model_dump_json(exclude=set(method.per_student))
+        key = method.structure(settings)
         if key not in measured:
-            stack = method.student_stack(
-                settings, 1, data=data, teacher=teacher, targets=targets, compute=Compute()
-            )
+            stack = method.student_stack(settings, 1, replace(task, compute=Compute()))
             stack.put_in(0, settings, seed=0)
-            _, leads, length = data.train.shape
+            _, leads, length = task.data.train.shape
             measured[key] = measure(method, stack.weights(0), leads, length)
         costs[number] = measured[key]
     return costs

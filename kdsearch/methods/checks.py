@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -35,3 +35,25 @@ def check_shape(x: FloatArray, shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"the weights were trained on beats of shape {shape}, not {x.shape[1:]}"
         )
+
+
+def expect_structure(
+    settings: BaseModel, of_stack: Settings, per_student: Set[str]
+) -> Settings:
+    """Return the settings; raise a ValueError if they differ from those of a stack.
+
+    Args:
+        settings: Of a network that is to enter the stack.
+        of_stack: Of the stack.
+        per_student: Names of the settings that may differ.
+    """
+    kind = type(of_stack)
+    if not isinstance(settings, kind):
+        raise ValueError(
+            f"settings of type {kind.__name__} expected, not {type(settings).__name__}"
+        )
+    values = settings.model_dump(exclude=set(per_student))
+    for name, value in of_stack.model_dump(exclude=set(per_student)).items():
+        if values[name] != value:
+            raise ValueError(f"{name} is {value} in this stack, not {values[name]}")
+    return settings

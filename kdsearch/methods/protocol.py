@@ -1,14 +1,14 @@
-"""The protocol between the harness and a method; neither depends on more of the other.
+"""The protocol between the harness and a method.
 
-The harness (search, teacher cache, run folder, verdict) uses any pair of a teacher and a
-student only through these calls, also those of `kdsearch.methods.beatgan` and
-`kdsearch.methods.memory`. A method does not depend on Ray, YAML files or run folders.
+The harness (search, teacher cache, run folder, verdict) uses every method through these calls
+alone, including `kdsearch.methods.beatgan` and `kdsearch.methods.memory`. A method does not
+depend on Ray, YAML files or run folders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,24 +20,59 @@ from kdsearch.data.beats import BeatShape, FloatArray, TrainingData
 if TYPE_CHECKING:
     from torch import nn
 
-# Nested dicts and lists of tensors, numbers and strings: what `torch.save` writes and
-# `torch.load(weights_only=True)` reads back.
+# Nested dicts and lists of tensors, numbers and strings, as `torch.load(weights_only=True)`
+# can read them.
 State = dict[str, Any]
-# What a student is taught, one row per training beat, keyed by the name of the target.
+# What students learn from a teacher: by the name of the target, one or more rows per
+# training beat.
 Targets = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how precisely to calculate; resolved, never ``auto``."""
+    """Device and precision of the calculation; resolved, never ``auto``."""
 
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)
+class Task:
+    """What the networks of a search learn from.
+
+    Attributes:
+        data: Training and validation beats.
+        compute: Where and how precisely to calculate.
+        teacher: Weights of the trained teacher; empty while it is trained.
+        targets: What `Method.targets` computed with this teacher; empty before.
+    """
+
+    data: TrainingData
+    compute: Compute
+    teacher: State = field(default_factory=dict)
+    targets: Targets = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """What a stack returns of one student after an epoch; numbers may be NaN or infinite.
+
+    Attributes:
+        epoch: Epochs trained so far, counted from 1.
+        losses: Mean over the epoch's mini-batches, by term.
+        seconds: Wall time of the epoch; in a stack, its time divided by its students.
+        scores: Anomaly scores of the validation beats, shape (n,).
+    """
+
+    epoch: int
+    losses: dict[str, float]
+    seconds: float
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class EpochReport:
-    """What one student did in one epoch.
+    """What the harness records of one student's epoch; all numbers are finite.
 
     Attributes:
         epoch: Epochs trained so far, counted from 1.
@@ -55,10 +90,9 @@ class EpochReport:
 
 
 class Stack(Protocol):
-    """Up to K networks of one architecture that train side by side, independent of each other.
+    """Up to K networks of one structure that train side by side, independent of each other.
 
-    A slot is empty until something is put in. The numbers of a student do not depend on what
-    its neighbours do.
+    The numbers of a student do not depend on its neighbours.
     """
 
     slots: int
@@ -66,23 +100,22 @@ class Stack(Protocol):
     def put_in(
         self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None
     ) -> None:
-        """Start a student in an empty slot, new or going on from a saved state."""
+        """Start a student in an empty slot, new or resumed from a saved state."""
 
     def take_out(self, slot: int) -> None:
         """Empty a slot."""
 
-    def advance(self) -> Mapping[int, EpochReport | Exception]:
-        """Train every occupied slot for one epoch and validate it.
+    def advance(self) -> Mapping[int, TrainedEpoch]:
+        """Train every occupied slot for one epoch and score the validation beats.
 
-        A student that diverged has a `TrialDiverged` in place of its report, and its slot is
-        empty afterwards; the others are not touched by it.
+        Students that diverged are returned like the others: the harness checks all numbers.
         """
 
     def save(self, slot: int) -> State:
-        """Everything needed to go on from the end of the last epoch, bit for bit."""
+        """Return everything needed to resume after the last epoch, bit for bit."""
 
     def weights(self, slot: int) -> State:
-        """What scoring needs, and nothing else; describes its own architecture."""
+        """Return what scoring needs, which describes its own architecture."""
 
 
 class Method(Protocol):
@@ -93,8 +126,12 @@ class Method(Protocol):
     """The YAML's section ``teacher``; has ``epochs`` and ``seed``."""
     student_settings: type[BaseModel]
     """The YAML's sections ``student`` and ``space`` together; has ``epochs``."""
-    per_student: frozenset[str]
-    """Student settings that may differ inside one stack; all others must agree."""
+
+    def structure(self, settings: BaseModel) -> str:
+        """Return a key of the settings that all networks of one stack share.
+
+        Students of equal structure have the same architecture and the same targets.
+        """
 
     def check(self, teacher: BaseModel, student: BaseModel) -> None:
         """Refuse a pair that cannot work together, before anything is trained.
@@ -103,32 +140,17 @@ class Method(Protocol):
             ValueError: Names the settings and the rule that they break.
         """
 
-    def teacher_stack(self, settings: BaseModel, data: TrainingData, compute: Compute) -> Stack:
-        """A stack of one slot that trains a teacher: no distillation."""
+    def teacher_stack(self, settings: BaseModel, task: Task) -> Stack:
+        """Return a stack of one slot that trains a teacher: no distillation."""
 
-    def targets(
-        self,
-        teacher: State,
-        students: Sequence[BaseModel],
-        data: TrainingData,
-        compute: Compute,
-    ) -> Targets:
-        """What these students' distillation terms need of the teacher, computed once."""
+    def targets(self, students: Sequence[BaseModel], task: Task) -> Targets:
+        """Compute what these students learn from the task's teacher; called once."""
 
-    def student_stack(
-        self,
-        settings: BaseModel,
-        slots: int,
-        *,
-        data: TrainingData,
-        teacher: State,
-        targets: Targets,
-        compute: Compute,
-    ) -> Stack:
-        """An empty stack for students of the architecture that ``settings`` names."""
+    def student_stack(self, settings: BaseModel, slots: int, task: Task) -> Stack:
+        """Return an empty stack for students of the structure of ``settings``."""
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
-        """Anomaly score of each beat, higher is more abnormal.
+        """Compute the anomaly score of each beat, higher is more abnormal.
 
         Args:
             weights: From `Stack.weights`.
@@ -141,34 +163,34 @@ class Method(Protocol):
 
 @runtime_checkable
 class Reconstructing(Protocol):
-    """A method that says what it expected of a beat."""
+    """A method that reconstructs beats."""
 
     def reconstruct(
         self, weights: State, x: FloatArray, compute: Compute
     ) -> NDArray[np.float32]:
-        """Reconstructions of normalised and padded beats, both of shape (n, leads, length)."""
+        """Reconstruct normalised and padded beats; shape (n, leads, length), as the input."""
 
 
 @runtime_checkable
 class Exporting(Protocol):
-    """A method whose scores can be calculated without it."""
+    """A method whose students can be exported as a torch module."""
 
     def scoring_network(self, weights: State) -> nn.Module:
-        """A network on the CPU, in evaluation mode, that `torch.export` can follow.
+        """Return a network on the CPU, in evaluation mode, that `torch.export` can trace.
 
-        It maps normalised and padded beats (n, leads, length) to their scores (n,), equal to
-        those of `Method.score`; that of a method which is `Reconstructing` to scores and
+        It maps normalised and padded beats (n, leads, length) to scores (n,) equal to those
+        of `Method.score`. If the method is `Reconstructing`, it returns scores and
         reconstructions (n, leads, length).
         """
 
 
 @runtime_checkable
 class Sized(Protocol):
-    """A method that knows before it makes a network how much memory its training takes."""
+    """A method that can estimate a network's memory without creating the network."""
 
     def training_values(self, settings: BaseModel, shape: BeatShape) -> int:
-        """Numbers of 4 bytes that training one network of these settings holds, roughly.
+        """Estimate the memory for training one network, in numbers of 4 bytes.
 
-        Its values, their gradients, both of Adam's moments, and what a mini-batch leaves for
-        the way back; 0 where that is not known. Makes nothing of that size.
+        Counts parameters, gradients, both moments of Adam, and the activations of a
+        mini-batch; 0 means unknown. Allocates nothing of that size.
         """

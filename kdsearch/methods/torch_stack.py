@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,11 +26,12 @@ from torch.func import functional_call, vmap
 
 from kdsearch.data.beats import BeatShape, TrainingData
 from kdsearch.data.context import signal_leads
+from kdsearch.methods.checks import expect_structure
 from kdsearch.methods.device import autocast, from_numpy
-from kdsearch.methods.judge import judge
 from kdsearch.methods.own_randomness import OwnRandomness
-from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
+from kdsearch.methods.protocol import State, Task, TrainedEpoch
 from kdsearch.methods.stacked_adam import StackedAdam
+from kdsearch.methods.torch_networks import TorchNetworks
 
 logger = logging.getLogger(__name__)
 
@@ -41,34 +42,6 @@ BATCH = 512
 ALIGNED = 16
 
 Tensors = dict[str, Tensor]
-
-
-class Networks(Protocol):
-    """What a stack asks of its method; `TorchMethod` describes it."""
-
-    name: str
-    per_student: frozenset[str]
-    longest_gradient: float | None
-
-    def network(self, settings: Any, shape: BeatShape) -> nn.Module:
-        """An untrained network."""
-
-    def start(self, settings: Any, data: TrainingData) -> Mapping[str, Tensor]:
-        """Values that all networks begin with."""
-
-    def losses(
-        self, network: nn.Module, x: Tensor, settings: Any, taught: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Terms of a mini-batch."""
-
-    def term_weights(self, settings: Any) -> Mapping[str, Any]:
-        """Their weights; 1 where not named."""
-
-    def learning_rate(self, settings: Any, progress: float) -> float:
-        """After a part of the training."""
-
-    def scores(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Of each beat."""
 
 
 @dataclass(eq=False)
@@ -106,36 +79,28 @@ class TorchStack:
     Args:
         method: Whose networks these are.
         settings: Those that fix the structure; the method's `per_student` do not matter.
-        slots: Number of students at a time, at most.
-        data: What they learn from and are validated on.
-        targets: The teacher's answers, a row per training beat; None to train a teacher.
-        compute: Where and how precisely to calculate.
+        slots: Maximum number of students.
+        task: What they learn from.
     """
 
     def __init__(
-        self,
-        method: Networks,
-        settings: BaseModel,
-        slots: int,
-        *,
-        data: TrainingData,
-        targets: Targets | None,
-        compute: Compute,
+        self, method: TorchNetworks, settings: BaseModel, slots: int, task: Task
     ) -> None:
+        data, compute = task.data, task.compute
         self.slots = slots
         self.method = method
-        self.data = data
         self.compute = compute
         self.targets = {
             name: from_numpy(np.ascontiguousarray(rows), compute.device)
-            for name, rows in (targets or {}).items()
+            for name, rows in task.targets.items()
         }
         self.x = from_numpy(np.ascontiguousarray(data.train), compute.device)
         self._validation = from_numpy(np.ascontiguousarray(data.validation.x), compute.device)
         self._shape = shape_of(data)
         self._settings = settings
+        is_teacher = isinstance(settings, method.teacher_settings)
+        self._kind = "teacher" if is_teacher else "student"
         self._start = method.start(settings, data)
-        self._is_teacher = targets is None
         self._students: list[Student] = []
         self._rows: _Rows | None = None
         # Why one module cannot stand for all students of this epoch, if so.
@@ -155,7 +120,7 @@ class TorchStack:
         occupied = {student.slot for student in self._students}
         if not 0 <= slot < self.slots or slot in occupied:
             raise ValueError(f"slot {slot} of {self.slots} is occupied or does not exist")
-        self._check_structure(settings)
+        expect_structure(settings, self._settings, self.method.per_student)
         student = self._new_student(slot, settings, seed)
         if state is not None:
             load(student.network, state["network"])
@@ -180,8 +145,8 @@ class TorchStack:
             rows.move(len(self._students), row)
             self._students[row] = last
 
-    def advance(self) -> dict[int, EpochReport | Exception]:
-        """Train every occupied slot for one epoch and validate it; who diverged is out."""
+    def advance(self) -> dict[int, TrainedEpoch]:
+        """Train every occupied slot for one epoch and score the validation beats."""
         if not self._students:
             return {}
         started = time.perf_counter()
@@ -189,16 +154,11 @@ class TorchStack:
         losses = self._train()
         scores = self._validate()
         seconds = (time.perf_counter() - started) / len(self._students)
-        outcomes = {
-            student.slot: judge(
-                student.epoch, losses[row], scores[row], self.data.validation, seconds=seconds
-            )
+        epochs = {
+            student.slot: TrainedEpoch(student.epoch, losses[row], seconds, scores[row])
             for row, student in enumerate(self._students)
         }
-        for slot, outcome in outcomes.items():
-            if isinstance(outcome, Exception):
-                self.take_out(slot)
-        return dict(sorted(outcomes.items()))
+        return dict(sorted(epochs.items()))
 
     def save(self, slot: int) -> State:
         """Everything needed to go on from the end of the last epoch, bit for bit."""
@@ -219,7 +179,7 @@ class TorchStack:
         return {
             "format": FORMAT,
             "method": self.method.name,
-            "kind": "teacher" if self._is_teacher else "student",
+            "kind": self._kind,
             "settings": student.settings.model_dump(mode="json"),
             "shape": list(self._shape),
             "network": rows.take(row, student.network),
@@ -255,20 +215,6 @@ class TorchStack:
         network.to(self.compute.device)
         losses, scores = (_Call(network, f) for f in (self.method.losses, self.method.scores))
         return Student(slot, settings, seed, 0, rng, network, losses, scores)
-
-    def _check_structure(self, settings: BaseModel) -> None:
-        kind = type(self._settings)
-        if not isinstance(settings, kind):
-            raise ValueError(
-                f"settings of type {kind.__name__} expected, not {type(settings).__name__}"
-            )
-        here, theirs = (
-            s.model_dump(exclude=set(self.method.per_student))
-            for s in (self._settings, settings)
-        )
-        for name, value in here.items():
-            if theirs[name] != value:
-                raise ValueError(f"{name} is {value} in this stack, not {theirs[name]}")
 
     def _occupied(self, slot: int) -> tuple[_Rows, int]:
         for row, student in enumerate(self._students):

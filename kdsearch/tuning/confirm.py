@@ -20,18 +20,13 @@ from kdsearch.analysis.leaderboard import leaderboard
 from kdsearch.config.space_file import Config
 from kdsearch.data.beats import LabelledBeats
 from kdsearch.errors import RunError, StorageFailed, TrialDiverged
-from kdsearch.methods.protocol import Stack
+from kdsearch.methods.protocol import Stack, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Confirmation, Superseded, TrialRecord
 from kdsearch.texts import one_line, redact
 from kdsearch.tuning.placement import Placement
 from kdsearch.tuning.signals import Signals
-from kdsearch.tuning.workers.training import (
-    STORAGE_ERRORS,
-    Training,
-    structure,
-    train_to_the_end,
-)
+from kdsearch.tuning.workers.training import STORAGE_ERRORS, Training, train_to_the_end
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack
 
 # Far from the seeds of the search, whose trials count from `seed` * 1,000,003.
@@ -194,7 +189,7 @@ def _crews(left: Crew, config: Config, students: int) -> list[Crew]:
     """Who trains together: up to ``students`` of one structure; teachers alone."""
     stacks: dict[str, Crew] = {}
     for candidate, seed in left:
-        key = structure(config.method, candidate.settings)
+        key = config.method.structure(candidate.settings)
         if candidate.role == "teacher":
             key = f"teacher {seed}"
         stacks.setdefault(key, []).append((candidate, seed))
@@ -234,7 +229,8 @@ def _confirm_crew(inputs: ConfirmationInputs, crew: Crew) -> str:
         Training(candidate.settings, seed=seed, folder=place.training)
         for (candidate, seed), place in zip(crew, places, strict=True)
     ]
-    errors = train_to_the_end(_stack(inputs.trial, crew[0][0], len(crew)), trainings)
+    stack = _stack(inputs.trial, crew[0][0], len(crew))
+    errors = train_to_the_end(stack, trainings, inputs.trial.task.data.validation)
     return "; ".join(
         _conclude(inputs, member, place, training, error)
         for member, place, training, error in zip(crew, places, trainings, errors, strict=True)
@@ -281,18 +277,17 @@ def _result(candidate: Candidate, seed: int, **figures: Any) -> dict[str, Any]:
 def _stack(inputs: TrialInputs, candidate: Candidate, slots: int) -> Stack:
     if candidate.role == "teacher":
         torch.set_num_threads(inputs.threads)
-        return inputs.config.method.teacher_stack(
-            candidate.settings, inputs.data, inputs.compute
-        )
+        task = Task(inputs.task.data, inputs.task.compute)
+        return inputs.config.method.teacher_stack(candidate.settings, task)
     return student_stack(candidate.settings, slots, inputs)
 
 
 def _scores(inputs: ConfirmationInputs, place: Confirmation) -> dict[str, Any]:
     weights = place.training.best_weights()
     score = inputs.trial.config.method.score
-    beats = {"validation": inputs.trial.data.validation, "test": inputs.test}
+    beats = {"validation": inputs.trial.task.data.validation, "test": inputs.test}
     scores = {
-        name: np.asarray(score(weights, b.x, inputs.trial.compute), dtype=np.float32)
+        name: np.asarray(score(weights, b.x, inputs.trial.task.compute), dtype=np.float32)
         for name, b in beats.items()
     }
     if not all(np.isfinite(part).all() for part in scores.values()):

@@ -10,7 +10,7 @@ from kdsearch.analysis.leaderboard import best_record, leaderboard
 from kdsearch.config.space_file import Config
 from kdsearch.data import cache_dir
 from kdsearch.data.beats import Dataset
-from kdsearch.errors import RunError, SearchFailed, UserError
+from kdsearch.errors import RunError, SearchFailed, TrialDiverged, UserError
 from kdsearch.evaluation.baselines import baseline_scores
 from kdsearch.evaluation.costs import measure, student_costs
 from kdsearch.evaluation.finalists import Finalist, evaluate_run, read_evaluation
@@ -22,6 +22,7 @@ from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import COMPUTE, describe_student, load_student
 from kdsearch.tuning.confirm import Candidate, seeds
 from kdsearch.tuning.teacher import Teacher, describe_teacher
+from kdsearch.tuning.workers.training import judge
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack, trial_seed
 
 
@@ -100,7 +101,7 @@ def write_results(
         trial=best.number,
         # As it will be used, wherever that is; its threshold belongs to these scores.
         student=Finalist(weights, COMPUTE),
-        teacher=Finalist(teacher.weights, inputs.compute),
+        teacher=Finalist(teacher.weights, inputs.task.compute),
         rule=config.threshold,
     )
     metrics: dict[str, Any] = {
@@ -165,10 +166,11 @@ def _best_weights(
     stack = student_stack(settings, 1, inputs)
     stack.put_in(0, settings, seed=trial_seed(inputs.config, best.number))
     for _ in range(best.best_epoch):
-        outcome = stack.advance()[0]
-        if isinstance(outcome, Exception):
-            raise SearchFailed(f"trial {best.number} cannot be trained again: {outcome}")
-        val_auc = outcome.val_auc
+        try:
+            val_auc = judge(stack.advance()[0], inputs.task.data.validation).val_auc
+        except TrialDiverged as error:
+            reason = f"trial {best.number} cannot be trained again: {error}"
+            raise SearchFailed(reason) from None
     weights = stack.weights(0)
     trial.write_best(weights)
     if val_auc != best.val_auc:
@@ -185,10 +187,10 @@ def _write_costs(
         for r in records
         if r.finished and r.state != "failed" and r.curve
     }
-    method, data, teacher = inputs.config.method, inputs.data, inputs.teacher
-    costs = student_costs(method, students, data=data, teacher=teacher, targets=inputs.targets)
+    method, task = inputs.config.method, inputs.task
+    costs = student_costs(method, students, task)
     described: dict[str, Any] = {str(n): cost.as_dict() for n, cost in costs.items()}
     if isinstance(method, Exporting):
-        _, leads, length = data.train.shape
-        described["teacher"] = measure(method, teacher, leads, length).as_dict()
+        _, leads, length = task.data.train.shape
+        described["teacher"] = measure(method, task.teacher, leads, length).as_dict()
     folder.write_costs(described)

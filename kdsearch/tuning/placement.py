@@ -175,14 +175,17 @@ def plan_placement(
     Raises:
         UserError: No machine is large enough for a process, or other jobs leave no room.
     """
-    cpus, gpus = inputs.config.resources.cpus_per_trial, int(inputs.compute.device == "cuda")
+    cpus, gpus = (
+        inputs.config.resources.cpus_per_trial,
+        int(inputs.task.compute.device == "cuda"),
+    )
     free = wait_for_room(cpus, gpus, say)
     fit = sum(node.fits(cpus, gpus) for node in free)
     students, measured = _students(inputs, fit)
     nodes = cluster_nodes()
-    placement = placement_on(nodes, inputs.config, inputs.compute, students)
+    placement = placement_on(nodes, inputs.config, inputs.task.compute, students)
     if placement.packed:
-        placement = placement_on(free, inputs.config, inputs.compute, students)
+        placement = placement_on(free, inputs.config, inputs.task.compute, students)
         taken = sum(node.fits(cpus, gpus) for node in nodes) - fit
         if taken:
             say(f"{fit} processes train students; other jobs have the room for {taken} more")
@@ -277,7 +280,7 @@ def _so_many(compute: Compute, cpus: int, count: int, students: int, most: int) 
 
 def _students(inputs: TrialInputs, processes: int) -> tuple[int, list[Rate]]:
     """How many students a process trains, and what was measured for it, if anything was."""
-    config, gpu = inputs.config, inputs.compute.device == "cuda"
+    config, gpu = inputs.config, inputs.task.compute.device == "cuda"
     resources = config.resources
     wanted = resources.students_per_gpu if gpu else resources.students_per_cpu
     if wanted != "auto":

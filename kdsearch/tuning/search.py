@@ -19,7 +19,7 @@ from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
 from kdsearch.methods.device import resolve_device, resolve_precision
-from kdsearch.methods.protocol import Compute
+from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.study import Study, sound
 from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
@@ -257,7 +257,8 @@ class _Search:
                     signals=self._signals,
                 )
                 ray.enter_context(local)
-            inputs = replace(inputs, compute=trial_compute(self._config, self._say))
+            compute = trial_compute(self._config, self._say)
+            inputs = replace(inputs, task=replace(inputs.task, compute=compute))
             placement, measured = plan_placement(inputs, self._say)
             if measured:
                 self._say(describe_sizes(measured, placement.main.students))
@@ -340,17 +341,15 @@ class _Search:
 
     def _inputs(self, dataset: Dataset, teacher: Teacher, compute: Compute) -> TrialInputs:
         students = [self._config.student_settings(p) for p in self._config.corners()]
+        task = Task(dataset.training, compute, teacher.weights)
         targets = TeacherCache(cache_dir()).targets(
-            teacher, self._config.method, students, dataset.training, compute
+            teacher, self._config.method, students, task
         )
         return TrialInputs(
             config=self._config,
             run=self._folder.path.resolve(),
             generation=self._folder.next_generation(),
-            data=dataset.training,
-            teacher=teacher.weights,
-            targets=targets,
-            compute=compute,
+            task=replace(task, targets=targets),
             threads=self._config.resources.cpus_per_trial,
         )
 
@@ -381,7 +380,8 @@ def resolve_teacher_compute(request: Request) -> Compute:
 
 
 def _bytes(inputs: TrialInputs) -> int:
-    arrays = [inputs.data.train, inputs.data.validation.x, *inputs.targets.values()]
+    data, targets = inputs.task.data, inputs.task.targets
+    arrays = [data.train, data.validation.x, *targets.values()]
     return sum(array.nbytes for array in arrays)
 
 

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kdsearch.data.beats import Dataset, TrainingData
-from kdsearch.errors import RunError, SearchFailed
+from kdsearch.data.beats import Dataset
+from kdsearch.errors import RunError, SearchFailed, TrialDiverged
 from kdsearch.files.atomic import DamagedFile, load_state, save_state, write_json
 from kdsearch.files.cache import writable_lock
-from kdsearch.methods.protocol import Compute, EpochReport, Method, State, Targets
+from kdsearch.methods.protocol import Compute, EpochReport, Method, State, Targets, Task
 from kdsearch.runs.folder import RunFolder
+from kdsearch.tuning.workers.training import judge
 
 logger = logging.getLogger(__name__)
 
@@ -134,18 +135,13 @@ class TeacherCache:
             found = _read(entry, name)
             if found is not None:
                 return found
-            training = _Training(entry, method, settings, dataset.training, compute)
+            training = _Training(entry, method, settings, Task(dataset.training, compute))
             teacher = training.run(name, on_epoch)
             _write(entry, teacher)
             return teacher
 
     def targets(
-        self,
-        teacher: Teacher,
-        method: Method,
-        students: Sequence[BaseModel],
-        data: TrainingData,
-        compute: Compute,
+        self, teacher: Teacher, method: Method, students: Sequence[BaseModel], task: Task
     ) -> Targets:
         """What the students are taught, calculated once and kept beside the teacher."""
         name = _name_of_targets(method, students)
@@ -153,7 +149,7 @@ class TeacherCache:
         try:
             return {key: _array(value) for key, value in load_state(path).items()}
         except (OSError, DamagedFile):
-            targets = method.targets(teacher.weights, students, data, compute)
+            targets = method.targets(students, task)
         import torch  # noqa: PLC0415
 
         try:
@@ -166,10 +162,7 @@ class TeacherCache:
 
 def _name_of_targets(method: Method, students: Sequence[BaseModel]) -> str:
     """Students that differ in scalars alone are taught the same."""
-    shared = {
-        student.model_dump_json(exclude=set(method.per_student), exclude_none=False)
-        for student in students
-    }
+    shared = {method.structure(student) for student in students}
     return hashlib.sha256("\n".join(sorted(shared)).encode()).hexdigest()[:16]
 
 
@@ -181,28 +174,23 @@ def _array(tensor: Any) -> NDArray[np.float32]:
 class _Training:
     """One teacher's training, which a kill interrupts but does not undo."""
 
-    def __init__(
-        self,
-        entry: Path,
-        method: Method,
-        settings: BaseModel,
-        data: TrainingData,
-        compute: Compute,
-    ) -> None:
+    def __init__(self, entry: Path, method: Method, settings: BaseModel, task: Task) -> None:
         self._file = entry / "partial.pt"
         self._epochs = int(cast("Any", settings).epochs)
         self._seed = int(cast("Any", settings).seed)
         self._settings = settings
-        self._stack = method.teacher_stack(settings, data, compute)
+        self._stack = method.teacher_stack(settings, task)
+        self._validation = task.data.validation
         self._history: list[EpochReport] = []
         self._weights: State = {}
 
     def run(self, name: str, on_epoch: Callable[[EpochReport, int], None]) -> Teacher:
         self._begin()
         while len(self._history) < self._epochs:
-            report = self._stack.advance()[0]
-            if isinstance(report, Exception):
-                raise SearchFailed(f"the teacher's training diverged: {report}")
+            try:
+                report = judge(self._stack.advance()[0], self._validation)
+            except TrialDiverged as error:
+                raise SearchFailed(f"the teacher's training diverged: {error}") from None
             self._keep(report)
             on_epoch(report, self._epochs)
         return Teacher(name, self._weights, self._history, found=False)

@@ -194,7 +194,8 @@ def run_tune(
     packers: list[Any] = []
     if placement.packed:
         # Named, so that they stay in the object store for a packer that has to start again.
-        shared = [ray.put(replace(inputs, compute=kind.compute)) for kind in placement.kinds]
+        tasks = [replace(inputs.task, compute=kind.compute) for kind in placement.kinds]
+        shared = [ray.put(replace(inputs, task=task)) for task in tasks]
         packers = _start_packers(shared, placement, trials)
         function = tune.with_parameters(train_in_packer, packers=packers)
         resources = {"cpu": THIN_CPUS}

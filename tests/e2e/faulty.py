@@ -16,18 +16,19 @@ the environment, which Ray's workers inherit:
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdsearch.errors import TrialDiverged
 from kdsearch.methods.beatgan import BeatGan
-from kdsearch.methods.protocol import Compute, EpochReport, Stack
+from kdsearch.methods.protocol import Compute, Stack, Task, TrainedEpoch
 
 TEACHER = -1
 
@@ -45,20 +46,17 @@ class FaultyStack:
         self._trials[slot] = TEACHER if self._teacher else seed % 1_000_003
         self._stack.put_in(slot, settings, seed=seed, state=state)
 
-    def advance(self) -> Mapping[int, EpochReport | Exception]:
+    def advance(self) -> Mapping[int, TrainedEpoch]:
         time.sleep(float(os.environ.get("FAULTY_PAUSE_S", "0")))
         _wait_for(os.environ.get("FAULTY_AFTER"), [*self._trials.values()])
-        outcomes = dict(self._stack.advance())
-        reports = {s: o for s, o in outcomes.items() if isinstance(o, EpochReport)}
-        for slot, report in reports.items():
-            self._log(self._trials[slot], report.epoch, len(reports))
-        for slot, report in reports.items():
-            self._fail(self._trials[slot], report.epoch)
-            if _planned(self._trials[slot], "nan", report.epoch):
-                self._stack.take_out(slot)
-                reason = f"reconstruction is nan in epoch {report.epoch}"
-                outcomes[slot] = TrialDiverged(reason)
-        return outcomes
+        epochs = dict(self._stack.advance())
+        for slot, trained in epochs.items():
+            self._log(self._trials[slot], trained.epoch, len(epochs))
+        for slot, trained in epochs.items():
+            self._fail(self._trials[slot], trained.epoch)
+            if _planned(self._trials[slot], "nan", trained.epoch):
+                epochs[slot] = replace(trained, losses={"reconstruction": math.nan})
+        return epochs
 
     def take_out(self, slot: int) -> None:
         self._stack.take_out(slot)
@@ -130,10 +128,11 @@ class AnywhereBeatGan(FaultyBeatGan):
     So that nodes which only say that they have a GPU can take part.
     """
 
-    def student_stack(self, *args: Any, compute: Compute, **options: Any) -> Any:
+    def student_stack(self, settings: Any, slots: int, task: Task) -> Any:
         with Path(os.environ["FAULTY_LOG"] + ".devices").open("a") as log:
-            log.write(f"{compute.device} {args[1]}\n")
-        return super().student_stack(*args, compute=Compute("cpu", "fp32"), **options)
+            log.write(f"{task.compute.device} {slots}\n")
+        task = replace(task, compute=Compute("cpu", "fp32"))
+        return super().student_stack(settings, slots, task)
 
     def score(self, weights: Any, x: Any, compute: Compute) -> Any:
         return super().score(weights, x, Compute("cpu", "fp32"))

@@ -29,7 +29,7 @@ def test_crashing_trials_are_rows(place: Workplace) -> None:
     assert rows[0]["state"] == "failed"
     assert rows[0]["reason"] == "RuntimeError: the sensor caught fire"
     assert rows[1]["state"] == "failed"
-    assert rows[1]["reason"] == "reconstruction is nan in epoch 1"
+    assert rows[1]["reason"] == "reconstruction became nan in epoch 1"
     assert rows[2]["state"] in ("completed", "stopped")
     assert rows[3]["state"] == "failed"
     assert "worker process exited without an error message" in rows[3]["reason"]
@@ -61,7 +61,7 @@ def test_all_trials_failed(place: Workplace) -> None:
     assert done.returncode == 1
     assert "all 6 trials failed" in done.stderr
     assert "RuntimeError: the sensor caught fire" in done.stderr
-    assert "reconstruction is nan in epoch 1" in done.stderr
+    assert "reconstruction became nan in epoch 1" in done.stderr
     assert "Traceback" not in done.stderr
     assert {row["state"] for row in place.trials()} == {"failed"}
 

@@ -103,7 +103,7 @@ def test_one_crash_in_a_stack_is_one_failed_row(place: Workplace) -> None:
     assert states == ["failed", "completed", "failed", "completed", "failed", "completed"]
     assert rows[0]["reason"] == "RuntimeError: the sensor caught fire"
     assert "worker process exited without an error message" in rows[2]["reason"]
-    assert rows[4]["reason"] == "reconstruction is nan in epoch 1"
+    assert rows[4]["reason"] == "reconstruction became nan in epoch 1"
     assert {rows[number]["epochs"] for number in (1, 3, 5)} == {5}
 
 

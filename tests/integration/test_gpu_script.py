@@ -19,7 +19,7 @@ import torch
 
 from kdsearch.data import DataSettings, load_dataset
 from kdsearch.methods.beatgan import BeatGan
-from kdsearch.methods.protocol import Compute
+from kdsearch.methods.protocol import Compute, Task
 
 ROOT = Path(__file__).parents[2]
 TABLES = {
@@ -132,7 +132,7 @@ def test_the_plain_script_has_the_same_teacher(monkeypatch: pytest.MonkeyPatch):
     against_plain, course = map(import_module, ("against_plain", "gpu_parts.course"))
     method, data = BeatGan(), course.made_up(64)
     settings = method.teacher_settings(width=2)
-    stack = method.teacher_stack(settings, data, Compute())
+    stack = method.teacher_stack(settings, Task(data, Compute()))
     stack.put_in(0, settings, seed=0)
     stack.advance()
     weights = stack.weights(0)

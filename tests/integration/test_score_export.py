@@ -28,7 +28,7 @@ from kdsearch.data.wfdb_files import first_leads, read_header
 from kdsearch.errors import ConfigError, DataError
 from kdsearch.methods.beatgan.settings import TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
-from kdsearch.methods.protocol import Compute
+from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.student.student import COMPUTE, Student, describe_student
 
@@ -52,7 +52,7 @@ def make_best(run: Path, beats: Beats, leads: int = 1, context: str = "none") ->
         "space.yaml",
     )
     trained = TeacherSettings.model_validate({**SMALL, "lr": 1e-3})
-    stack = BeatGanStack(trained, 1, data=dataset.training, compute=Compute())
+    stack = BeatGanStack(trained, 1, Task(dataset.training, Compute()))
     stack.put_in(0, trained, seed=3)
     stack.advance()
     weights = stack.weights(0)

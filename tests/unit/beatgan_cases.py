@@ -9,7 +9,7 @@ from kdsearch.data.beats import LabelledBeats, TrainingData, normalise
 from kdsearch.methods.beatgan.networks import Architecture
 from kdsearch.methods.beatgan.settings import StudentSettings, TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
-from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
+from kdsearch.methods.protocol import Compute, State, Targets, Task, TrainedEpoch
 
 CPU = Compute("cpu", "fp32")
 TINY = Architecture(width=4, latent=5, leads=1, length=32)
@@ -62,27 +62,19 @@ def student_stack(
     slots: int = 1, data: TrainingData | None = None, compute: Compute = CPU, **changes: object
 ) -> BeatGanStack:
     data = data or training_data()
-    return BeatGanStack(
-        student(**changes),
-        slots,
-        data=data,
-        compute=compute,
-        teacher={},
-        targets=some_targets(data),
-    )
+    return BeatGanStack(student(**changes), slots, Task(data, compute, {}, some_targets(data)))
 
 
 def trained_teacher(data: TrainingData, **changes: object) -> State:
     settings = TeacherSettings.model_validate({**SMALL, "lr": 1e-3, **changes})
-    stack = BeatGanStack(settings, 1, data=data, compute=CPU)
+    stack = BeatGanStack(settings, 1, Task(data, CPU))
     stack.put_in(0, settings, seed=7)
     stack.advance()
     return stack.weights(0)
 
 
-def report(outcome: EpochReport | Exception) -> EpochReport:
-    assert isinstance(outcome, EpochReport), outcome
-    return outcome
+def finite(trained: TrainedEpoch) -> bool:
+    return bool(np.isfinite([*trained.losses.values(), *trained.scores]).all())
 
 
 def identical(one: object, other: object) -> bool:

@@ -11,7 +11,7 @@ from search_cases import space_file, tiny_dataset
 from watched import EPOCHS, Watched
 
 from kdsearch.config.space_file import parse_config
-from kdsearch.methods.protocol import Compute
+from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.tuning.workers.trial import TrialInputs
 
@@ -32,9 +32,6 @@ def inputs(tmp_path: Path, method: Watched) -> TrialInputs:
         config=config,
         run=run.path,
         generation=run.next_generation(),
-        data=data,
-        teacher={},
-        targets={"score": scores},
-        compute=Compute("cpu", "fp32"),
+        task=Task(data, Compute("cpu", "fp32"), {}, {"score": scores}),
         threads=1,
     )

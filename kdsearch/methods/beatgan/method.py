@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kdsearch.data.beats import LENGTH_MULTIPLE, BeatShape, FloatArray, TrainingData
+from kdsearch.data.beats import LENGTH_MULTIPLE, BeatShape, FloatArray
 from kdsearch.methods.beatgan.networks import (
     Architecture,
     Discriminator,
@@ -30,7 +30,7 @@ from kdsearch.methods.beatgan.stack import PER_STUDENT, BeatGanStack
 from kdsearch.methods.beatgan.targets import teacher_targets
 from kdsearch.methods.checks import check_shape, expect_settings
 from kdsearch.methods.device import BATCH_COUNTED, VALUES_OF_ADAM
-from kdsearch.methods.protocol import Compute, Method, Sized, Stack, State, Targets
+from kdsearch.methods.protocol import Compute, Method, Sized, Stack, State, Targets, Task
 
 
 class BeatGan:
@@ -39,7 +39,6 @@ class BeatGan:
     name = "beatgan"
     teacher_settings: type[BaseModel] = TeacherSettings
     student_settings: type[BaseModel] = StudentSettings
-    per_student = PER_STUDENT
 
     def check(self, teacher: BaseModel, student: BaseModel) -> None:
         """A student can start from its teacher's weights only if it is as large.
@@ -64,47 +63,26 @@ class BeatGan:
         per_beat = 4 * 5 * ours.width * shape.length
         return VALUES_OF_ADAM * values + min(ours.batch_size, BATCH_COUNTED) * per_beat
 
-    def teacher_stack(
-        self, settings: BaseModel, data: TrainingData, compute: Compute
-    ) -> BeatGanStack:
-        """A stack of one slot without distillation."""
-        teacher = expect_settings(settings, TeacherSettings)
-        return BeatGanStack(teacher, 1, data=data, compute=compute)
+    def structure(self, settings: BaseModel) -> str:
+        """Return a key of all settings but those in `PER_STUDENT`."""
+        return settings.model_dump_json(exclude=set(PER_STUDENT))
 
-    def targets(
-        self,
-        teacher: State,
-        students: Sequence[BaseModel],
-        data: TrainingData,
-        compute: Compute,
-    ) -> Targets:
-        """Only what these students' targets need; see `teacher_targets` for the arrays."""
+    def teacher_stack(self, settings: BaseModel, task: Task) -> BeatGanStack:
+        """Return a stack of one slot without distillation."""
+        return BeatGanStack(expect_settings(settings, TeacherSettings), 1, task)
+
+    def targets(self, students: Sequence[BaseModel], task: Task) -> Targets:
+        """Compute only what these students' targets need; see `teacher_targets`."""
         kinds = {
             name
             for student in students
             for name in expect_settings(student, StudentSettings).targets
         }
-        return teacher_targets(teacher, kinds, data.train, compute, context=data.context)
+        return teacher_targets(kinds, task)
 
-    def student_stack(
-        self,
-        settings: BaseModel,
-        slots: int,
-        *,
-        data: TrainingData,
-        teacher: State,
-        targets: Targets,
-        compute: Compute,
-    ) -> BeatGanStack:
-        """An empty stack for students that differ from ``settings`` in `per_student` alone."""
-        return BeatGanStack(
-            expect_settings(settings, StudentSettings),
-            slots,
-            data=data,
-            compute=compute,
-            teacher=teacher,
-            targets=targets,
-        )
+    def student_stack(self, settings: BaseModel, slots: int, task: Task) -> BeatGanStack:
+        """Return an empty stack for students that differ in `PER_STUDENT` alone."""
+        return BeatGanStack(expect_settings(settings, StudentSettings), slots, task)
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
         """Error of each beat's reconstruction, by the score of the weights, shape (n,).

@@ -9,7 +9,6 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from kdsearch.data.beats import TrainingData
 from kdsearch.methods.beatgan.engine import Engine, Parts, Student, new_parts
 from kdsearch.methods.beatgan.networks import (
     Architecture,
@@ -27,10 +26,15 @@ from kdsearch.methods.beatgan.scoring import (
     load_generator,
     weights_state,
 )
-from kdsearch.methods.beatgan.settings import TAUGHT, NetworkSettings, StudentSettings
+from kdsearch.methods.beatgan.settings import (
+    TAUGHT,
+    NetworkSettings,
+    StudentSettings,
+    TeacherSettings,
+)
+from kdsearch.methods.checks import expect_structure
 from kdsearch.methods.device import from_numpy
-from kdsearch.methods.judge import judge
-from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
+from kdsearch.methods.protocol import State, Task, TrainedEpoch
 
 PER_STUDENT = frozenset({"temperature", "alpha", "w_adv", "lr"})
 """Settings that are vectors in a stack; everything else is its structure."""
@@ -43,44 +47,34 @@ class BeatGanStack:
 
     Args:
         settings: Those that fix the structure; the settings in `PER_STUDENT` do not matter.
-        slots: How many networks there may be at a time.
-        data: Training beats, kept once on the device, and what validates every epoch.
-        compute: Where and how precisely to calculate.
-        teacher: Weights of the teacher, for students that start from them; None in a stack
-            that trains a teacher.
-        targets: The teacher's answers, one row per training beat.
+        slots: Maximum number of networks.
+        task: What they learn from; training beats are kept once on the device.
 
     Raises:
         ValueError: The students are to start from a teacher of another architecture, or there
             is not a row of targets per training beat.
     """
 
-    def __init__(
-        self,
-        settings: NetworkSettings,
-        slots: int,
-        *,
-        data: TrainingData,
-        compute: Compute,
-        teacher: State | None = None,
-        targets: Targets | None = None,
-    ) -> None:
+    def __init__(self, settings: NetworkSettings, slots: int, task: Task) -> None:
+        data, compute = task.data, task.compute
+        for name, rows in task.targets.items():
+            if len(rows) != len(data.train):
+                raise ValueError(
+                    f"{len(rows)} targets of kind {name!r} for {len(data.train)} training beats"
+                )
         self.slots = slots
-        self._structure = _structure(settings)
+        self._settings = settings
         self._architecture = Architecture(
             settings.width, settings.latent, *data.train.shape[1:]
         )
         self._compute = compute
-        self._score = settings.score
-        self._is_teacher = teacher is None
-        self._start = _start_from(settings, teacher, self._architecture)
-        self._targets = _checked(targets or {}, len(data.train))
+        self._start = _start_from(settings, task.teacher, self._architecture)
+        self._targets = task.targets
         self._x = from_numpy(data.train, compute.device)
-        self._validation = data.validation
-        self._validation_x = from_numpy(data.validation.x, compute.device)
+        self._validation = from_numpy(data.validation.x, compute.device)
         self._students: dict[int, Student] = {}
         self._engine = Engine(
-            self._architecture, slots, settings, self._x, self._targets, compute
+            self._architecture, slots, settings, self._x, task.targets, compute
         )
 
     def put_in(
@@ -100,7 +94,7 @@ class BeatGanStack:
         """
         if not 0 <= slot < self.slots or slot in self._students:
             raise ValueError(f"slot {slot} of {self.slots} is occupied or does not exist")
-        settings = self._of_this_structure(settings)
+        settings = expect_structure(settings, self._settings, PER_STUDENT)
         rng = torch.Generator().manual_seed(seed)
         if state is None:
             parts = {**new_parts(self._architecture, rng), **self._start}
@@ -123,32 +117,18 @@ class BeatGanStack:
         self._engine.clear(slot)
         del self._students[slot]
 
-    def advance(self) -> dict[int, EpochReport | Exception]:
-        """Train every occupied slot for one epoch and validate it.
-
-        A student that diverged has a `TrialDiverged` in place of its report, and its slot is
-        empty afterwards; the others are not touched by it.
-        """
+    def advance(self) -> dict[int, TrainedEpoch]:
+        """Train every occupied slot for one epoch and score the validation beats."""
         if not self._students:
             return {}
         started = time.perf_counter()
         losses = self._engine.train_epoch(self._students)
-        scores = self._engine.scores(self._validation_x)
+        scores = self._engine.scores(self._validation)
         seconds = (time.perf_counter() - started) / len(self._students)
-        outcomes: dict[int, EpochReport | Exception] = {
-            slot: judge(
-                student.epoch,
-                losses[slot],
-                scores[:, slot],
-                self._validation,
-                seconds=seconds,
-            )
+        return {
+            slot: TrainedEpoch(student.epoch, losses[slot], seconds, scores[:, slot])
             for slot, student in self._students.items()
         }
-        for slot, outcome in outcomes.items():
-            if isinstance(outcome, Exception):
-                self.take_out(slot)
-        return outcomes
 
     def save(self, slot: int) -> State:
         """Everything needed to go on from the end of the last epoch, bit for bit.
@@ -176,26 +156,16 @@ class BeatGanStack:
         return weights_state(
             self._architecture,
             generator,
-            networks["discriminator"] if self._is_teacher else None,
+            networks["discriminator"] if isinstance(self._settings, TeacherSettings) else None,
             error_weights=self._error_weights(generator),
         )
 
     def _error_weights(self, generator: NetworkState) -> Tensor | None:
-        if self._score == "plain":
+        if self._settings.score == "plain":
             return None
         network = load_generator(weights_state(self._architecture, generator), self._compute)
-        weights = error_weights(self._score, network, self._x)
+        weights = error_weights(self._settings.score, network, self._x)
         return None if weights is None else weights[0].cpu()
-
-    def _of_this_structure(self, settings: BaseModel) -> NetworkSettings:
-        if not isinstance(settings, NetworkSettings):
-            raise ValueError(f"settings of a BeatGAN expected, not {type(settings).__name__}")
-        structure = _structure(settings)
-        for name in sorted(structure.keys() | self._structure.keys()):
-            here, there = self._structure.get(name), structure.get(name)
-            if here != there:
-                raise ValueError(f"{name} is {here} in this stack, not {there}")
-        return settings
 
     def _require_targets(self, student: Student) -> None:
         missing = set(student.targets) & set(TAUGHT) - self._targets.keys()
@@ -210,24 +180,11 @@ class BeatGanStack:
         return self._students[slot]
 
 
-def _structure(settings: NetworkSettings) -> dict[str, object]:
-    return settings.model_dump(exclude=set(PER_STUDENT))
-
-
-def _checked(targets: Targets, beats: int) -> Targets:
-    for name, rows in targets.items():
-        if len(rows) != beats:
-            raise ValueError(f"{len(rows)} targets of kind {name!r} for {beats} training beats")
-    return targets
-
-
-def _start_from(
-    settings: NetworkSettings, teacher: State | None, architecture: Architecture
-) -> Parts:
+def _start_from(settings: NetworkSettings, teacher: State, architecture: Architecture) -> Parts:
     """The values that replace random ones; none with ``init: random``."""
     if not isinstance(settings, StudentSettings) or settings.init != "teacher":
         return {}
-    if teacher is None:
+    if not teacher:
         raise ValueError("init 'teacher' needs a teacher")
     require_same_architecture(architecture_of(teacher), architecture)
     _check_networks(teacher, architecture)

@@ -20,37 +20,29 @@ from kdsearch.methods.beatgan.scoring import (
 from kdsearch.methods.device import from_numpy
 from kdsearch.methods.memory.settings import TeacherSettings as Neighbours
 from kdsearch.methods.memory.teacher import fill, own_scores
-from kdsearch.methods.protocol import Compute, State, Targets
+from kdsearch.methods.protocol import Compute, State, Targets, Task
 
 
-def teacher_targets(
-    teacher: State,
-    kinds: Collection[str],
-    x: FloatArray,
-    compute: Compute,
-    *,
-    context: bool = False,
-) -> Targets:
-    """The teacher's answers that students with these targets learn from.
+def teacher_targets(kinds: Collection[str], task: Task) -> Targets:
+    """Compute the targets of students for every training beat.
 
     Args:
-        teacher: Weights of a trained teacher.
-        kinds: The names of the students' targets; ``published`` has no entry.
-        x: Training beats, shape (n, leads, length).
-        compute: Where and how precisely to calculate.
-        context: Whether beats come with leads of a context.
+        kinds: The names of the students' targets; ``published`` has no array.
+        task: With the weights of a trained teacher.
 
     Returns:
         ``score``: the teacher's anomaly scores, shape (n,); ``neighbours``: those of a memory
         of the beats with its defaults, or of their context if there is one, each left out of
-        its own comparison, shape (n,), which the teacher has no part in; ``reconstruction``:
+        its own comparison, shape (n,), for which no teacher is needed; ``reconstruction``:
         shape (n, leads, length); ``attention``: the attention map of the teacher's
         discriminator on the teacher's reconstruction, shape (n, length / 32). Row i belongs
-        to ``x[i]``.
+        to training beat i.
 
     Raises:
         ValueError: These are not a teacher's weights.
     """
+    x, compute, context = task.data.train, task.compute, task.data.context
+    teacher = task.teacher
     found: dict[str, NDArray[np.float32]] = {}
     if "score" in kinds:
         found["score"] = score(teacher, x, compute)

@@ -27,7 +27,7 @@ from kdsearch.methods.memory.stack import (
 )
 from kdsearch.methods.memory.student import Scorer, ScoringNetwork, initial_components
 from kdsearch.methods.memory.teacher import METHOD, Recall, recall
-from kdsearch.methods.protocol import Compute, Method, Stack, State, Targets
+from kdsearch.methods.protocol import Compute, Method, Stack, State, Targets, Task
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.methods.torch_stack import shape_of
 
@@ -97,25 +97,18 @@ class Memory(TorchMethod):
         rate: float = settings.lr * part
         return rate
 
-    def teacher_stack(
-        self, settings: BaseModel, data: TrainingData, compute: Compute
-    ) -> MemoryStack:
-        """A stack of one slot, full after one epoch; always on the CPU, in full precision."""
+    def teacher_stack(self, settings: BaseModel, task: Task) -> MemoryStack:
+        """Return a stack of one slot, full after one epoch; always on the CPU, in float32."""
         expect_settings(settings, TeacherSettings)
-        return MemoryStack(data)
+        return MemoryStack(task.data)
 
-    def targets(
-        self,
-        teacher: State,
-        students: Sequence[BaseModel],
-        data: TrainingData,
-        compute: Compute,
-    ) -> Targets:
-        """Distorted beats and what the memory says of them and of its own; see `teach`.
+    def targets(self, students: Sequence[BaseModel], task: Task) -> Targets:
+        """Distort beats, and compute the memory's scores of them and of its own beats.
 
         Raises:
-            ConfigError: A student starts at more components than the beats have.
+            ConfigError: A student starts from more components than the beats have.
         """
+        data = task.data
         taught = [expect_settings(student, StudentSettings) for student in students]
         most = min(len(data.train) - 1, shape_of(data).signal_leads * data.train.shape[2])
         asked = max((s.components for s in taught if s.init == "components"), default=0)
@@ -129,21 +122,11 @@ class Memory(TorchMethod):
         distorted = np.concatenate(
             [distort(data.train, rng, context=data.context) for _ in range(rounds)]
         )
-        return teach(teacher, distorted)
+        return teach(task.teacher, distorted)
 
-    def student_stack(
-        self,
-        settings: BaseModel,
-        slots: int,
-        *,
-        data: TrainingData,
-        teacher: State,
-        targets: Targets,
-        compute: Compute,
-    ) -> StudentStack:
-        """An empty stack for students that differ from ``settings`` in `per_student` alone."""
-        student = expect_settings(settings, StudentSettings)
-        return StudentStack(self, student, slots, data=data, targets=targets, compute=compute)
+    def student_stack(self, settings: BaseModel, slots: int, task: Task) -> StudentStack:
+        """Return an empty stack for students that differ in `per_student` alone."""
+        return StudentStack(self, expect_settings(settings, StudentSettings), slots, task)
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
         """Scores of a memory or of a student, shape (n,).

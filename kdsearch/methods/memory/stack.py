@@ -12,10 +12,9 @@ from torch.nn import functional
 
 from kdsearch.data.beats import FloatArray, TrainingData
 from kdsearch.methods.device import from_numpy
-from kdsearch.methods.judge import judge
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
 from kdsearch.methods.memory.teacher import fill, own_scores, recall
-from kdsearch.methods.protocol import Compute, EpochReport, State, Targets
+from kdsearch.methods.protocol import State, Targets, Task, TrainedEpoch
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.methods.torch_stack import Student, TorchStack
 
@@ -52,10 +51,10 @@ class MemoryStack:
         self._occupied(slot)
         self._settings = self._memory = None
 
-    def advance(self) -> dict[int, EpochReport | Exception]:
-        """Remember the training beats and try the memory on the validation beats.
+    def advance(self) -> dict[int, TrainedEpoch]:
+        """Store the training beats and score the validation beats.
 
-        The report's loss is the standard deviation of the log scores of the beats themselves.
+        The only loss is the standard deviation of the log scores of the stored beats.
         """
         if self._settings is None:
             return {}
@@ -64,8 +63,7 @@ class MemoryStack:
         self._memory = fill(self._settings, train, context=self._data.context)
         scores = recall(self._memory, self._data.validation.x)
         losses = {"spread": float(np.mean([view["std"] for view in self._memory["views"]]))}
-        seconds = time.perf_counter() - start
-        return {0: judge(1, losses, scores, self._data.validation, seconds=seconds)}
+        return {0: TrainedEpoch(1, losses, time.perf_counter() - start, scores)}
 
     def save(self, slot: int) -> State:
         """The memory, or that there is none yet."""
@@ -92,22 +90,16 @@ class StudentStack(TorchStack):
     """
 
     def __init__(
-        self,
-        method: TorchMethod,
-        settings: StudentSettings,
-        slots: int,
-        *,
-        data: TrainingData,
-        targets: Targets,
-        compute: Compute,
+        self, method: TorchMethod, settings: StudentSettings, slots: int, task: Task
     ) -> None:
-        wanted, found = settings.distorted * len(data.train), len(targets[DISTORTED])
-        if len(targets[OWN]) != len(data.train) or found < wanted:
+        beats, targets = len(task.data.train), task.targets
+        wanted, found = settings.distorted * beats, len(targets[DISTORTED])
+        if len(targets[OWN]) != beats or found < wanted:
             raise ValueError(
                 f"{len(targets[OWN])} normal and {found} distorted targets for "
-                f"{len(data.train)} training beats and {wanted} distorted ones"
+                f"{beats} training beats and {wanted} distorted ones"
             )
-        super().__init__(method, settings, slots, data=data, targets=targets, compute=compute)
+        super().__init__(method, settings, slots, task)
         self._distorted = wanted
 
     def mini_batches(self, student: Student) -> Tensor:

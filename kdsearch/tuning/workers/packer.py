@@ -26,7 +26,7 @@ import torch
 from kdsearch.methods.protocol import Stack
 from kdsearch.tuning.workers.messages import Entry, Outcome
 from kdsearch.tuning.workers.slots import Member, Slots
-from kdsearch.tuning.workers.training import Trainer, structure
+from kdsearch.tuning.workers.training import Trainer
 from kdsearch.tuning.workers.trial import (
     TrialInputs,
     folder_of,
@@ -88,7 +88,7 @@ class Packer:
         self._stacks: dict[str, _Shared] = {}
         self._crashed: set[int] = set()
         kept = max(inputs.config.search.keep_weights, inputs.config.confirm.top)
-        self._trainer = Trainer(kept, behind=True)
+        self._trainer = Trainer(inputs.task.data.validation, kept, behind=True)
         threading.Thread(target=self._work, name="packer", daemon=True).start()
 
     def free(self) -> int:
@@ -202,7 +202,7 @@ class Packer:
         return sorted((m for m in called if m.state == "training"), key=self._key)
 
     def _key(self, member: Member) -> str:
-        key = structure(self._inputs.config.method, member.training.settings)
+        key = self._inputs.config.method.structure(member.training.settings)
         # With a stack of its own it cannot harm the others, who keep theirs.
         return f"suspect {member.ticket} {key}" if member.suspect else key
 
@@ -253,7 +253,7 @@ class Packer:
                 self._slots.halve(crew, self._clock())
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()
-            elif self._inputs.compute.device == "cuda":
+            elif self._inputs.task.compute.device == "cuda":
                 # An error on a GPU may have spoilt the whole process's use of it.
                 self._die()
         if crowded or len(crew) > 1:

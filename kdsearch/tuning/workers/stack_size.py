@@ -39,11 +39,13 @@ def sample(inputs: TrialInputs) -> TrialInputs:
     """Return the inputs with as few beats as a measurement needs."""
     beats = BATCHES * int(getattr(_settings(inputs), "batch_size", 1))
     # There may be several rows per training beat.
+    task = inputs.task
     targets = {
-        name: rows[: beats * (len(rows) // len(inputs.data.train))]
-        for name, rows in inputs.targets.items()
+        name: rows[: beats * (len(rows) // len(task.data.train))]
+        for name, rows in task.targets.items()
     }
-    return replace(inputs, data=_some(inputs.data, beats), targets=targets)
+    task = replace(task, data=_some(task.data, beats), targets=targets)
+    return replace(inputs, task=task)
 
 
 def rates(inputs: TrialInputs, most: int) -> list[Rate]:

@@ -12,7 +12,10 @@ from typing import Any, TypeAlias, cast
 
 from pydantic import BaseModel
 
-from kdsearch.methods.protocol import EpochReport, Method, Stack, State
+from kdsearch.data.beats import LabelledBeats
+from kdsearch.errors import TrialDiverged
+from kdsearch.methods.protocol import EpochReport, Stack, State, TrainedEpoch
+from kdsearch.metrics.ranking import rank
 from kdsearch.runs.trial_folder import TrialFolder
 from kdsearch.tuning.workers.messages import EPOCH, EPOCHS, SECONDS, VAL_AUC, Result
 
@@ -83,11 +86,11 @@ class Training:
             self._stack = None
 
     def abandon(self) -> None:
-        """Drop a stack that failed as a whole, or that has emptied the slot itself."""
+        """Drop a stack that failed as a whole."""
         self._stack = None
 
     def take(self, report: EpochReport) -> None:
-        """Add the epoch that the stack has just trained to the history."""
+        """Add an epoch to the history."""
         if all(report.val_auc > earlier.val_auc for earlier in self.history):
             self._best_unwritten = True
         self.history = [*self.history, report]
@@ -147,6 +150,26 @@ class Training:
         self.folder.write_checkpoint(epoch, state)
 
 
+def judge(trained: TrainedEpoch, validation: LabelledBeats) -> EpochReport:
+    """Rank the scores of the validation beats.
+
+    Raises:
+        TrialDiverged: A loss or a score is not finite.
+    """
+    numbers = {**trained.losses, "validation score": float(trained.scores.sum())}
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise TrialDiverged(f"{name} became {value} in epoch {trained.epoch}")
+    ranking = rank(trained.scores, validation.abnormal)
+    return EpochReport(
+        trained.epoch,
+        trained.losses,
+        trained.seconds,
+        ranking.roc_auc(),
+        ranking.average_precision(),
+    )
+
+
 class Trainer:
     """Trains stacks for an epoch at a time and writes what is kept of it.
 
@@ -154,13 +177,15 @@ class Trainer:
     might be among those kept in the end. So a trial that is stopped needs no checkpoint.
 
     Args:
+        validation: The beats that the stacks score after each epoch.
         keep_weights: Number of trials whose best weights are kept in the end.
         behind: Whether checkpoints are written while the next epoch is trained. That epoch is
             not reported before, so that a checkpoint is at most one epoch older than the newest
             report.
     """
 
-    def __init__(self, keep_weights: int, *, behind: bool) -> None:
+    def __init__(self, validation: LabelledBeats, keep_weights: int, *, behind: bool) -> None:
+        self._validation = validation
         self._keep_weights = keep_weights
         self._behind = behind
         self._best: dict[str, float] = {}
@@ -177,16 +202,15 @@ class Trainer:
         # Only this thread uses the stack; the others write copies of what was in it.
         checkpoints = self._begin({t: t.checkpoint_write() for t in trainings})
         try:
-            outcomes = stack.advance()
+            trained = stack.advance()
         finally:
             errors |= _errors(checkpoints)
         for training in trainings:
-            outcome = outcomes[training.slot]
-            if isinstance(outcome, Exception):
-                training.abandon()
-                errors[training] = outcome
-            else:
-                training.take(outcome)
+            try:
+                training.take(judge(trained[training.slot], self._validation))
+            except TrialDiverged as error:
+                training.leave()
+                errors[training] = error
         for training in errors:
             self._best.pop(str(training.folder.path), None)
         left = [training for training in trainings if training not in errors]
@@ -221,18 +245,15 @@ class Trainer:
         return training.val_auc >= bar
 
 
-def structure(method: Method, settings: BaseModel) -> str:
-    """Whatever students of one stack have in common, as a key."""
-    return settings.model_dump_json(exclude=set(method.per_student))
-
-
-def train_to_the_end(stack: Stack, trainings: Sequence[Training]) -> list[Exception | None]:
+def train_to_the_end(
+    stack: Stack, trainings: Sequence[Training], validation: LabelledBeats
+) -> list[Exception | None]:
     """Train students of one structure side by side, each to its last epoch.
 
     Returns:
         For each training None, or what ended it: see `Trainer.advance`.
     """
-    trainer = Trainer(len(trainings), behind=True)
+    trainer = Trainer(validation, len(trainings), behind=True)
     ended: dict[Training, Exception] = {}
     for slot, training in enumerate(trainings):
         if not training.done:

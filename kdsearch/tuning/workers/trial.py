@@ -11,10 +11,9 @@ from pydantic import BaseModel
 from ray import tune
 
 from kdsearch.config.space_file import Config
-from kdsearch.data.beats import TrainingData
 from kdsearch.errors import TrialDiverged
 from kdsearch.files.bucket import Place
-from kdsearch.methods.protocol import Compute, Stack, State, Targets
+from kdsearch.methods.protocol import Stack, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Superseded, TrialFolder
 from kdsearch.tuning.workers.messages import Outcome, failed, unstorable
@@ -29,16 +28,14 @@ class TrialInputs:
         config: The resolved search.
         run: The run folder, absolute, on storage that every machine sees.
         generation: The driver that these trials belong to.
+        task: What the students learn from.
         threads: Torch threads of a trial.
     """
 
     config: Config
     run: Place
     generation: int
-    data: TrainingData
-    teacher: State
-    targets: Targets
-    compute: Compute
+    task: Task
     threads: int
 
 
@@ -98,7 +95,7 @@ def _train(training: Training, inputs: TrialInputs) -> None:
         return
     stack = student_stack(training.settings, 1, inputs)
     training.enter(stack, 0)
-    trainer = Trainer(1, behind=False)
+    trainer = Trainer(inputs.task.data.validation, 1, behind=False)
     while not training.done:
         for error in trainer.advance(stack, [training]).values():
             raise error
@@ -108,14 +105,7 @@ def _train(training: Training, inputs: TrialInputs) -> None:
 def student_stack(settings: BaseModel, slots: int, inputs: TrialInputs) -> Stack:
     """An empty stack for students of the structure of these settings."""
     torch.set_num_threads(inputs.threads)
-    return inputs.config.method.student_stack(
-        settings,
-        slots,
-        data=inputs.data,
-        teacher=inputs.teacher,
-        targets=inputs.targets,
-        compute=inputs.compute,
-    )
+    return inputs.config.method.student_stack(settings, slots, inputs.task)
 
 
 def trial_seed(config: Config, number: int) -> int:

@@ -11,7 +11,7 @@ from kdsearch.analysis.comparison import pareto_front
 from kdsearch.evaluation.costs import student_costs
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.settings import StudentSettings
-from kdsearch.methods.protocol import Compute
+from kdsearch.methods.protocol import Compute, Task
 
 
 def parameters(width: int, latent: int) -> int:
@@ -26,14 +26,14 @@ def parameters(width: int, latent: int) -> int:
 def test_parameters_by_hand_and_once_per_architecture() -> None:
     method, data = BeatGan(), tiny_dataset().training
     teacher = method.teacher_settings(width=2, latent=4)
-    stack = method.teacher_stack(teacher, data, Compute())
+    stack = method.teacher_stack(teacher, Task(data, Compute()))
     stack.put_in(0, teacher, seed=0)
     settings = {
         0: StudentSettings(width=2, latent=3, target="none", lr=1e-3),
         1: StudentSettings(width=2, latent=3, target="none", lr=1e-4),
         2: StudentSettings(width=3, latent=3, target="none"),
     }
-    costs = student_costs(method, settings, data=data, teacher=stack.weights(0), targets={})
+    costs = student_costs(method, settings, Task(data, Compute(), stack.weights(0)))
     assert costs[0].parameters == parameters(2, 3)
     assert costs[2].parameters == parameters(3, 3)
     assert costs[0] is costs[1]

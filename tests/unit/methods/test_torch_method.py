@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from beatgan_cases import finite
 from search_cases import CPU, tiny_dataset
 
 from kdsearch.config.space_file import load_space
-from kdsearch.errors import TrialDiverged
 from kdsearch.files.atomic import load_state, save_state
-from kdsearch.methods.protocol import EpochReport, Stack, State, Targets
+from kdsearch.methods.protocol import Stack, State, Task
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.tuning.teacher import fingerprint
 
@@ -45,36 +46,28 @@ def method(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchMethod]:
 
 
 @pytest.fixture(scope="module")
-def taught(method: TorchMethod) -> tuple[State, Targets]:
+def task(method: TorchMethod) -> Task:
     teacher = method.teacher_settings(width=2, batch_size=8)
-    stack = method.teacher_stack(teacher, DATA.training, CPU)
+    stack = method.teacher_stack(teacher, Task(DATA.training, CPU))
     stack.put_in(0, teacher, seed=0)
-    assert isinstance(stack.advance()[0], EpochReport)
-    weights = stack.weights(0)
-    return weights, method.targets(weights, [method.student_settings()], DATA.training, CPU)
+    assert finite(stack.advance()[0])
+    task = Task(DATA.training, CPU, stack.weights(0))
+    return replace(task, targets=method.targets([method.student_settings()], task))
 
 
 def settings(method: TorchMethod, **changes: Any) -> Any:
     return method.student_settings(**{"latent": 2, "batch_size": 8, "lr": 0.01, **changes})
 
 
-def students(method: TorchMethod, taught: tuple[State, Targets], slots: int = 1) -> Stack:
-    teacher, targets = taught
-    return method.student_stack(
-        settings(method),
-        slots,
-        data=DATA.training,
-        teacher=teacher,
-        targets=targets,
-        compute=CPU,
-    )
+def students(method: TorchMethod, task: Task, slots: int = 1) -> Stack:
+    return method.student_stack(settings(method), slots, task)
 
 
-def trained(method: TorchMethod, taught: Any, epochs: int = 2, **changes: Any) -> State:
-    stack = students(method, taught)
+def trained(method: TorchMethod, task: Task, epochs: int = 2, **changes: Any) -> State:
+    stack = students(method, task)
     stack.put_in(0, settings(method, **changes), seed=3)
     for _ in range(epochs):
-        assert isinstance(stack.advance()[0], EpochReport)
+        assert finite(stack.advance()[0])
     return stack.weights(0)["network"]
 
 
@@ -83,25 +76,24 @@ def same(one: State, other: State) -> bool:
 
 
 def test_going_on_from_a_file_is_bit_for_bit_the_same(
-    method: TorchMethod, taught: Any, tmp_path: Path
+    method: TorchMethod, task: Task, tmp_path: Path
 ):
-    stack = students(method, taught)
+    stack = students(method, task)
     stack.put_in(0, settings(method), seed=3)
     stack.advance()
     save_state(tmp_path / "last.pt", stack.save(0))
     stack.advance()  # What was saved is not touched by what follows.
     torch.manual_seed(77)
-    again = students(method, taught, slots=2)
+    again = students(method, task, slots=2)
     again.put_in(1, settings(method), seed=3, state=load_state(tmp_path / "last.pt"))
     report = again.advance()[1]
-    assert isinstance(report, EpochReport)
     assert report.epoch == 2
-    assert same(again.weights(1)["network"], trained(method, taught))
-    assert same(stack.weights(0)["network"], trained(method, taught))
+    assert same(again.weights(1)["network"], trained(method, task))
+    assert same(stack.weights(0)["network"], trained(method, task))
 
 
-def test_neighbours_do_not_matter_and_chance_is_left_alone(method: TorchMethod, taught: Any):
-    stack = students(method, taught, slots=3)
+def test_neighbours_do_not_matter_and_chance_is_left_alone(method: TorchMethod, task: Task):
+    stack = students(method, task, slots=3)
     stack.put_in(0, settings(method, alpha=2.0), seed=1)
     stack.put_in(2, settings(method), seed=3)
     torch.manual_seed(5)
@@ -109,32 +101,33 @@ def test_neighbours_do_not_matter_and_chance_is_left_alone(method: TorchMethod, 
     for _ in range(2):
         assert set(stack.advance()) == {0, 2}
     assert torch.equal(torch.get_rng_state(), before)
-    assert same(stack.weights(2)["network"], trained(method, taught))
+    assert same(stack.weights(2)["network"], trained(method, task))
     with pytest.raises(ValueError, match="slot 2 of 3 is occupied"):
         stack.put_in(2, settings(method), seed=0)
 
 
-def test_the_teacher_moves_its_students(method: TorchMethod, taught: Any):
-    alone = trained(method, taught, alpha=0.0)
-    assert same(alone, trained(method, taught, alpha=0.0, temperature=9.0))
-    one, other = (trained(method, taught, alpha=1.0, temperature=t) for t in (0.01, 9.0))
+def test_the_teacher_moves_its_students(method: TorchMethod, task: Task):
+    alone = trained(method, task, alpha=0.0)
+    assert same(alone, trained(method, task, alpha=0.0, temperature=9.0))
+    one, other = (trained(method, task, alpha=1.0, temperature=t) for t in (0.01, 9.0))
     assert not same(alone, one)
     assert not same(one, other)
 
 
-def test_who_diverges_is_out_and_nobody_else(method: TorchMethod, taught: Any):
-    stack = students(method, taught, slots=2)
+def test_who_diverges_is_out_and_nobody_else(method: TorchMethod, task: Task):
+    stack = students(method, task, slots=2)
     stack.put_in(0, settings(method, lr=1e30), seed=1)
     stack.put_in(1, settings(method), seed=3)
     outcome = stack.advance()
-    assert isinstance(outcome[0], TrialDiverged)
-    assert isinstance(outcome[1], EpochReport)
+    assert not finite(outcome[0])
+    assert finite(outcome[1])
+    stack.take_out(0)
     assert set(stack.advance()) == {1}
-    assert same(stack.weights(1)["network"], trained(method, taught))
+    assert same(stack.weights(1)["network"], trained(method, task))
 
 
-def test_weights_score_by_themselves(method: TorchMethod, taught: Any, tmp_path: Path):
-    teacher, targets = taught
+def test_weights_score_by_themselves(method: TorchMethod, task: Task, tmp_path: Path):
+    teacher, targets = task.teacher, task.targets
     x = DATA.test.x
     save_state(tmp_path / "model.pt", teacher)
     scores = method.score(load_state(tmp_path / "model.pt"), x, CPU)

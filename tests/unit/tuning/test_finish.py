@@ -12,6 +12,7 @@ import pytest
 from search_cases import CPU, report, space_file, tiny_dataset
 
 from kdsearch.config.space_file import Config, parse_config
+from kdsearch.methods.protocol import Task
 from kdsearch.metrics.ranking import rank
 from kdsearch.metrics.threshold import parse_rule
 from kdsearch.runs.folder import RunFolder
@@ -30,11 +31,11 @@ def finish(run: Path, threshold: Any) -> Config:
     )
     config = parse_config({**plain, "confirm": {"top": 0}, "threshold": threshold}, "kd.yaml")
     dataset = tiny_dataset()
-    stack = config.method.teacher_stack(config.teacher, dataset.training, CPU)
+    stack = config.method.teacher_stack(config.teacher, Task(dataset.training, CPU))
     stack.put_in(0, config.teacher, seed=0)
     history = [replace(report(1), val_auc=0.75)]
     teacher = Teacher("t" * 64, stack.weights(0), history, found=True)
-    inputs = TrialInputs(config, run, 0, dataset.training, teacher.weights, {}, CPU, 1)
+    inputs = TrialInputs(config, run, 0, Task(dataset.training, CPU, teacher.weights), 1)
     params = {"temperature": 1.0, "alpha": 0.5, "w_adv": 1.0}
     record = TrialRecord(0, "completed", params, {1: 0.5, 2: 0.75})
     folder = RunFolder(run)

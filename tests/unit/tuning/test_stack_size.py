@@ -9,6 +9,7 @@ import pytest
 
 from kdsearch.config.space_file import parse_config
 from kdsearch.data import load_dataset
+from kdsearch.methods.protocol import Task
 from kdsearch.tuning.workers.stack_size import Rate, best_size, describe_sizes, rates, sample
 from kdsearch.tuning.workers.trial import TrialInputs
 
@@ -31,8 +32,9 @@ def test_a_larger_stack_has_to_be_worth_while(per_second: list[float], best: int
 
 def test_stacks_are_measured_up_to_the_limit(inputs: TrialInputs) -> None:
     small = sample(inputs)
-    assert len(small.data.train) == len(small.targets["score"]) <= len(inputs.data.train)
-    assert set(small.data.validation.abnormal) == {True, False}
+    beats = len(small.task.data.train)
+    assert beats == len(small.task.targets["score"]) <= len(inputs.task.data.train)
+    assert set(small.task.data.validation.abnormal) == {True, False}
     measured = rates(small, most=2)
     assert [rate.students for rate in measured] == [1, 2][: len(measured)]
     assert all(rate.per_second > 0 for rate in measured)
@@ -59,12 +61,12 @@ def test_stacks_of_memory_are_measured_too(
     config = parse_config(raw, "memory.yaml")
     data = load_dataset(config.data, tmp_path).training
     settings = config.teacher
-    stack = config.method.teacher_stack(settings, data, inputs.compute)
+    stack = config.method.teacher_stack(settings, Task(data, inputs.task.compute))
     stack.put_in(0, settings, seed=0)
     stack.advance()
     students = [config.student_settings(config.corners()[0])]
-    teacher = stack.weights(0)
-    targets = config.method.targets(teacher, students, data, inputs.compute)
-    small = sample(replace(inputs, config=config, data=data, teacher=teacher, targets=targets))
-    assert small.data.context == data.context
+    task = Task(data, inputs.task.compute, stack.weights(0))
+    task = replace(task, targets=config.method.targets(students, task))
+    small = sample(replace(inputs, config=config, task=task))
+    assert small.task.data.context == data.context
     assert [rate.students for rate in rates(small, most=1)] == [1]

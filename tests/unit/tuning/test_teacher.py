@@ -19,7 +19,8 @@ from kdsearch.errors import SearchFailed
 from kdsearch.files.atomic import load_state, save_state
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.settings import StudentSettings
-from kdsearch.methods.protocol import Compute, EpochReport
+from kdsearch.methods.protocol import Compute, EpochReport, Task
+from kdsearch.metrics.ranking import rank
 from kdsearch.tuning.teacher import Teacher, TeacherCache, fingerprint
 
 SETTINGS = tiny_teacher()
@@ -116,11 +117,12 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path):
     best = teacher.best
     assert best.val_auc == max(report.val_auc for report in teacher.history)
     assert teacher.seconds == sum(report.seconds for report in teacher.history)
-    stack = BeatGan().teacher_stack(SETTINGS, tiny_dataset().training, CPU)
+    data = tiny_dataset().training
+    stack = BeatGan().teacher_stack(SETTINGS, Task(data, CPU))
     stack.put_in(0, SETTINGS, seed=SETTINGS.seed)
     for _ in range(best.epoch):
-        report = stack.advance()[0]
-    assert report.val_auc == best.val_auc
+        trained = stack.advance()[0]
+    assert rank(trained.scores, data.validation.abnormal).roc_auc() == best.val_auc
     assert_equal(stack.weights(0), teacher.weights)
 
 
@@ -305,16 +307,17 @@ def test_a_teacher_of_another_user_is_read_though_its_lock_cannot_be_taken(
 
 
 def test_targets_are_calculated_once_for_each_kind(cache: Path):
-    teacher, method, data = get(cache), CountingBeatGan(), tiny_dataset().training
+    teacher, method = get(cache), CountingBeatGan()
+    task = Task(tiny_dataset().training, CPU, teacher.weights)
     ask = TeacherCache(cache).targets
-    first = ask(teacher, method, students("score", "score"), data, CPU)
+    first = ask(teacher, method, students("score", "score"), task)
     assert set(first) == {"score"}
-    assert first["score"].shape == (len(data.train),)
-    again = ask(teacher, method, students("score"), data, CPU)
+    assert first["score"].shape == (len(task.data.train),)
+    again = ask(teacher, method, students("score"), task)
     np.testing.assert_array_equal(again["score"], first["score"])
     assert again["score"].dtype == np.float32
     assert method.calls == 1
-    both = ask(teacher, method, students("score", "attention"), data, CPU)
+    both = ask(teacher, method, students("score", "attention"), task)
     assert set(both) == {"score", "attention"}
     assert method.calls == 2
 
@@ -322,20 +325,23 @@ def test_targets_are_calculated_once_for_each_kind(cache: Path):
 def test_targets_are_those_of_this_teacher(cache: Path):
     data = tiny_dataset().training
     ask = TeacherCache(cache).targets
-    one = ask(get(cache), BeatGan(), students("score"), data, CPU)
-    two = ask(get(cache, seed=1), BeatGan(), students("score"), data, CPU)
+    one, two = (
+        ask(teacher, BeatGan(), students("score"), Task(data, CPU, teacher.weights))
+        for teacher in (get(cache), get(cache, seed=1))
+    )
     assert not np.array_equal(one["score"], two["score"])
     scores = BeatGan().score(get(cache).weights, data.train, CPU)
     np.testing.assert_allclose(one["score"], scores, rtol=1e-5)
 
 
 def test_damaged_targets_are_calculated_anew(cache: Path):
-    teacher, method, data = get(cache), CountingBeatGan(), tiny_dataset().training
+    teacher, method = get(cache), CountingBeatGan()
+    task = Task(tiny_dataset().training, CPU, teacher.weights)
     ask = TeacherCache(cache).targets
-    first = ask(teacher, method, students("score"), data, CPU)
+    first = ask(teacher, method, students("score"), task)
     (path,) = entry(cache).glob("targets-*.pt")
     path.write_bytes(path.read_bytes()[:-1])
-    again = ask(teacher, method, students("score"), data, CPU)
+    again = ask(teacher, method, students("score"), task)
     np.testing.assert_array_equal(again["score"], first["score"])
     assert method.calls == 2
     assert set(load_state(path)) == {"score"}

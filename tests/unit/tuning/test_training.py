@@ -4,13 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from search_cases import tiny_dataset
 from watched import EPOCHS, Watched, trial
 
 from kdsearch.errors import TrialDiverged
-from kdsearch.methods.protocol import EpochReport
-from kdsearch.tuning.workers.training import SPARE, Trainer, Training, train_to_the_end
+from kdsearch.methods.protocol import EpochReport, TrainedEpoch
+from kdsearch.tuning.workers.training import (
+    SPARE,
+    Trainer,
+    Training,
+    judge,
+    train_to_the_end,
+)
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack, training_of
+
+VALIDATION = tiny_dataset().training.validation
+SCORES = np.arange(len(VALIDATION.x), dtype=np.float32)
+
+
+def test_scores_are_ranked():
+    trained = TrainedEpoch(3, {"loss": 0.5}, 2.0, SCORES + 100 * VALIDATION.abnormal)
+    expected = EpochReport(3, {"loss": 0.5}, 2.0, val_auc=1.0, val_ap=1.0)
+    assert judge(trained, VALIDATION) == expected
+
+
+@pytest.mark.parametrize(
+    ("losses", "scores", "message"),
+    [
+        ({"fine": 1.0, "loss": np.inf}, SCORES, "loss became inf in epoch 3"),
+        ({"loss": 0.5}, SCORES * np.nan, "validation score became nan in epoch 3"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_a_divergence(
+    losses: dict, scores: np.ndarray, message: str
+):
+    with pytest.raises(TrialDiverged, match=message):
+        judge(TrainedEpoch(3, losses, 2.0, scores), VALIDATION)
 
 
 def test_all_are_trained_though_they_begin_at_different_epochs(
@@ -20,13 +51,13 @@ def test_all_are_trained_though_they_begin_at_different_epochs(
     ahead = training_of(trial(0), inputs)
     stack = student_stack(ahead.settings, 1, inputs)
     ahead.enter(stack, 0)
-    assert Trainer(1, behind=False).advance(stack, [ahead]) == {}
+    assert Trainer(inputs.task.data.validation, 1, behind=False).advance(stack, [ahead]) == {}
 
     trainings = [training_of(trial(number), inputs) for number in range(3)]
     assert [len(training.history) for training in trainings] == [1, 0, 0]
     method.crews.clear()
     stack = student_stack(trainings[0].settings, 3, inputs)
-    assert train_to_the_end(stack, trainings) == [None] * 3
+    assert train_to_the_end(stack, trainings, VALIDATION) == [None] * 3
     assert all(training.done for training in trainings)
     assert method.crews == [3, 3, 2]
     again = training_of(trial(1), inputs)
@@ -39,10 +70,19 @@ def test_who_diverges_ends_and_the_others_go_on(inputs: TrialInputs) -> None:
     wild["params"] = {**wild["params"], "w_adv": 1e38}
     trainings = [training_of(wild, inputs), training_of(trial(1), inputs)]
     stack = student_stack(trainings[0].settings, 2, inputs)
-    errors = train_to_the_end(stack, trainings)
+    errors = train_to_the_end(stack, trainings, VALIDATION)
     assert isinstance(errors[0], TrialDiverged)
     assert errors[1] is None
     assert trainings[1].done
+
+
+def scores_of(auc: float) -> np.ndarray:
+    """Scores of the validation beats whose AUC is nearest to the given one."""
+    abnormal = VALIDATION.abnormal
+    below = np.zeros(len(abnormal), dtype=np.float32)
+    normal = np.flatnonzero(~abnormal)
+    below[normal[round(auc * len(normal)) :]] = 2
+    return below + abnormal.astype(np.float32)
 
 
 class Scripted:
@@ -60,9 +100,11 @@ class Scripted:
     def take_out(self, slot: int) -> None:
         pass
 
-    def advance(self) -> dict[int, EpochReport | Exception]:
+    def advance(self) -> dict[int, TrainedEpoch]:
         self._epoch += 1
-        return {0: EpochReport(self._epoch, {}, 0.1, self._val_aucs[self._epoch - 1], 0.5)}
+        return {
+            0: TrainedEpoch(self._epoch, {}, 0.1, scores_of(self._val_aucs[self._epoch - 1]))
+        }
 
     def save(self, slot: int) -> dict[str, Any]:
         return {"epoch": self._epoch}
@@ -86,7 +128,8 @@ def test_weights_that_may_be_kept_are_on_disk_before_the_report(
     inputs: TrialInputs, better: int, on_disk: list[int | None]
 ) -> None:
     """Others follow with the checkpoint; those of an outdated epoch never stay."""
-    training, trainer = training_of(trial(0), inputs), Trainer(1, behind=True)
+    training = training_of(trial(0), inputs)
+    trainer = Trainer(VALIDATION, 1, behind=True)
     trainer._best = {str(number): 0.9 for number in range(better)}
     stack = Scripted(0.5, 0.6, 0.4)
     training.enter(stack, 0)

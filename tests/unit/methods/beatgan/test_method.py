@@ -1,37 +1,44 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from beatgan_cases import CPU, SMALL, beats, student, trained_teacher, training_data
+from beatgan_cases import CPU, SMALL, beats, finite, student, trained_teacher, training_data
 
 from kdsearch.methods.beatgan import BeatGan
-from kdsearch.methods.beatgan.settings import TeacherSettings
-from kdsearch.methods.protocol import EpochReport
+from kdsearch.methods.beatgan.settings import StudentSettings, TeacherSettings
+from kdsearch.methods.beatgan.stack import PER_STUDENT
+from kdsearch.methods.protocol import Task
 
 
 def test_from_teacher_to_a_scored_student() -> None:
     data, method = training_data(), BeatGan()
     settings = TeacherSettings.model_validate(SMALL)
-    school = method.teacher_stack(settings, data, CPU)
+    school = method.teacher_stack(settings, Task(data, CPU))
     school.put_in(0, settings, seed=settings.seed)
     school.advance()
-    teacher = school.weights(0)
     pupil = student(width=2)
-    targets = method.targets(teacher, [pupil], data, CPU)
-    stack = method.student_stack(
-        pupil, 2, data=data, teacher=teacher, targets=targets, compute=CPU
-    )
+    task = Task(data, CPU, school.weights(0))
+    task = replace(task, targets=method.targets([pupil], task))
+    stack = method.student_stack(pupil, 2, task)
     stack.put_in(1, pupil, seed=1)
-    assert isinstance(stack.advance()[1], EpochReport)
+    assert finite(stack.advance()[1])
     scores = method.score(stack.weights(1), data.validation.x, CPU)
     assert scores.shape == data.validation.abnormal.shape
     assert np.isfinite(scores).all()
 
 
 def test_what_may_differ_are_settings_of_a_student() -> None:
-    assert BeatGan.per_student <= BeatGan.student_settings.model_fields.keys()
+    assert StudentSettings.model_fields.keys() >= PER_STUDENT
+    method, base = BeatGan(), student()
+    for name in StudentSettings.model_fields:
+        changed = base.model_copy(update={name: "other"})
+        with warnings.catch_warnings(action="ignore"):
+            same = method.structure(changed) == method.structure(base)
+        assert same == (name in PER_STUDENT)
 
 
 @pytest.mark.parametrize("field", ["width", "latent"])
@@ -46,7 +53,7 @@ def test_a_student_as_large_as_its_teacher_may_start_from_it(field: str) -> None
 
 def test_settings_of_the_wrong_kind_are_refused() -> None:
     with pytest.raises(TypeError, match="TeacherSettings expected, not StudentSettings"):
-        BeatGan().teacher_stack(student(), training_data(), CPU)
+        BeatGan().teacher_stack(student(), Task(training_data(), CPU))
 
 
 @pytest.mark.parametrize("call", [BeatGan.score, BeatGan.reconstruct])

@@ -8,7 +8,6 @@ import pytest
 import torch
 from beatgan_cases import CPU, beats, student, student_stack, training_data
 
-from kdsearch.errors import TrialDiverged
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.scoring import (
     RIDGE,
@@ -17,7 +16,7 @@ from kdsearch.methods.beatgan.scoring import (
     reconstruct,
     score,
 )
-from kdsearch.methods.protocol import Compute, EpochReport, State
+from kdsearch.methods.protocol import Compute, State
 from kdsearch.metrics.ranking import rank
 
 
@@ -51,13 +50,9 @@ def test_weights_score_as_the_stack_validated(slots: int, kind: str) -> None:
     stack = student_stack(slots, data, score=kind)
     for slot in range(slots):
         stack.put_in(slot, student(score=kind), seed=slot)
-    reports = stack.advance()
-    for slot, outcome in reports.items():
-        assert isinstance(outcome, EpochReport)
+    for slot, trained in stack.advance().items():
         scores = score(stack.weights(slot), data.validation.x, CPU)
-        ranking = rank(scores, data.validation.abnormal)
-        assert outcome.val_auc == pytest.approx(ranking.roc_auc())
-        assert outcome.val_ap == pytest.approx(ranking.average_precision())
+        np.testing.assert_allclose(trained.scores, scores, rtol=1e-4)
 
 
 def test_a_relative_score_divides_by_the_usual_error_at_each_sample() -> None:
@@ -106,11 +101,11 @@ def test_one_diverged_student_does_not_spoil_the_scores_of_its_neighbour(kind: s
     stack.put_in(1, student(score=kind, lr=1e30), seed=1)
     alone = student_stack(1, data, score=kind)
     alone.put_in(0, student(score=kind), seed=0)
-    outcomes, expected = stack.advance(), alone.advance()[0]
-    assert isinstance(outcomes[1], TrialDiverged)
-    assert isinstance(outcomes[0], EpochReport)
-    assert isinstance(expected, EpochReport)
-    assert outcomes[0].val_auc == pytest.approx(expected.val_auc, abs=0.03)
+    trained, expected = stack.advance(), alone.advance()[0]
+    assert np.isnan(trained[1].scores).all()
+    aucs = [rank(t.scores, data.validation.abnormal).roc_auc() for t in (trained[0], expected)]
+    # Adam turns rounding into steps.
+    assert aucs[0] == pytest.approx(aucs[1], abs=0.03)
 
 
 def test_the_usual_error_is_that_of_beats_spread_over_all() -> None:

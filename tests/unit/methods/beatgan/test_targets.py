@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from beatgan_cases import CPU, student, trained_teacher, training_data
 
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.targets import teacher_targets
+from kdsearch.methods.protocol import Task
 
 
 def test_only_what_the_students_need_is_computed() -> None:
@@ -20,7 +23,7 @@ def test_only_what_the_students_need_is_computed() -> None:
         ["score+attention", "score"],
     ):
         students = [student(target=target) for target in used]
-        found = method.targets(teacher, students, data, CPU)
+        found = method.targets(students, Task(data, CPU, teacher))
         assert sorted(found) == sorted(set("+".join(used).split("+")) - {"none", "published"})
 
 
@@ -28,7 +31,7 @@ def test_targets_have_a_row_per_beat() -> None:
     data = training_data(leads=2, length=64)
     teacher = trained_teacher(data)
     kinds = ("score", "neighbours", "reconstruction", "attention")
-    found = teacher_targets(teacher, kinds, data.train, CPU)
+    found = teacher_targets(kinds, Task(data, CPU, teacher))
     shapes = {
         "score": (26,),
         "neighbours": (26,),
@@ -45,21 +48,25 @@ def test_rows_follow_their_beats(kind: str) -> None:
     data = training_data(length=64)
     teacher = trained_teacher(data)
     order = np.random.default_rng(0).permutation(26)
-    straight = teacher_targets(teacher, [kind], data.train, CPU)[kind]
-    shuffled = teacher_targets(teacher, [kind], data.train[order], CPU)[kind]
+    straight = teacher_targets([kind], Task(data, CPU, teacher))[kind]
+    shuffled = teacher_targets(
+        [kind], Task(replace(data, train=data.train[order]), CPU, teacher)
+    )[kind]
     np.testing.assert_allclose(shuffled, straight[order], rtol=1e-4, atol=1e-6)
 
 
 def test_scores_are_the_teachers_scores() -> None:
     data = training_data()
     teacher = trained_teacher(data)
-    found = teacher_targets(teacher, ["score"], data.train, CPU)["score"]
+    found = teacher_targets(["score"], Task(data, CPU, teacher))["score"]
     np.testing.assert_array_equal(found, BeatGan().score(teacher, data.train, CPU))
 
 
 def test_neighbours_call_the_beat_abnormal_that_is_like_no_other() -> None:
-    train = training_data().train.copy()
+    data = training_data()
+    train = data.train.copy()
     train[5] = train[5, :, ::-1] * np.sign(np.sin(np.arange(32)))
-    found = teacher_targets({}, ["neighbours"], train, CPU)["neighbours"]
+    task = Task(replace(data, train=train), CPU)
+    found = teacher_targets(["neighbours"], task)["neighbours"]
     assert int(found.argmax()) == 5
     assert (found > 0).all()
