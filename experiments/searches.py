@@ -102,9 +102,9 @@ def _against_control(verdict: Mapping[str, Any]) -> dict[str, object]:
 def _confirmations(verdict: Mapping[str, Any]) -> list[dict[str, object]]:
     metrics = ("val_auc", "val_ap", "test_auc", "test_ap", "best_epoch")
     return [
-        {"role": found["role"], "seed": seed, **{key: found[key][i] for key in metrics}}
+        {"role": found["role"], "seed": int(seed), **{key: result[key] for key in metrics}}
         for found in verdict["configurations"]
-        for i, seed in enumerate(found["seeds"])
+        for seed, result in found["seeds"].items()
     ]
 
 

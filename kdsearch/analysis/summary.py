@@ -36,13 +36,12 @@ DISPENSABLE = ("seconds", "best_epoch", "epochs")
 # Sorted upwards; every other column has its largest value first.
 ASCENDING = ("rank", "trial", "state", "reason", "run")
 # What a user gets: at the threshold that ships with the student.
-TEST_FIGURES = {
-    "AUC": "roc_auc",
-    "AP": "average_precision",
-    "sensitivity": "confusion.sensitivity",
-    "specificity": "confusion.specificity",
-    "PPV": "confusion.ppv",
-    "F1": "confusion.f1",
+TEST_FIGURES = {"AUC": "roc_auc", "AP": "average_precision"}
+AT_THRESHOLD = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "PPV": "ppv",
+    "F1": "f1",
 }
 CHANCE = 0.5
 COVERS = {
@@ -312,9 +311,9 @@ def _verdict(verdict: Mapping[str, Any], form: Format, screen: Screen) -> str:
         }
         for d in differences
     ]
-    (found,) = [c for c in verdict["configurations"] if c["name"] == chosen]
-    mean, deviation = mean_and_sd(found["test_auc"])
-    seeds = len(found["seeds"])
+    (trained,) = [c["seeds"] for c in verdict["configurations"] if c["name"] == chosen]
+    mean, deviation = mean_and_sd([result["test_auc"] for result in trained.values()])
+    seeds = len(trained)
     head = (
         f"verdict on {_words(chosen)}, chosen on validation alone: test AUC {mean:.4f} ± "
         f"{deviation:.4f} over {seeds} seed{'s' * (seeds != 1)}"
@@ -348,10 +347,13 @@ def _measured(run: Run) -> pd.DataFrame:
     for name in ("student", "teacher"):
         test = run.metrics[name]["test"]
         row = {"test": f"trial {run.metrics['trial']}" if name == "student" else name}
-        row |= {title: _figure(test.get(key)) for title, key in TEST_FIGURES.items()}
-        for key, value in test.items():
-            if key.startswith("classes.") and key.endswith(".roc_auc"):
-                row[f"AUC {key.split('.')[1]}"] = _figure(value)
+        row |= {title: _figure(test[key]) for title, key in TEST_FIGURES.items()}
+        row |= {
+            title: _figure(test["confusion"].get(key)) for title, key in AT_THRESHOLD.items()
+        }
+        for label, of_class in test["classes"].items():
+            if "roc_auc" in of_class:
+                row[f"AUC {label}"] = _figure(of_class["roc_auc"])
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -53,7 +53,7 @@ class TrialEvents:
         for report in history:
             if report.epoch > self._epoch:
                 self._epoch = report.epoch
-                for name, value in _scalars(report).items():
+                for name, value in figures(report).items():
                     self._writer.add_scalar(name, value, report.epoch)
         self._writer.flush()
 
@@ -167,7 +167,8 @@ def _test_metrics(test: Mapping[str, Any]) -> dict[str, float]:
     return dict(zip(FINAL[-2:], (test["roc_auc"], test["average_precision"]), strict=True))
 
 
-def _scalars(report: EpochReport) -> dict[str, float]:
+def figures(report: EpochReport) -> dict[str, float]:
+    """Return what is shown of an epoch: validation figures, seconds and losses."""
     losses = {f"loss/{name}": value for name, value in report.losses.items()}
     return {
         "val_auc": report.val_auc,

@@ -7,7 +7,7 @@ the choice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,30 +22,49 @@ from kdsearch.runs.folder import RunFolder
 Scores = NDArray[np.float32]
 
 
-@dataclass
-class Confirmed:
-    """One configuration, trained again: a figure per seed whose training did not fail.
+@dataclass(frozen=True)
+class SeedResult:
+    """The figures of one network on both sets of beats.
 
     Attributes:
-        reason: Why a seed failed, or why it was not trained at all; empty if all are there.
+        best_epoch: None for a baseline, which is not trained in epochs.
+        test_scores: Anomaly score of each test beat, shape (n,).
+    """
+
+    val_auc: float
+    val_ap: float
+    test_auc: float
+    test_ap: float
+    best_epoch: int | None
+    test_scores: Scores
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the scores, which have their own files."""
+        return {name: value for name, value in vars(self).items() if name != "test_scores"}
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """One configuration, trained again with new seeds.
+
+    Attributes:
+        seeds: The result of each seed whose training did not fail.
+        reason: Why a seed failed, or why none was trained; empty if all are there.
     """
 
     name: str
     role: str
-    seeds: list[int] = field(default_factory=list)
-    val_auc: list[float] = field(default_factory=list)
-    val_ap: list[float] = field(default_factory=list)
-    test_auc: list[float] = field(default_factory=list)
-    test_ap: list[float] = field(default_factory=list)
-    best_epoch: list[int] = field(default_factory=list)
+    seeds: dict[int, SeedResult]
     reason: str = ""
-    test_scores: dict[int, Scores] = field(default_factory=dict)
+
+    def mean_val_auc(self) -> float:
+        """Return the mean validation AUC over the seeds, of which there must be one."""
+        return float(np.mean([result.val_auc for result in self.seeds.values()]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the scores, which stand in files of their own."""
-        plain = asdict(self)
-        del plain["test_scores"]
-        return plain
+        """Return the configuration as in ``verdict.json``."""
+        seeds = {str(seed): result.as_dict() for seed, result in self.seeds.items()}
+        return {"name": self.name, "role": self.role, "reason": self.reason, "seeds": seeds}
 
 
 def conclude(
@@ -69,89 +88,77 @@ def conclude(
         The content of ``verdict.json``.
     """
     confirmed = {
-        name: Confirmed(name, role, reason=f"left out, because {left_out[name]}")
+        name: Confirmed(name, role, {}, f"left out, because {left_out[name]}")
         if left_out and name in left_out
         else _read(folder, name, role, seeds, dataset)
         for name, role in roles.items()
     }
     chosen = choose(list(confirmed.values()))
-    plain = [_baseline(name, scores, dataset) for name, scores in baselines.items()]
+    fitted = {
+        name: _measure(scores.validation, scores.test, dataset)
+        for name, scores in baselines.items()
+    }
     differences = [
         _difference(confirmed[of], confirmed[against], dataset.test)
         for of, against in _pairs(confirmed)
     ]
     if chosen is not None:
+        # A baseline is the same with each seed.
         differences += [
             _difference(
-                confirmed[chosen], _constant(name, scores, dataset, seeds), dataset.test
+                confirmed[chosen],
+                Confirmed(name, "baseline", dict.fromkeys(seeds, result)),
+                dataset.test,
             )
-            for name, scores in baselines.items()
+            for name, result in fitted.items()
         ]
     return {
         "chosen": chosen,
         "sentences": [d["sentence"] for d in differences if d["of"] == chosen],
         "configurations": [c.as_dict() for c in confirmed.values()],
         "differences": differences,
-        "baselines": plain,
+        "baselines": [
+            {"name": name, **result.as_dict(), "seconds": baselines[name].seconds}
+            for name, result in fitted.items()
+        ],
     }
 
 
 def choose(confirmed: Sequence[Confirmed]) -> str | None:
-    """The candidate with the best mean validation AUC; None if none was ever trained."""
-    candidates = [c for c in confirmed if c.role == "candidate" and c.val_auc]
-    best = max(candidates, key=lambda c: float(np.mean(c.val_auc)), default=None)
+    """Return the candidate with the best mean validation AUC; None if none was trained."""
+    candidates = [c for c in confirmed if c.role == "candidate" and c.seeds]
+    best = max(candidates, key=Confirmed.mean_val_auc, default=None)
     return None if best is None else best.name
 
 
 def _read(
     folder: RunFolder, name: str, role: str, seeds: Sequence[int], dataset: Dataset
 ) -> Confirmed:
-    found = Confirmed(name, role)
+    results, reason = {}, ""
     for seed in seeds:
-        place = folder.confirmation(name, seed)
-        result = place.result() or {"reason": "not finished"}
+        confirmation = folder.confirmation(name, seed)
+        result = confirmation.result() or {"reason": "not finished"}
         if "reason" in result:
-            found.reason = str(result["reason"])
+            reason = str(result["reason"])
             continue
-        scores = place.scores()
-        _enter(found, seed, scores["validation"], scores["test"], dataset)
-        found.best_epoch.append(int(result["best_epoch"]))
-    return found
+        scores, best_epoch = confirmation.scores(), int(result["best_epoch"])
+        results[seed] = _measure(scores["validation"], scores["test"], dataset, best_epoch)
+    return Confirmed(name, role, results, reason)
 
 
-def _enter(
-    found: Confirmed, seed: int, validation: Scores, test: Scores, dataset: Dataset
-) -> None:
+def _measure(
+    validation: Scores, test: Scores, dataset: Dataset, best_epoch: int | None = None
+) -> SeedResult:
     on_validation = rank(validation, dataset.training.validation.abnormal)
     on_test = rank(test, dataset.test.abnormal)
-    found.seeds.append(seed)
-    found.val_auc.append(on_validation.roc_auc())
-    found.val_ap.append(on_validation.average_precision())
-    found.test_auc.append(on_test.roc_auc())
-    found.test_ap.append(on_test.average_precision())
-    found.test_scores[seed] = test
-
-
-def _constant(
-    name: str, scores: BaselineScores, dataset: Dataset, seeds: Sequence[int]
-) -> Confirmed:
-    """A baseline as if it had been trained with each seed: it is the same every time."""
-    found = Confirmed(name, "baseline")
-    for seed in seeds:
-        _enter(found, seed, scores.validation, scores.test, dataset)
-    return found
-
-
-def _baseline(name: str, scores: BaselineScores, dataset: Dataset) -> dict[str, Any]:
-    once = _constant(name, scores, dataset, [0])
-    return {
-        "name": name,
-        "val_auc": once.val_auc[0],
-        "val_ap": once.val_ap[0],
-        "test_auc": once.test_auc[0],
-        "test_ap": once.test_ap[0],
-        "seconds": scores.seconds,
-    }
+    return SeedResult(
+        val_auc=on_validation.roc_auc(),
+        val_ap=on_validation.average_precision(),
+        test_auc=on_test.roc_auc(),
+        test_ap=on_test.average_precision(),
+        best_epoch=best_epoch,
+        test_scores=test,
+    )
 
 
 def _pairs(confirmed: Mapping[str, Confirmed]) -> list[tuple[str, str]]:
@@ -178,7 +185,7 @@ def _difference(of: Confirmed, against: Confirmed, test: LabelledBeats) -> dict[
             "sentence": f"{cannot[0].upper()}{cannot[1:]}",
             "per_seed": [],
         }
-    a, b = (np.stack([c.test_scores[seed] for seed in seeds]) for c in (of, against))
+    a, b = (np.stack([c.seeds[seed].test_scores for seed in seeds]) for c in (of, against))
     comparison = compare(a, b, test.abnormal, test.patients)
     interval = comparison.difference
     patients = None if test.patients is None else len(np.unique(test.patients))
@@ -203,8 +210,7 @@ def _difference(of: Confirmed, against: Confirmed, test: LabelledBeats) -> dict[
         "per_seed": [
             {
                 "seed": seed,
-                "estimate": of.test_auc[of.seeds.index(seed)]
-                - against.test_auc[against.seeds.index(seed)],
+                "estimate": of.seeds[seed].test_auc - against.seeds[seed].test_auc,
             }
             for seed in seeds
         ],

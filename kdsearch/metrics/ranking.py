@@ -8,6 +8,7 @@ of normal beats that are not.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -110,15 +111,10 @@ class Metrics:
     confusion: Confusion
     classes: dict[str, ClassFigures]
 
-    def as_dict(self) -> dict[str, float]:
-        """Flat and plain: ``confusion.threshold``, ``classes.S.roc_auc`` and so on."""
-        flat = {k: v for k, v in vars(self).items() if k not in ("confusion", "classes")}
-        for name, value in self.confusion.as_dict().items():
-            flat[f"confusion.{name}"] = value
-        for label, figures in self.classes.items():
-            for name, value in figures.as_dict().items():
-                flat[f"classes.{label}.{name}"] = value
-        return flat
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain numbers; those of ``confusion`` and of each class are nested."""
+        classes = {label: figures.as_dict() for label, figures in self.classes.items()}
+        return {**vars(self), "confusion": self.confusion.as_dict(), "classes": classes}
 
 
 @dataclass(frozen=True)

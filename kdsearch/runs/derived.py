@@ -11,7 +11,17 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 STRICT = ConfigDict(strict=True)
-Figures = dict[str, float | None]
+
+
+class _Confusion(TypedDict):
+    threshold: float
+
+
+class _Figures(TypedDict):
+    roc_auc: float
+    average_precision: float
+    confusion: _Confusion
+    classes: dict[str, dict[str, float]]
 
 
 class _Data(TypedDict):
@@ -38,8 +48,8 @@ class _Teacher(TypedDict):
 
 
 class _Sets(TypedDict):
-    validation: NotRequired[Figures]
-    test: Figures
+    validation: NotRequired[_Figures]
+    test: _Figures
 
 
 class _Metrics(TypedDict):
@@ -51,15 +61,18 @@ class _Metrics(TypedDict):
     teacher: _Sets
 
 
+class _Measured(TypedDict):
+    val_auc: float
+    val_ap: float
+    test_auc: float
+    test_ap: float
+
+
 class _Configuration(TypedDict):
     name: str
     role: str
     reason: str
-    seeds: list[int]
-    val_auc: list[float]
-    val_ap: list[float]
-    test_auc: list[float]
-    test_ap: list[float]
+    seeds: dict[str, _Measured]
 
 
 class _SeedDifference(TypedDict):
@@ -79,12 +92,8 @@ class _Difference(TypedDict):
     per_seed: list[_SeedDifference]
 
 
-class _Baseline(TypedDict):
+class _Baseline(_Measured):
     name: str
-    val_auc: float
-    val_ap: float
-    test_auc: float
-    test_ap: float
 
 
 class _Verdict(TypedDict):

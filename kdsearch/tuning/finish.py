@@ -115,7 +115,7 @@ def write_results(
         config,
         config.student_settings(best.params),
         dataset,
-        metrics["student"]["validation"]["confusion.threshold"],
+        metrics["student"]["validation"]["confusion"]["threshold"],
     )
     description = describe_teacher(teacher, dataset) | {"metrics": metrics["teacher"]}
     folder.write_teacher(teacher.weights, description)

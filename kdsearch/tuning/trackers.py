@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from kdsearch.analysis.tensorboard import (
     TrialEvents,
+    figures,
     final_metrics,
     run_folder,
     trial_folder,
@@ -322,7 +323,7 @@ class Mlflow:
 
     def epoch(self, trial: Shown, report: EpochReport) -> None:
         """Its figures and the terms of its loss."""
-        self._log(trial, _figures(report), report.epoch)
+        self._log(trial, figures(report), report.epoch)
 
     def end(
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
@@ -409,7 +410,7 @@ class WeightsAndBiases:
 
     def epoch(self, trial: Shown, report: EpochReport) -> None:
         """Its figures and the terms of its loss."""
-        self._open[trial.number].log(_figures(report), step=report.epoch)
+        self._open[trial.number].log(figures(report), step=report.epoch)
 
     def end(
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
@@ -424,13 +425,3 @@ class WeightsAndBiases:
         """Send what is on its way."""
         for run in self._open.values():
             run.finish()
-
-
-def _figures(report: EpochReport) -> dict[str, float]:
-    losses = {f"loss/{name}": value for name, value in report.losses.items()}
-    return {
-        "val_auc": report.val_auc,
-        "val_ap": report.val_ap,
-        "seconds": report.seconds,
-        **losses,
-    }

@@ -76,10 +76,12 @@ def _table(verdict: Mapping[str, Any]) -> Table:
 def _trained(configuration: Mapping[str, Any], *, chosen: bool) -> list[Cell]:
     role = str(configuration["role"]) + (", chosen" if chosen else "")
     cells = [Cell(words(str(configuration["name"]))), Cell(role)]
-    seeds = len(configuration["seeds"])
-    cells.append(Cell(str(seeds), float(seeds)))
+    results = configuration["seeds"].values()
+    cells.append(Cell(str(len(results)), float(len(results))))
     for key in FIGURES.values():
-        mean, deviation = mean_and_sd(configuration[key])
+        mean, deviation = mean_and_sd(
+            [result[key] for result in configuration["seeds"].values()]
+        )
         cells.append(Cell(f"{mean:.4f} ± {deviation:.4f}", mean))
     return cells
 

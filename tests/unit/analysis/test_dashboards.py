@@ -30,8 +30,8 @@ STATES = ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
 def folder(tmp_path: Path) -> RunFolder:
     """Trials in every state, all of their epochs on disk, and a best student."""
     folder = make_run(tmp_path / "kd", teacher=True)
-    test = {"roc_auc": 0.8125, "average_precision": 0.75}
-    test |= {"confusion.f1": 0.5, "equal_error_rate": 0.25}
+    test = {"roc_auc": 0.8125, "average_precision": 0.75, "equal_error_rate": 0.25}
+    test |= {"confusion": {"threshold": 0.5, "f1": 0.5}, "classes": {}}
     metrics = {"trial": 0, "student": {"test": test}, "teacher": {"test": test}}
     write_json(folder.best / "metrics.json", metrics)
     teacher = {**TEACHER, "history": [vars(report(1)), vars(report(2, 0.9375))]}

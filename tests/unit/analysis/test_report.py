@@ -116,19 +116,17 @@ def cost(name: str) -> dict[str, Any]:
 
 
 def verdict() -> dict[str, Any]:
-    figures = {key: [0.9, 0.8] for key in ("val_auc", "val_ap", "test_auc", "test_ap")}
+    figures = ("val_auc", "val_ap", "test_auc", "test_ap")
+    seeds = {"7": dict.fromkeys(figures, 0.9), "8": dict.fromkeys(figures, 0.8)}
     difference = {"estimate": 0.1, "low": 0.05, "high": 0.15, "seed": 7, "p_value": 0.01}
     return {
         "chosen": "trial-1",
         "sentences": [f"Trial 1 is better {ATTACK}."],
         "configurations": [
-            {"name": name, "role": role, "reason": "", "seeds": [7, 8], **figures}
+            {"name": name, "role": role, "reason": "", "seeds": seeds}
             for name, role in (("trial-1", "candidate"), ("control-of-trial-1", "control"))
         ]
-        + [
-            {"name": "teacher", "role": "teacher", "reason": "diverged", "seeds": []}
-            | {key: [] for key in figures}
-        ],
+        + [{"name": "teacher", "role": "teacher", "reason": "diverged", "seeds": {}}],
         "differences": [
             {
                 **difference,
@@ -286,7 +284,9 @@ def test_the_threshold_is_chosen_on_the_validation_beats(run: RunFolder):
     found = measure(run)
     best = evaluate(found.student.validation, found.validation_classes)
     assert found.student.threshold == best.confusion.threshold
-    assert found.metrics()["student"]["test"]["confusion.threshold"] == found.student.threshold
+    assert (
+        found.metrics()["student"]["test"]["confusion"]["threshold"] == found.student.threshold
+    )
 
 
 def test_an_evaluation_that_contradicts_itself_is_refused(run: RunFolder):

@@ -61,7 +61,8 @@ def test_the_best_leads_until_the_search_has_chosen(folder: RunFolder):
     assert (leading.trial, leading.val_auc, leading.epoch) == (0, 0.875, 2)
     assert set(leading.params) == {"temperature", "alpha", "w_adv"}
     assert leading.metrics == {}
-    figures = {"test": {"roc_auc": 0.75}}
+    test = {"roc_auc": 0.75, "average_precision": 0.5, "confusion": {"threshold": 0.5}}
+    figures = {"test": {**test, "classes": {}}}
     metrics = {"trial": 3, "student": figures, "teacher": figures}
     write_json(folder.best / "metrics.json", metrics)
     chosen = kdsearch.open_run(folder.path).best

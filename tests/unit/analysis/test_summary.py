@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import re
@@ -185,17 +186,20 @@ def test_the_best_configuration_is_that_of_the_best_trial(run: RunFolder):
 
 
 def test_the_best_is_measured_on_the_test_beats_beside_the_teacher(run: RunFolder):
-    test = {
+    test: dict[str, Any] = {
         "roc_auc": 0.75,
         "average_precision": 0.5,
-        "confusion.sensitivity": 0.875,
-        "confusion.specificity": 0.9375,
-        "confusion.ppv": 0.25,
-        "confusion.f1": 0.375,
-        "classes.V.roc_auc": 0.625,
-        "classes.V.beats": 7,
+        "confusion": {
+            "threshold": 0.5,
+            "sensitivity": 0.875,
+            "specificity": 0.9375,
+            "ppv": 0.25,
+            "f1": 0.375,
+        },
+        "classes": {"N": {"n": 9, "specificity": 0.9375}, "V": {"n": 7, "roc_auc": 0.625}},
     }
-    teacher = {key: value for key, value in test.items() if key != "confusion.ppv"}
+    teacher = copy.deepcopy(test)
+    del teacher["confusion"]["ppv"]
     metrics: dict[str, Any] = {
         "trial": 0,
         "student": {"test": test},
@@ -240,8 +244,15 @@ def test_the_verdict_is_a_short_table_and_one_sentence(run: RunFolder, width: in
         "sentences": ["A long sentence for the report."],
         "baselines": [],
         "configurations": [
-            {"name": "trial-0", "role": "candidate", "reason": "", "seeds": [1, 2]}
-            | {key: [0.75, 0.875] for key in ("val_auc", "val_ap", "test_auc", "test_ap")}
+            {
+                "name": "trial-0",
+                "role": "candidate",
+                "reason": "",
+                "seeds": {
+                    seed: dict.fromkeys(("val_auc", "val_ap", "test_auc", "test_ap"), auc)
+                    for seed, auc in (("1", 0.75), ("2", 0.875))
+                },
+            }
         ],
         "differences": [
             difference("control-of-trial-0", "not distinguishable", (-0.25, 0.5)),
@@ -280,7 +291,8 @@ def test_no_name_in_a_run_is_markup_or_steers_the_terminal(run: RunFolder, width
     config = yaml.safe_load(run.config_file.read_text())
     config["space"][hostile] = {"uniform": [0, 1]}
     run.config_file.write_text(yaml.safe_dump(config))
-    test = {"roc_auc": 0.5, "average_precision": 0.5, f"classes.{hostile}.roc_auc": 0.5}
+    test = {"roc_auc": 0.5, "average_precision": 0.5, "confusion": {"threshold": 0.5}}
+    test["classes"] = {hostile: {"roc_auc": 0.5}}
     scores = {"test": test}
     run.write_best({}, {}, {"trial": 0, "student": scores, "teacher": scores}, {})
     text = re.sub(r"\x1b\[[0-9;]*m", "", summary([run.path], screen=Screen(width)))

@@ -56,7 +56,7 @@ def test_the_threshold_is_chosen_by_the_rule(tmp_path: Path, rule: Any):
     expected = parse_rule(rule).threshold(ranking)
     assert student.threshold == pytest.approx(expected)
     for part in ("validation", "test"):
-        assert metrics["student"][part]["confusion.threshold"] == student.threshold
+        assert metrics["student"][part]["confusion"]["threshold"] == student.threshold
     assert student.at(rule).threshold == student.threshold, "from its own validation scores"
     with np.load(run / "evaluation.npz") as arrays:
         assert arrays["student_threshold"] == student.threshold
