@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
-from kdsearch.runs.trial_folder import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.texts import one_line, printable
 
 # The columns, in order; the searched values are between these two groups.
@@ -18,7 +18,13 @@ LEADING = ("rank", "trial", "state", "val_auc", "best_epoch", "epochs")
 TRAILING = ("seconds", "reason")
 # With several runs a first column names the run.
 RUN = "run"
-STATES = ("completed", "stopped", "failed", "running")
+# What people read for the state of a trial.
+STATES: dict[TrialState, str] = {
+    "completed": "completed",
+    "stopped": "stopped early",
+    "failed": "failed",
+    "running": "running or interrupted",
+}
 
 Format = Literal["table", "csv", "markdown", "json"]
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import html
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from kdsearch.analysis.leaderboard import best_record, leaderboard
-from kdsearch.config.dimensions import Dimension, Value, parse_dimension
+from kdsearch.analysis.leaderboard import STATES, best_record, leaderboard
+from kdsearch.config.dimensions import Dimension, Value, finite_points, parse_dimension
 from kdsearch.config.space_file import read_yaml
 from kdsearch.errors import RunError
 from kdsearch.files.bucket import BucketPath, Place, place
 from kdsearch.metrics.threshold import Rule, parse_rule
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.learned import Learned
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import Student, load_student
 
@@ -58,6 +60,7 @@ class Run:
         costs: The content of ``costs.json``, empty before there is one.
         metrics: The content of ``best/metrics.json``, empty before the search's end.
         damaged: What is wrong with files that are left out because of it, a line each.
+        learned: What its sampler took over from earlier runs.
     """
 
     folder: RunFolder
@@ -68,6 +71,7 @@ class Run:
     verdict: dict[str, Any]
     costs: dict[str, Any]
     damaged: list[str] = field(default_factory=list)
+    learned: list[Learned] = field(default_factory=list)
 
     @property
     def path(self) -> Place:
@@ -102,6 +106,30 @@ class Run:
             return {key: parse_dimension(self.config["space"][key]) for key in self.searched}
         except ValueError as error:
             raise RunError(f"{self.folder.config_file}: damaged: space: {error}") from None
+
+    @property
+    def planned(self) -> int:
+        """Trials in all: ``num_samples``, or fewer where the space has fewer."""
+        search = self.config["search"]
+        points = None if search.get("repeats") else finite_points(self.space)
+        wanted = int(search["num_samples"])
+        return wanted if points is None else min(wanted, points)
+
+    @property
+    def progress(self) -> list[str]:
+        """How far the search is, and what its sampler learned or suggested twice."""
+        counts = Counter(record.state for record in self.records)
+        parts = [f"{counts[state]} {word}" for state, word in STATES.items() if counts[state]]
+        if len(self.records) < self.planned:
+            parts.append(f"{self.planned - len(self.records)} to come")
+        lines = [f"{self.planned} trials: {', '.join(parts) or 'none yet'}"]
+        if self.planned < self.config["search"]["num_samples"]:
+            lines[0] += "; the space has no more"
+        if repeats := sum(record.repeats for record in self.records):
+            lines.append(
+                f"{repeats} suggestions repeated an earlier trial and were not trained"
+            )
+        return [*map(str, self.learned), *lines]
 
     @property
     def best(self) -> Best | None:
@@ -187,6 +215,11 @@ def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
 
     if not isinstance(config["search"].get("num_samples"), int):
         raise RunError(f"{folder.config_file}: damaged: search.num_samples is no number")
+    learned: list[Learned] = []
+    try:
+        learned = folder.read_learned() or []
+    except RunError as error:
+        damaged.append(str(error))
     teacher, costs = derived(folder.teacher_file), derived(folder.costs_file)
     if not teacher:
         costs.pop("teacher", None)
@@ -199,6 +232,7 @@ def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
         costs={name: cost for name, cost in costs.items() if _is_cost(cost)},
         verdict=derived(folder.verdict_file),
         damaged=damaged,
+        learned=learned,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -51,7 +50,6 @@ COVERS = {
         "beats",
     ): "The intervals are for other seeds and other beats; the patients are not known.",
 }
-WORDS = {"completed": "completed", "stopped": "stopped early", "failed": "failed"}
 
 
 def summarise(
@@ -168,7 +166,7 @@ def _select(
     table: pd.DataFrame, *, top: int | None, sort: str | None, states: Sequence[str] | None
 ) -> pd.DataFrame:
     for state in states or ():
-        _refuse_unknown("--state", state, STATES)
+        _refuse_unknown("--state", state, list(STATES))
     if states:
         table = table[table["state"].isin(states)]
     if sort is not None:
@@ -219,14 +217,7 @@ def _headline(run: Run) -> str:
         lines += run.teacher["data"].get("notes", [])
     lines += _hints(run)
     lines += [f"{text}; --resume makes it again" for text in run.damaged]
-    counts: Counter[str] = Counter(record.state for record in run.records)
-    planned = run.config["search"]["num_samples"]
-    parts = [f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state]]
-    if counts["running"]:
-        parts.append(f"{counts['running']} running or interrupted")
-    if len(run.records) < planned:
-        parts.append(f"{planned - len(run.records)} to come")
-    lines.append(f"{planned} trials: {', '.join(parts) or 'none yet'}")
+    lines += run.progress
     return "\n".join(lines)
 
 

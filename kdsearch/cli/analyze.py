@@ -82,7 +82,7 @@ def _columns(parsed_args: argparse.Namespace, **_: object) -> list[str]:
 def _states(**_: object) -> tuple[str, ...]:
     from kdsearch.analysis.leaderboard import STATES  # noqa: PLC0415
 
-    return STATES
+    return tuple(STATES)
 
 
 def _analyze(options: argparse.Namespace) -> int:

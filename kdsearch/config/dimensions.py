@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,43 +15,103 @@ Value = float | int | str | bool
 
 @dataclass(frozen=True)
 class Float:
-    """A real number from ``low`` to ``high``; ``log`` samples its logarithm."""
+    """A real number from ``low`` to ``high``; ``log`` samples its logarithm.
+
+    With a ``step``, only ``low``, ``low + step`` and so on to ``high``.
+    """
 
     low: float
     high: float
     log: bool = False
+    step: float | None = None
 
     def candidates(self) -> tuple[Value, ...]:
         """Values that stand for all: if a setting accepts these, it accepts every one.
 
         Between the two ends stands a fraction, which a setting in whole numbers refuses.
         """
+        if self.step is not None:
+            return tuple(dict.fromkeys((self.low, self.low + self.step, self.high)))
         fraction = math.floor(self.low) + 0.5
         between = (fraction,) if self.low < fraction < self.high else ()
         return (self.low, *between, self.high)
 
+    def points(self) -> tuple[Value, ...] | None:
+        """Every value, or None where there is no end of them."""
+        if self.step is None:
+            return None
+        return tuple(self.low + k * self.step for k in range(self._steps() + 1))
+
+    def canonical(self, value: Value) -> Value:
+        """The value as a trial has it.
+
+        Raises:
+            ValueError: It is none of this dimension.
+        """
+        number = _number(value)
+        if not self.low <= number <= self.high:
+            raise ValueError(f"expected a number from {self.low:g} to {self.high:g}")
+        if self.step is None:
+            return number
+        nearest = self.low + round((number - self.low) / self.step) * self.step
+        if not math.isclose(nearest, number, rel_tol=1e-9, abs_tol=1e-9 * self.step):
+            raise ValueError(f"expected steps of {self.step:g} from {self.low:g} on")
+        return nearest
+
+    def _steps(self) -> int:
+        return round((self.high - self.low) / (self.step or math.inf))
+
 
 @dataclass(frozen=True)
 class Integer:
-    """A whole number between ``low`` and ``high``, both included."""
+    """A whole number between ``low`` and ``high``, both included.
+
+    ``log`` samples its logarithm; with a ``step``, only ``low``, ``low + step`` and so on.
+    """
 
     low: int
     high: int
+    log: bool = False
+    step: int = 1
 
     def candidates(self) -> tuple[Value, ...]:
         """The two ends."""
         return (self.low, self.high)
 
+    def points(self) -> Sequence[Value]:
+        """Every value."""
+        return range(self.low, self.high + 1, self.step)
+
+    def canonical(self, value: Value) -> Value:
+        """As of `Float`."""
+        number = _number(value)
+        if number != int(number) or int(number) not in self.points():
+            steps = f" in steps of {self.step}" if self.step > 1 else ""
+            raise ValueError(f"expected a whole number from {self.low} to {self.high}{steps}")
+        return int(number)
+
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few values."""
+    """One of a few values; of a ``grid``, all are tried in all combinations."""
 
     options: tuple[Value, ...]
+    grid: bool = False
 
     def candidates(self) -> tuple[Value, ...]:
         """Every option."""
         return self.options
+
+    def points(self) -> tuple[Value, ...]:
+        """Every option."""
+        return self.options
+
+    def canonical(self, value: Value) -> Value:
+        """As of `Float`."""
+        for option in self.options:
+            if option == value and isinstance(option, bool) == isinstance(value, bool):
+                return option
+        raise ValueError(f"expected one of {', '.join(map(str, self.options))}")
 
 
 @dataclass(frozen=True)
@@ -64,11 +125,15 @@ class Fixed:
         return (self.value,)
 
 
-Dimension = Float | Integer | Choice | Fixed
+Searched = Float | Integer | Choice
+Dimension = Searched | Fixed
 
 FORMS = (
-    "{uniform: [lo, hi]}, {loguniform: [lo, hi]}, {int: [lo, hi]}, {choice: [...]} or a value"
+    "{uniform: [lo, hi]}, {loguniform: [lo, hi]}, {int: [lo, hi]}, {choice: [...]}, "
+    "{grid: [...]} or a value"
 )
+# What may stand beside the key that names the form.
+EXTRAS = {"uniform": {"step"}, "int": {"log", "step"}}
 
 
 def parse_dimension(raw: object) -> Dimension:
@@ -78,28 +143,70 @@ def parse_dimension(raw: object) -> Dimension:
         ValueError: The entry has none of the known forms, or its bounds are impossible;
             the message says which rule it breaks and what it found.
     """
-    match raw:
-        case {"uniform": bounds} if _one_key(raw):
-            return Float(*_bounds(bounds))
-        case {"loguniform": bounds} if _one_key(raw):
-            low, high = _bounds(bounds)
-            if low <= 0:
-                raise ValueError(f"loguniform needs a low above 0, but low={low:g}")
-            return Float(low, high, log=True)
-        case {"int": bounds} if _one_key(raw):
-            low, high = _bounds(bounds)
-            if low != int(low) or high != int(high):
-                raise ValueError(f"int needs whole numbers, but low={low:g} and high={high:g}")
-            return Integer(int(low), int(high))
-        case {"choice": options} if _one_key(raw):
-            return Choice(_options(options))
-        case bool() | int() | float() | str():
-            return Fixed(as_number(raw))
+    if isinstance(raw, bool | int | float | str):
+        return Fixed(as_number(raw))
+    if isinstance(raw, dict):
+        for form, read in _READERS.items():
+            extras = EXTRAS.get(form, set())
+            if form in raw and raw.keys() <= {form} | extras:
+                return read(raw[form], **{key: raw[key] for key in extras & raw.keys()})
     raise ValueError(f"expected {FORMS}, but found {short(raw)}")
 
 
-def _one_key(raw: object) -> bool:
-    return isinstance(raw, dict) and len(raw) == 1
+def _uniform(raw: object, step: object = None) -> Float:
+    low, high = _bounds(raw)
+    if step is None:
+        return Float(low, high)
+    width = _finite(step)
+    if width <= 0 or not math.isclose(
+        (high - low) / width, round((high - low) / width), rel_tol=1e-9
+    ):
+        raise ValueError(
+            f"step must be above 0 and divide high - low = {high - low:g}, but step={width:g}"
+        )
+    return Float(low, high, step=width)
+
+
+def _loguniform(raw: object) -> Float:
+    low, high = _bounds(raw)
+    if low <= 0:
+        raise ValueError(f"loguniform needs a low above 0, but low={low:g}")
+    return Float(low, high, log=True)
+
+
+def _int(raw: object, log: object = False, step: object = 1) -> Integer:
+    low, high = _bounds(raw)
+    if low != int(low) or high != int(high):
+        raise ValueError(f"int needs whole numbers, but low={low:g} and high={high:g}")
+    if not isinstance(log, bool):
+        raise ValueError(f"log must be true or false, but found {short(log)}")
+    if log and low < 1:
+        raise ValueError(f"log needs a low of at least 1, but low={low:g}")
+    if isinstance(step, bool) or not isinstance(step, int) or step < 1 or (high - low) % step:
+        raise ValueError(
+            f"step must be a whole number that divides high - low = {high - low:g}, but "
+            f"found {short(step)}"
+        )
+    if log and step > 1:
+        raise ValueError("log and step exclude each other, but found both")
+    return Integer(int(low), int(high), log, step)
+
+
+def _choice(raw: object) -> Choice:
+    return Choice(_options(raw, "choice"))
+
+
+def _grid(raw: object) -> Choice:
+    return Choice(_options(raw, "grid"), grid=True)
+
+
+_READERS: dict[str, Callable[..., Dimension]] = {
+    "uniform": _uniform,
+    "loguniform": _loguniform,
+    "int": _int,
+    "choice": _choice,
+    "grid": _grid,
+}
 
 
 def as_number(raw: Value) -> Value:
@@ -131,25 +238,46 @@ def _finite(raw: object) -> float:
     return float(number)
 
 
-def _options(raw: object) -> tuple[Value, ...]:
+def _number(value: Value) -> float:
+    number = as_number(value)
+    if isinstance(number, bool | str) or not math.isfinite(number):
+        raise ValueError("expected a number")
+    return float(number)
+
+
+def _options(raw: object, form: str) -> tuple[Value, ...]:
     if not isinstance(raw, list) or not raw:
-        raise ValueError(f"choice needs a list of values, but found {short(raw)}")
+        raise ValueError(f"{form} needs a list of values, but found {short(raw)}")
     if not all(isinstance(option, str | int | float | bool) for option in raw):
-        raise ValueError(f"choice takes numbers and words, but found {short(raw)}")
+        raise ValueError(f"{form} takes numbers and words, but found {short(raw)}")
     options = tuple(as_number(option) for option in raw)
     if len(set(options)) < len(options):
-        raise ValueError(f"choice names a value twice: {short(raw)}")
+        raise ValueError(f"{form} names a value twice: {short(raw)}")
     return options
 
 
 def to_yaml(dimension: Dimension) -> Any:
     """The plain form that `parse_dimension` reads back."""
     match dimension:
-        case Float(low, high, log):
-            return {"loguniform" if log else "uniform": [low, high]}
-        case Integer(low, high):
-            return {"int": [low, high]}
-        case Choice(options):
-            return {"choice": list(options)}
+        case Float(low, high, log, step):
+            form = {"loguniform" if log else "uniform": [low, high]}
+            return form | ({} if step is None else {"step": step})
+        case Integer(low, high, log, whole):
+            extras = {"log": True} if log else {} if whole == 1 else {"step": whole}
+            return {"int": [low, high]} | extras
+        case Choice(options, grid):
+            return {"grid" if grid else "choice": list(options)}
         case Fixed(value):
             return value
+
+
+def finite_points(space: Mapping[str, Dimension]) -> int | None:
+    """How many different trials a space has; None where there is no end of them.
+
+    A space in which nothing is searched has none either: its trials differ by their seeds.
+    """
+    searched = [d for d in space.values() if not isinstance(d, Fixed)]
+    points = [dimension.points() for dimension in searched]
+    if not searched or any(one is None for one in points):
+        return None
+    return math.prod(len(one) for one in points if one is not None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from kdsearch.config.schema import DEFAULT_METHOD, FORMS, Schema, inlined, space_schema
+from kdsearch.config.schema import DEFAULT_METHOD, FORMS, LISTS, Schema, inlined, space_schema
 from kdsearch.config.space_file import (
     BUILT_IN,
     REQUIRED_IN_SPACE,
@@ -162,7 +162,7 @@ def _settings(method_name: str) -> str:
 def _forms() -> str:
     rows = ["| form | meaning |", "|---|---|"]
     for form, text in FORMS.items():
-        bounds = "[a, b, c]" if form == "choice" else "[lo, hi]"
+        bounds = "[a, b, c]" if form in LISTS else "[lo, hi]"
         rows.append(f"| `{{{form}: {bounds}}}` | {text} |")
     return "\n".join(rows)
 
@@ -197,6 +197,8 @@ def _kind(schema: Schema) -> str:
         return _listed([_kind(part) for part in parts], "or")
     if schema.get("type") == "array":
         return f"list of: {_kind(schema.get('items', {}))}"
+    if schema.get("type") == "object" and "properties" not in schema:
+        return "keys and values"
     limits = [text.format(schema[key]) for key, text in LIMITS.items() if key in schema]
     return ", ".join([TYPES.get(schema.get("type", ""), "any value"), *limits])
 

@@ -14,19 +14,26 @@ from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
 from kdsearch.config.space_file import REQUIRED_IN_SPACE, SpaceFile, load_method
-from kdsearch.settings import Section
+from kdsearch.settings import Count, Positive, Section
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 DEFAULT_METHOD = "beatgan"
 # The forms of a dimension.
 FORMS = {
-    "uniform": "A number from lo to hi, each as likely.",
+    "uniform": "A number from lo to hi, each as likely; with `step`, lo, lo + step and so on.",
     "loguniform": "A number from lo to hi, its logarithm uniform.",
-    "int": "A whole number from lo to hi, both included.",
+    "int": "A whole number from lo to hi, both included; with `log: true` its logarithm is "
+    "uniform, with `step` it is lo, lo + step and so on.",
     "choice": "One of the values listed.",
+    "grid": "Each of the values listed, in all combinations with other grids.",
+}
+LISTS = ("choice", "grid")
+EXTRAS: dict[str, dict[str, Any]] = {
+    "uniform": {"step": (Positive, None)},
+    "int": {"step": (Count, 1), "log": (bool, False)},
 }
 # The forms that suit a setting; all of them if its type is none of these.
-FORMS_OF = {int: ("int", "choice"), str: ("choice",), bool: ("choice",), Literal: ("choice",)}
+FORMS_OF = {int: ("int", *LISTS), str: LISTS, bool: LISTS, Literal: LISTS}
 Schema = dict[str, Any]
 
 
@@ -113,8 +120,8 @@ def _form(name: str, value: Any) -> type[BaseModel]:
     item = Annotated[value, Field(json_schema_extra=limit)]
     items = (
         Annotated[list[item], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
-        if name == "choice"
+        if name in LISTS
         else Annotated[list[item], Field(min_length=2, max_length=2)]
     )
-    fields: dict[str, Any] = {name: (items, ...)}
+    fields: dict[str, Any] = {name: (items, ...), **EXTRAS.get(name, {})}
     return create_model(name, __base__=Section, __doc__=FORMS[name], **fields)

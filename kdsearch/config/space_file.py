@@ -15,7 +15,15 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from kdsearch.config.dimensions import Dimension, Fixed, Value, parse_dimension, to_yaml
+from kdsearch.config.dimensions import (
+    Dimension,
+    Fixed,
+    Searched,
+    Value,
+    finite_points,
+    parse_dimension,
+    to_yaml,
+)
 from kdsearch.config.shipped import find_space
 from kdsearch.data.settings import DataSettings
 from kdsearch.errors import ConfigError
@@ -48,6 +56,15 @@ class SearchSettings(Section):
     """Number of random trials before TPE is used."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the suggestions and of every student."""
+    points: tuple[dict[str, bool | int | float | str], ...] = ()
+    """Settings that are tried first, such as ``{lr: 1.0e-3, alpha: 0.1}``; what is missing is
+    suggested by the sampler."""
+    learn_from: tuple[str, ...] = ()
+    """Folders of earlier runs that search the same settings: their best trials are tried next,
+    and the sampler learns from all their trials."""
+    repeats: bool = False
+    """Train a trial even if an earlier one has exactly its settings. Otherwise a space of few
+    values ends the search when all of them were tried."""
     max_concurrent: Count | None = None
     """Maximum number of concurrent trials. Default: as many as fit."""
     time_budget_s: Positive | None = None
@@ -170,7 +187,14 @@ class Config:
             {**self.student, **fixed, **searched}
         )
 
-    def searched(self) -> dict[str, Dimension]:
+    @property
+    def trials(self) -> int:
+        """Trials in all: ``num_samples``, or fewer where the space has fewer."""
+        points = None if self.search.repeats else finite_points(self.space)
+        wanted = self.search.num_samples
+        return wanted if points is None else min(wanted, points)
+
+    def searched(self) -> dict[str, Searched]:
         """The dimensions that differ between trials, in the file's order."""
         return {k: d for k, d in self.space.items() if not isinstance(d, Fixed)}
 
@@ -297,7 +321,7 @@ def parse_config(
         threshold=_threshold(raw.get("threshold", "f1"), origin),
     )
     _check_together(config)
-    return config
+    return replace(config, search=config.search.changed(points=_points(config)))
 
 
 def _threshold(raw: object, origin: str) -> Rule:
@@ -539,6 +563,34 @@ def _dimension(key: str, raw: object, model: type[BaseModel], origin: str) -> Di
         except ValueError as error:
             raise ConfigError(f"{origin}: space.{error}") from None
     return dimension
+
+
+def _points(config: Config) -> list[dict[str, Value]]:
+    """The points that are tried first, each value as a trial has it."""
+    searched = config.searched()
+    points: list[dict[str, Value]] = []
+    for place, raw in enumerate(config.search.points):
+        where = f"{config.origin}: search.points[{place}]"
+        for key in raw:
+            if key in searched:
+                continue
+            if key in config.space or key in config.student:
+                raise ConfigError(f"{where}: '{key}' is not searched; leave it out")
+            raise ConfigError(
+                f"{where}: unknown key '{short(key).strip(QUOTES)}' "
+                f"({did_you_mean(key, searched)})"
+            )
+        point = {}
+        for key, value in raw.items():
+            try:
+                point[key] = searched[key].canonical(value)
+            except ValueError as error:
+                raise ConfigError(f"{where}.{key}: {error}, but found {short(value)}") from None
+        if point in points:
+            same = points.index(point)
+            raise ConfigError(f"{where}: the same settings as search.points[{same}]")
+        points.append(point)
+    return points
 
 
 def _check_together(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 runs/<name>/
   search.yaml        the resolved configuration, and what the command line overrides in it
+  learned.json       the trials of earlier runs that the sampler learns from, if there are any
   teacher.json       fingerprints, seconds, metrics of the teacher and of its data
   teacher.pt         the teacher's weights: a resume needs no cache
   trials/<number>/   the record of each trial, see `kdsearch.runs.trial_folder`

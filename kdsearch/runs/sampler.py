@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 import warnings
 from collections.abc import Sequence
@@ -19,12 +20,19 @@ from kdsearch.config.space_file import SearchSettings
 # tell the good from the rest.
 LEARNS_FROM = 1000
 OF_THEM_BEST = 250
+# The attribute of a trial that names the earlier run which it is from.
+LEARNED_FROM = "learned_from"
 
 
-def new_sampler(settings: SearchSettings, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by its number."""
-    seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
-    if settings.sampler == "random":
+def new_sampler(settings: SearchSettings, number: int, attempt: int = 0) -> BaseSampler:
+    """The sampler of one trial, seeded by its number.
+
+    Args:
+        attempt: How many suggestions for this trial repeated an earlier one.
+    """
+    entropy = [settings.seed, number] + ([attempt] if attempt else [])
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    if settings.sampler == "random" or (settings.sampler == "qmc" and attempt):
         return RandomSampler(seed=seed)
     with warnings.catch_warnings():
         # Multivariate TPE, the constant liar and QMC are marked experimental in Optuna 5.0.
@@ -91,8 +99,8 @@ class WindowedTpe(TPESampler):
     def _seen(self, study: optuna.Study) -> Any:
         if self._seen_study is None:
             trials = study._get_trials(deepcopy=False, use_cache=False)
-            few = len(trials) <= LEARNS_FROM
-            self._seen_study = study if few else _View(study, window(trials))
+            few = len(trials) <= LEARNS_FROM and not any(map(run_of, trials))
+            self._seen_study = study if few else _View(study, comparable(window(trials)))
         return self._seen_study
 
 
@@ -104,6 +112,40 @@ def window(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     older = trials[: -(LEARNS_FROM - OF_THEM_BEST)]
     kept |= {t.number for t in heapq.nlargest(OF_THEM_BEST, older, key=_value)}
     return [t for t in trials if t.number in kept or t.state == TrialState.RUNNING]
+
+
+def run_of(trial: FrozenTrial) -> str:
+    """The earlier run that a trial is from; an empty text for the search's own."""
+    return str(trial.user_attrs.get(LEARNED_FROM, ""))
+
+
+def comparable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials, with values that can be compared between runs.
+
+    Each value becomes its quantile among its own run's completed trials: other data, or another
+    width, shift the validation AUC of all trials (Salinas et al., ICML 2020). Trials of one run
+    alone stay as they are.
+    """
+    runs = {run_of(trial) for trial in trials}
+    if len(runs) < 2:
+        return list(trials)
+    values = {
+        run: np.array(
+            [t.value for t in trials if run_of(t) == run and t.state == TrialState.COMPLETE]
+        )
+        for run in runs
+    }
+    changed = []
+    for trial in trials:
+        one = trial
+        if trial.state == TrialState.COMPLETE:
+            among, value = values[run_of(trial)], trial.values[0]
+            worse = np.count_nonzero(among < value)
+            equal = np.count_nonzero(among == value)
+            one = copy.copy(trial)
+            one.values = [(worse + equal / 2) / len(among)]
+        changed.append(one)
+    return changed
 
 
 def _value(trial: FrozenTrial) -> float:

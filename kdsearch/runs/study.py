@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import product
 
+import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -21,14 +23,25 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from kdsearch.config.dimensions import Choice, Dimension, Fixed, Float, Integer, Value
+from kdsearch.config.dimensions import (
+    Choice,
+    Dimension,
+    Fixed,
+    Float,
+    Integer,
+    Value,
+    finite_points,
+)
 from kdsearch.config.space_file import SearchSettings
 from kdsearch.errors import RunError
-from kdsearch.runs.sampler import new_sampler
+from kdsearch.runs.learned import Learned
+from kdsearch.runs.sampler import LEARNED_FROM, new_sampler
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
 # Fewer leave two trials or less in the best quarter.
 FEWEST_FOR_IMPORTANCE = 12
+# So often a sampler is asked again for a trial; then a point is drawn from what is left.
+MOST_REPEATS, MOST_POINTS = 10, 100_000
 
 OPTUNA_STATES: dict[TrialState, OptunaState] = {
     "completed": OptunaState.COMPLETE,
@@ -42,10 +55,15 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A trial to run: its number and its searched values."""
+    """A trial to run: its number and its searched values.
+
+    Attributes:
+        repeats: How many suggestions for it were not taken: they repeated an earlier trial.
+    """
 
     number: int
     params: dict[str, Value]
+    repeats: int = 0
 
 
 class Study:
@@ -56,27 +74,45 @@ class Study:
         space: Mapping[str, Dimension],
         settings: SearchSettings,
         records: Sequence[TrialRecord],
+        learned: Sequence[Learned] = (),
     ) -> None:
         """Learn what earlier drivers recorded.
 
         A number without a record between others is an unfinished trial.
+
+        Args:
+            space: Every setting that is searched, fixed ones included.
+            settings: The sampler, and the points that are tried first.
+            records: This search's own trials.
+            learned: Trials of earlier runs, whose best points are tried next.
         """
         self._settings = settings
+        self._space = {k: d for k, d in space.items() if not isinstance(d, Fixed)}
+        self._first = _points_to_try(settings, learned)
         self._distributions = distributions(space)
         self._study = optuna.create_study(direction="maximize")
         self._storage = self._study._storage
+        # Of this search's trial 0.
+        self._offset = 0
+        for earlier in learned:
+            for record in earlier.trials:
+                trial = frozen_trial(record, space)
+                trial.user_attrs = {LEARNED_FROM: earlier.run}
+                self._add(trial)
+                self._offset += 1
         by_number = {record.number: record for record in records}
         for number in range(max(by_number, default=-1) + 1):
             record = by_number.get(number) or TrialRecord(number, "running", {})
             self._add(frozen_trial(record, space))
+        self._tried = {_key(record.params) for record in records if record.params}
 
     def __len__(self) -> int:
-        return self._storage.get_n_trials(self._study._study_id)
+        return self._storage.get_n_trials(self._study._study_id) - self._offset
 
     def unfinished(self) -> list[int]:
         """Return the numbers of the trials that are not finished, in order."""
         trials = self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
-        return [trial.number for trial in trials]
+        return [trial.number - self._offset for trial in trials]
 
     def ask(self) -> Suggestion:
         """Suggest the next trial."""
@@ -86,14 +122,69 @@ class Study:
 
     def take(self, number: int) -> Suggestion:
         """Return an unfinished trial: with its own settings, or new ones if they are lost."""
+        trial_id = self._trial_id(number)
+        trial = self._storage.get_trial(trial_id)
+        if trial.params or not self._space:
+            return Suggestion(number, dict(trial.params))
+        given = self._given(number)
+        repeats = 0
+        params = self._suggest(trial, given, repeats)
+        while self._is_repeated(params) and repeats < MOST_REPEATS:
+            repeats += 1
+            params = self._suggest(trial, given, repeats)
+        if self._is_repeated(params):
+            params = self._untried(number, given) or params
+        for key, distribution in self._distributions.items():
+            internal = distribution.to_internal_repr(params[key])
+            self._storage.set_trial_param(trial_id, key, internal, distribution)
+        self._tried.add(_key(params))
+        return Suggestion(number, params, repeats)
+
+    def _given(self, number: int) -> dict[str, Value]:
+        """What is decided of a trial before the sampler is asked."""
+        if number < len(self._first):
+            return dict(self._first[number])
+        grid = {k: d for k, d in self._space.items() if isinstance(d, Choice) and d.grid}
+        given: dict[str, Value] = {}
+        combination = number - len(self._first)
+        for key, dimension in reversed(grid.items()):
+            combination, option = divmod(combination, len(dimension.options))
+            given[key] = dimension.options[option]
+        return given
+
+    def _suggest(
+        self, trial: FrozenTrial, given: Mapping[str, Value], attempt: int
+    ) -> dict[str, Value]:
         # A sampler per trial, seeded by the trial's number: what it suggests depends on the
         # trials before it and not on how often the search was interrupted.
-        self._study.sampler = new_sampler(self._settings, number=number)
-        trial = optuna.trial.Trial(self._study, self._trial_id(number))
-        return Suggestion(
-            number,
-            {key: trial._suggest(key, one) for key, one in self._distributions.items()},
-        )
+        sampler = new_sampler(self._settings, trial.number - self._offset, attempt)
+        together = sampler.infer_relative_search_space(self._study, trial)
+        params = sampler.sample_relative(self._study, trial, together) | dict(given)
+        return {
+            key: params[key]
+            if key in params
+            else sampler.sample_independent(self._study, trial, key, distribution)
+            for key, distribution in self._distributions.items()
+        }
+
+    def _is_repeated(self, params: Mapping[str, Value]) -> bool:
+        return not self._settings.repeats and _key(params) in self._tried
+
+    def _untried(self, number: int, given: Mapping[str, Value]) -> dict[str, Value] | None:
+        """A point at random that no trial has had, if possible one with what is given."""
+        points = finite_points(self._space)
+        if points is None or points > MOST_POINTS:
+            return None
+        values = [dimension.points() or () for dimension in self._space.values()]
+        untried = [
+            point
+            for point in (dict(zip(self._space, p, strict=True)) for p in product(*values))
+            if _key(point) not in self._tried
+        ]
+        fitting = [p for p in untried if all(p[k] == value for k, value in given.items())]
+        rng = np.random.default_rng([self._settings.seed, number])
+        chosen = fitting or untried
+        return chosen[int(rng.integers(len(chosen)))] if chosen else None
 
     def report(self, number: int, epoch: int, best_so_far: float) -> None:
         """Record an epoch."""
@@ -114,7 +205,21 @@ class Study:
 
     def _trial_id(self, number: int) -> int:
         study_id = self._study._study_id
-        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return self._storage.get_trial_id_from_study_id_trial_number(
+            study_id, number + self._offset
+        )
+
+
+def _key(params: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
+    return tuple(sorted(params.items()))
+
+
+def _points_to_try(
+    settings: SearchSettings, learned: Sequence[Learned]
+) -> list[Mapping[str, Value]]:
+    """Each point once: the user's own, then the best ones of earlier runs."""
+    points = [*settings.points, *(point for earlier in learned for point in earlier.best())]
+    return list({_key(point): point for point in points}.values())
 
 
 def importances(
@@ -198,9 +303,9 @@ def distributions(space: Mapping[str, Dimension]) -> dict[str, BaseDistribution]
 
 def _distribution(dimension: Float | Integer | Choice) -> BaseDistribution:
     match dimension:
-        case Float(low, high, log):
-            return FloatDistribution(low, high, log=log)
-        case Integer(low, high):
-            return IntDistribution(low, high)
+        case Float(low, high, log, step):
+            return FloatDistribution(low, high, log=log, step=step)
+        case Integer(low, high, log, whole):
+            return IntDistribution(low, high, log=log, step=whole)
         case Choice(options):
             return CategoricalDistribution(options)

@@ -64,6 +64,7 @@ class TrialRecord:
         seed: Seed of its weights and mini-batches.
         began: When its first training began, in ISO format.
         ended: When it finished.
+        repeats: How many suggestions for it were not taken, as they repeated an earlier trial.
     """
 
     number: int
@@ -76,6 +77,7 @@ class TrialRecord:
     seed: int | None = None
     began: str = ""
     ended: str = ""
+    repeats: int = 0
 
     @property
     def epochs(self) -> int:
@@ -112,6 +114,7 @@ class _Stored(BaseModel):
     seed: int | None = None
     began: str = ""
     ended: str = ""
+    repeats: int = 0
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def missing_results(folder: RunFolder, config: Config, *, confirmed: bool) -> li
         "best/metrics.json": lambda: (
             # Of as many trials, and by the same rule, as are asked for now.
             (metrics := folder.read_derived(folder.best / "metrics.json")).get("trials")
-            == config.search.num_samples
+            == config.trials
             and metrics.get("threshold_rule") == config.threshold.as_plain()
         ),
         "evaluation.npz": lambda: read_evaluation(folder),

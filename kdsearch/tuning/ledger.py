@@ -87,7 +87,12 @@ class Ledger:
                     trial.clear()
                 seed = self._seed_of(number)
                 known = TrialRecord(
-                    number, "running", suggestion.params, seed=seed, began=now()
+                    number,
+                    "running",
+                    suggestion.params,
+                    seed=seed,
+                    began=now(),
+                    repeats=suggestion.repeats,
                 )
             trial.write_record(known)
         self._running[number] = known

@@ -54,7 +54,7 @@ def _together(config: Config, *, gpu: bool) -> int:
     resources, search = config.resources, config.search
     wanted = resources.students_per_gpu if gpu else resources.students_per_cpu
     processes = 1 if gpu else max(1, local_cpus(config) // resources.cpus_per_trial)
-    most = min(search.num_samples, search.max_concurrent or search.num_samples)
+    most = min(config.trials, search.max_concurrent or config.trials)
     # Fewer are tried first where the number is measured.
     return min(most, processes * (1 if wanted == "auto" else wanted))
 

@@ -285,7 +285,7 @@ def _students(inputs: TrialInputs, processes: int) -> tuple[int, list[Rate]]:
     wanted = resources.students_per_gpu if gpu else resources.students_per_cpu
     if wanted != "auto":
         return wanted, []
-    most = max(1, config.search.num_samples // (ROUNDS * processes))
+    most = max(1, config.trials // (ROUNDS * processes))
     task = ray.remote(num_cpus=inputs.threads, num_gpus=int(gpu))(rates)
     measured = _answer(task.remote(sample(inputs), most))
     return best_size(measured), measured

@@ -19,14 +19,14 @@ def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Pat
     cached = (cache / "teachers" / name / "teacher.json").exists()
     teacher_epochs = 0 if cached else int(cast("Any", config.teacher).epochs)
     beats = len(dataset.training.train)
-    most = config.search.num_samples * config.max_epochs()
+    most = config.trials * config.max_epochs()
     lines = [
         f"data: {dataset.description}",
         *dataset.notes,
         f"beats: {beats:,} to train on, {len(dataset.training.validation.x):,} to validate, "
         f"{len(dataset.test.x):,} to test",
         f"teacher: {'in the cache, ' if cached else ''}{teacher_epochs} epochs to train",
-        f"students: {config.search.num_samples} trials, at most {most} epochs, "
+        f"students: {config.trials} trials, at most {most} epochs, "
         f"about {_expected_epochs(config):.0f} if ASHA stops as it is meant to",
         f"an epoch passes {beats:,} beats{_batch_sizes(config)}",
     ]
@@ -38,14 +38,14 @@ def _expected_epochs(config: Config) -> float:
     """Trial-epochs if exactly one of ``reduction_factor`` trials passes each rung."""
     last = config.max_epochs()
     if config.scheduler.name == "none":
-        return float(config.search.num_samples * last)
+        return float(config.trials * last)
     factor = config.scheduler.reduction_factor
     rung, share, epochs = float(config.scheduler.grace_period), 1.0, 0.0
     before = 0.0
     while rung < last:
         epochs += share * (rung - before)
         before, rung, share = rung, rung * factor, share / factor
-    return config.search.num_samples * (epochs + share * (last - before))
+    return config.trials * (epochs + share * (last - before))
 
 
 def _batch_sizes(config: Config) -> str:

@@ -166,7 +166,7 @@ def confirmation_request(folder: RunFolder, console: Console) -> Request:
     """
     config = stored_config(folder)
     records = folder.records()
-    if len(records) != config.search.num_samples or not all(r.finished for r in records):
+    if len(records) != config.trials or not all(r.finished for r in records):
         raise RunError(
             f"{folder.path}: the search is not finished; finish it with --resume first"
         )
@@ -220,6 +220,8 @@ def _identity(config: Config) -> dict[str, Any]:
     plain = config.as_dict()
     places = {("data", "source"), ("data", "patients")}
     free = {"num_samples", "max_concurrent", "time_budget_s", "retries", "keep_weights"}
+    # What was learned at the start is kept, and earlier runs may have moved since.
+    free |= {"learn_from"}
     flat: dict[str, Any] = {"method": plain["method"]}
     for section in ("data", "teacher", "student", "space", "search", "scheduler"):
         for key, value in plain[section].items():

@@ -20,6 +20,7 @@ from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
 from kdsearch.methods.device import resolve_device, resolve_precision
 from kdsearch.methods.protocol import Compute, Task
+from kdsearch.runs.learned import Learned
 from kdsearch.runs.study import Study, sound
 from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
@@ -32,6 +33,7 @@ from kdsearch.tuning.confirm import (
     confirm,
     left_to_confirm,
 )
+from kdsearch.tuning.earlier_runs import learn_from
 from kdsearch.tuning.finish import missing_results, write_leaderboard, write_results
 from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.memory_needed import check_memory
@@ -108,6 +110,7 @@ class _Search:
     def run(self) -> list[TrialRecord]:
         records = [self._restored(record) for record in self._records()]
         self._check_numbers(records)
+        learned = self._learned()
         view = StudyView(
             self._folder, self._config.space, self._say, self._request.optuna_storage
         )
@@ -140,7 +143,7 @@ class _Search:
         inputs = self._inputs(dataset, teacher, compute)
         if self._trials_left(records) or self._confirmations_left(records):
             with self._cluster(inputs) as (on_cluster, placement):
-                self._run_trials(records, view, on_cluster, placement)
+                self._run_trials(records, learned, view, on_cluster, placement)
                 records = self._records()
                 self._confirm(records, dataset, on_cluster, placement)
         write_leaderboard(self._folder, records, self._config)
@@ -170,12 +173,24 @@ class _Search:
         return restored
 
     def _check_numbers(self, records: Sequence[TrialRecord]) -> None:
-        total = self._config.search.num_samples
+        total = self._config.trials
         if records and records[-1].number >= total:
             raise ConfigError(
                 f"{self._folder.path} has a trial {records[-1].number}, more than "
-                f"num_samples={total} asks for: trials 0 to {total - 1}"
+                f"this search asks for: trials 0 to {total - 1}"
             )
+
+    def _learned(self) -> list[Learned]:
+        """What the sampler learns from earlier runs: as it was at the start of this search."""
+        learned = self._folder.read_learned()
+        if learned is None:
+            paths = self._config.search.learn_from
+            learned = [learn_from(path, self._config) for path in paths]
+            if learned:
+                self._folder.write_learned(learned)
+        for earlier in learned:
+            self._say(str(earlier))
+        return learned
 
     def _complete(self, records: Sequence[TrialRecord]) -> bool:
         """Return whether nothing is left to do, and say what was lost of a finished search."""
@@ -188,7 +203,7 @@ class _Search:
             # Nothing is lost of a verdict for which there has been no training yet.
             confirmed=bool(self._candidates(records)) and not confirmations,
         )
-        path, total = self._folder.path, self._config.search.num_samples
+        path, total = self._folder.path, self._config.trials
         if write_leaderboard(self._folder, records, self._config):
             self._say(f"{self._folder.leaderboard_file}: missing or damaged, and made again")
         if missing:
@@ -243,7 +258,7 @@ class _Search:
             )
 
     def _trials_left(self, records: Sequence[TrialRecord]) -> int:
-        return self._config.search.num_samples - sum(r.finished for r in records)
+        return self._config.trials - sum(r.finished for r in records)
 
     @contextmanager
     def _cluster(self, inputs: TrialInputs) -> Iterator[tuple[TrialInputs, Placement]]:
@@ -267,12 +282,13 @@ class _Search:
     def _run_trials(
         self,
         earlier: list[TrialRecord],
+        learned: list[Learned],
         view: StudyView,
         inputs: TrialInputs,
         placement: Placement,
     ) -> None:
-        total = self._config.search.num_samples
-        study = Study(self._config.space, self._config.search, earlier)
+        total = self._config.trials
+        study = Study(self._config.space, self._config.search, earlier, learned)
         unfinished = [study.take(number) for number in study.unfinished()]
         trials = len(unfinished) + total - len(study)
         if trials == 0:

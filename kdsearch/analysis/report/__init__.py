@@ -5,7 +5,6 @@ Both need only a run folder, finished or not. A section without data says so.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,6 @@ from kdsearch.analysis.report.contents import gather
 from kdsearch.analysis.report.costs_section import costs_section
 from kdsearch.analysis.report.html import write_page
 from kdsearch.analysis.report.matplotlib_charts import write_pictures
-from kdsearch.analysis.report.palette import WORDS
 from kdsearch.analysis.report.score_sections import (
     beats_section,
     classes_section,
@@ -84,9 +82,4 @@ def _facts(run: Run) -> list[str]:
     """What was searched on, and how far the search is."""
     data = run.teacher["data"] if run.teacher else {}
     facts = [data["description"], *data.get("notes", [])] if data else []
-    counts: Counter[str] = Counter(record.state for record in run.records)
-    planned = run.config["search"]["num_samples"]
-    parts = [f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state]]
-    if len(run.records) < planned:
-        parts.append(f"{planned - len(run.records)} to come")
-    return [*facts, f"{planned} trials: {', '.join(parts) or 'none yet'}"]
+    return [*facts, *run.progress]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from kdsearch.analysis.comparison import pareto_front
+from kdsearch.analysis.leaderboard import STATES
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Chart, Group, Section, Series
 from kdsearch.analysis.report.contents import NOT_YET, Contents
-from kdsearch.runs.trial_folder import TrialRecord
+from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
 
 def costs_section(contents: Contents) -> Section:
@@ -40,7 +41,7 @@ def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
     ]
     series += [
         _students(state, members, costs)
-        for state in palette.WORDS
+        for state in STATES
         if (members := [r for r in records if r.state == state])
     ]
     if "teacher" in costs and contents.run.teacher:
@@ -54,9 +55,9 @@ def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
     )
 
 
-def _students(state: str, members: list[TrialRecord], costs: dict[str, Any]) -> Series:
+def _students(state: TrialState, members: list[TrialRecord], costs: dict[str, Any]) -> Series:
     return Series(
-        palette.WORDS[state],
+        STATES[state],
         [costs[str(r.number)]["parameters"] for r in members],
         [r.val_auc for r in members],
         palette.COLOURS[state],

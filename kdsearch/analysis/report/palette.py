@@ -20,12 +20,6 @@ SYMBOLS: dict[str, Symbol] = {
     "failed": "x",
     "running": "star",
 }
-WORDS = {
-    "completed": "completed",
-    "stopped": "stopped early",
-    "failed": "failed",
-    "running": "running or interrupted",
-}
 STUDENT, CONTROL, TEACHER = BLUE, ORANGE, GREEN
 CLASSES = {"N": GREY, "S": BLUE, "V": VERMILION, "F": PURPLE, "Q": GREEN}
 

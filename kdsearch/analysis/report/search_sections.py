@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from kdsearch.analysis.leaderboard import best_record, leaderboard
+from kdsearch.analysis.leaderboard import STATES, best_record, leaderboard
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import (
     Axis,
@@ -59,7 +59,7 @@ def _cell(column: str, value: Any) -> Cell:
         # A failed trial has no rank, and so stands behind all others.
         return Cell("–", math.inf if column == "rank" else -math.inf)
     if column == "state":
-        return Cell(palette.WORDS[value])
+        return Cell(STATES[value])
     if isinstance(value, bool | str):
         return Cell(str(value))
     if isinstance(value, float):
@@ -74,7 +74,7 @@ def learning_curves(contents: Contents) -> Section:
     series = [_learning_curve(record, contents) for record in run.records]
     drawn = [one for one in series if len(one.x)]
     # Completed trials on top: they are what one looks for among many stopped ones.
-    drawn.sort(key=lambda one: one.name == palette.WORDS["completed"])
+    drawn.sort(key=lambda one: one.name == STATES["completed"])
     if run.teacher.get("history"):
         aucs = [report["val_auc"] for report in run.teacher["history"]]
         drawn.append(
@@ -103,14 +103,14 @@ def learning_curves(contents: Contents) -> Section:
 def _learning_curve(record: TrialRecord, contents: Contents) -> Series:
     aucs = [report.val_auc for report in contents.histories.get(record.number, [])]
     return Series(
-        palette.WORDS[record.state],
+        STATES[record.state],
         _epochs(aucs),
         aucs,
         palette.COLOURS[record.state],
         symbol="circle",
         width=1.8,
         opacity=0.75,
-        hover=f"trial {record.number}, {palette.WORDS[record.state]}",
+        hover=f"trial {record.number}, {STATES[record.state]}",
     )
 
 
@@ -248,7 +248,7 @@ def _scaled(values: Sequence[float], form: str) -> tuple[list[float], str, str]:
 def _words(record: TrialRecord) -> str:
     settings = ", ".join(f"{k} {_short(v)}" for k, v in record.params.items())
     return (
-        f"trial {record.number}, {palette.WORDS[record.state]}: val_auc {record.val_auc:.4f}; "
+        f"trial {record.number}, {STATES[record.state]}: val_auc {record.val_auc:.4f}; "
         f"{settings}"
     )
 
@@ -259,7 +259,7 @@ def _short(value: Any) -> str:
 
 def _slice(dimension: _Dimension, records: Sequence[TrialRecord]) -> Chart:
     series = []
-    for state, word in palette.WORDS.items():
+    for state, word in STATES.items():
         members = [r for r in records if r.state == state]
         if members:
             series.append(
@@ -324,7 +324,7 @@ def plane_section(contents: Contents) -> Section:
     low, high = records[0].val_auc, records[-1].val_auc
     series = [
         Series(
-            palette.WORDS[state],
+            STATES[state],
             [x.place(r.params[x.key]) for r in members],
             [y.place(r.params[y.key]) for r in members],
             palette.GREY,
@@ -334,7 +334,7 @@ def plane_section(contents: Contents) -> Section:
             hover=[_words(r) for r in members],
             values=[r.val_auc for r in members],
         )
-        for state in palette.WORDS
+        for state in STATES
         if (members := [r for r in records if r.state == state])
     ]
     chart = Chart(

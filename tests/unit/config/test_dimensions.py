@@ -1,5 +1,7 @@
 """One dimension: what the YAML may say, what it becomes, and that it comes back the same."""
 
+import math
+
 import pytest
 
 from kdsearch.config.dimensions import (
@@ -9,6 +11,7 @@ from kdsearch.config.dimensions import (
     Float,
     Integer,
     as_number,
+    finite_points,
     parse_dimension,
     to_yaml,
 )
@@ -21,6 +24,10 @@ GOOD: dict[str, tuple[object, Dimension]] = {
     "int": ({"int": [2, 9]}, Integer(2, 9)),
     "int of whole floats": ({"int": [2.0, 9]}, Integer(2, 9)),
     "choice of numbers": ({"choice": [1, 2.5, "1e-3"]}, Choice((1, 2.5, 0.001))),
+    "uniform in steps": ({"uniform": [0, 1], "step": 0.1}, Float(0.0, 1.0, step=0.1)),
+    "int on a log scale": ({"int": [8, 64], "log": True}, Integer(8, 64, log=True)),
+    "int in steps": ({"int": [8, 64], "step": 8}, Integer(8, 64, step=8)),
+    "grid": ({"grid": [1, "1e-3"]}, Choice((1, 0.001), grid=True)),
     "choice of words": ({"choice": ["score", "none"]}, Choice(("score", "none"))),
     "choice of one": ({"choice": [4]}, Choice((4,))),
     "fixed number": (0.5, Fixed(0.5)),
@@ -65,7 +72,20 @@ BAD: dict[str, tuple[object, str]] = {
     ),
     "unknown form": ({"lognormal": [0, 1]}, r"expected \{uniform: .* found \{'lognormal'"),
     "two forms": ({"uniform": [0, 1], "int": [0, 1]}, r"expected \{uniform: .* 'int'"),
-    "form with a step": ({"uniform": [0, 1], "step": 2}, r"expected \{uniform: .* 'step'"),
+    "form without a step": ({"loguniform": [1, 2], "step": 1}, r"expected \{uni.* 'step'"),
+    "step that misses": (
+        {"uniform": [0, 1], "step": 0.3},
+        r"step must be above 0 and divide high - low = 1, but step=0\.3",
+    ),
+    "step of zero": ({"uniform": [0, 1], "step": 0}, "step must be above 0 .* step=0"),
+    "int step that misses": (
+        {"int": [8, 64], "step": 9},
+        "step must be a whole number that divides high - low = 56, but found 9",
+    ),
+    "step and log": ({"int": [8, 64], "step": 8, "log": True}, "log and step exclude each"),
+    "log from zero": ({"int": [0, 64], "log": True}, "log needs a low of at least 1, .*low=0"),
+    "log of a word": ({"int": [1, 64], "log": "yes"}, "log must be true or false, .* 'yes'"),
+    "grid of nothing": ({"grid": []}, r"grid needs a list of values, but found \[\]"),
     "empty mapping": ({}, r"expected \{uniform: .* found \{\}"),
     "bare list": ([0, 1], r"expected \{uniform: .* found \[0, 1\]"),
     "nothing": (None, r"expected \{uniform: .* found None"),
@@ -121,3 +141,58 @@ def test_only_text_that_is_a_number_becomes_one(raw, number):
     found = as_number(raw)
     assert found == number
     assert type(found) is type(number)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "points"),
+    [
+        (Float(0.0, 1.0), None),
+        (Float(0.0, 1.0, step=0.25), [0.0, 0.25, 0.5, 0.75, 1.0]),
+        (Integer(2, 4), [2, 3, 4]),
+        (Integer(8, 24, step=8), [8, 16, 24]),
+        (Choice(("score", 3)), ["score", 3]),
+    ],
+)
+def test_points_of_a_dimension(dimension: Float | Integer | Choice, points: list | None):
+    found = dimension.points()
+    assert (found if found is None else list(found)) == points
+
+
+def test_the_points_of_a_space_are_counted():
+    space = {"a": Integer(1, 3), "b": Choice((1, 2), grid=True), "c": Fixed(4)}
+    assert finite_points(space) == 6
+    assert finite_points({**space, "d": Float(0, 1)}) is None
+    assert finite_points({"c": Fixed(4)}) is None, "its trials differ by their seeds"
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "canonical"),
+    [
+        (Float(0.0, 1.0), "1e-3", 0.001),
+        (Float(0.0, 1.0, step=0.1), 0.3, 3 * 0.1),
+        (Integer(1, 4), 3.0, 3),
+        (Choice((1, "score")), 1.0, 1),
+    ],
+)
+def test_a_value_as_a_trial_has_it(dimension: Float | Integer | Choice, value, canonical):
+    found = dimension.canonical(value)
+    assert found == canonical
+    assert type(found) is type(canonical)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "message"),
+    [
+        (Float(0.0, 1.0), 1.5, "expected a number from 0 to 1"),
+        (Float(0.0, 1.0), math.nan, "expected a number"),
+        (Float(0.0, 1.0), "few", "expected a number"),
+        (Float(0.0, 1.0), True, "expected a number"),
+        (Float(0.0, 1.0, step=0.5), 0.25, r"expected steps of 0\.5 from 0 on"),
+        (Integer(8, 24, step=8), 9, "expected a whole number from 8 to 24 in steps of 8"),
+        (Integer(1, 4), 2.5, "expected a whole number from 1 to 4"),
+        (Choice((1, "score")), True, "expected one of 1, score"),
+    ],
+)
+def test_a_value_outside_is_refused(dimension: Float | Integer | Choice, value, message: str):
+    with pytest.raises(ValueError, match=message):
+        dimension.canonical(value)

@@ -248,6 +248,25 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
         [("method", "collections:Counter")],
         "it is no method, it has no score, student_settings",
     ),
+    # Points that are tried first.
+    "points": ([("search.points", [{"temperature": 1}, {"w_adv": "1e0", "alpha": 0.1}])], None),
+    "point with a wrong name": (
+        [("search.points", [{"temprature": 1}])],
+        r"search\.points\[0\]: unknown key 'temprature' \(did you mean 'temperature'",
+    ),
+    "point outside the space": (
+        [("search.points", [{"temperature": 1}, {"temperature": 1000}])],
+        r"search\.points\[1\]\.temperature: expected a number from .* but found 1000",
+    ),
+    "point of a fixed setting": (
+        [("space.lr", 0.001), ("search.points", [{"lr": 0.001}])],
+        r"search\.points\[0\]: 'lr' is not searched; leave it out",
+    ),
+    "points twice": (
+        [("search.points", [{"alpha": 0.01}, {"alpha": "1e-2"}])],
+        r"search\.points\[1\]: the same settings as search\.points\[0\]",
+    ),
+    "points that are none": ([("search.points", "best")], r"search\.points: .* found 'best'"),
     "method not in its module": ([("method", "os:Gan")], "method: cannot import 'os:Gan'"),
 }
 

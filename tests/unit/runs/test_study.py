@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from search_cases import SPACE
 
+from kdsearch.config.dimensions import Choice, Float, Integer
 from kdsearch.config.space_file import SearchSettings
+from kdsearch.runs.learned import Learned
 from kdsearch.runs.study import Study, Suggestion, frozen_trial, sound
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
@@ -137,3 +140,106 @@ def test_trials_that_run_at_the_same_time_differ(sampler: str):
 def test_another_seed_suggests_otherwise(sampler: str):
     asked = [opened(sampler=sampler, seed=seed).ask().params for seed in (0, 1)]
     assert asked[0]["temperature"] != asked[1]["temperature"]
+
+
+# Points that are tried first, grids, and spaces of few points.
+
+
+def small(**settings: object) -> Study:
+    space = {"width": Choice((8, 16, 32)), "depth": Integer(1, 2)}
+    return Study(space, SearchSettings(**{**vars(SETTINGS), **settings}), [])
+
+
+def test_points_are_tried_first_and_completed_by_the_sampler():
+    points = ({"temperature": 4.0, "target": "score"}, {"w_adv": 2.0})
+    study = opened(points=points)
+    for given in points:
+        params = study.ask().params
+        assert params.keys() == SPACE.keys()
+        assert given.items() <= params.items()
+    plain = opened()
+    assert study.ask().params == [plain.ask().params for _ in range(3)][2]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_small_space_is_tried_point_by_point(sampler: str):
+    study = small(sampler=sampler, startup_trials=1, seed=1)
+    suggestions = [study.ask() for _ in range(6)]
+    tried = {tuple(sorted(s.params.items())) for s in suggestions}
+    assert len(tried) == 6
+    assert sum(s.repeats for s in suggestions) > 0, "random suggestions repeat themselves"
+    repeated = small(sampler=sampler, startup_trials=1, seed=1, repeats=True)
+    suggestions = [repeated.ask() for _ in range(12)]
+    assert {s.repeats for s in suggestions} == {0}
+    assert len({tuple(sorted(s.params.items())) for s in suggestions}) < 12
+
+
+def test_a_grid_is_tried_in_all_combinations():
+    space = {
+        "width": Choice((8, 16, 32), grid=True),
+        "lr": Float(0.0, 1.0),
+        "target": Choice(("score", "none"), grid=True),
+    }
+    study = Study(space, SETTINGS, [])
+    asked = [study.ask().params for _ in range(12)]
+    combinations = [(p["width"], p["target"]) for p in asked]
+    every = [(w, t) for w in (8, 16, 32) for t in ("score", "none")]
+    assert combinations == every * 2
+    assert len({p["lr"] for p in asked}) == 12
+
+
+def test_a_point_takes_the_place_of_its_combination():
+    space = {"a": Choice((1, 2), grid=True), "b": Choice((1, 2), grid=True)}
+    study = Study(space, SETTINGS.changed(points=({"a": 2, "b": 2},)), [])
+    asked = [tuple(study.ask().params.values()) for _ in range(4)]
+    assert asked[0] == (2, 2)
+    assert sorted(asked) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+# Earlier runs.
+
+
+def earlier(values: list[float], run: str = "a") -> Learned:
+    """Trials of a run that was the better the higher w_adv was."""
+    records = []
+    for number, auc in enumerate(values):
+        params = {**PARAMS, "w_adv": 5 * auc}
+        records.append(TrialRecord(number, "completed", params, {3: auc}))
+    return Learned(run, tuple(records))
+
+
+def test_the_best_points_of_earlier_runs_are_tried_after_the_users_own():
+    learned = earlier([0.5, 0.9, 0.7, 0.8])
+    study = Study(SPACE, SETTINGS.changed(points=({"w_adv": 3.0},)), [], [learned])
+    assert len(study) == 0
+    asked = [study.ask() for _ in range(4)]
+    assert [s.number for s in asked] == [0, 1, 2, 3]
+    assert asked[0].params["w_adv"] == 3.0
+    assert [s.params for s in asked[1:]] == [learned.trials[n].params for n in (1, 3, 2)]
+
+
+def test_tpe_learns_from_earlier_runs_from_its_first_suggestion():
+    values = [0.1 + n / 25 for n in range(20)]
+
+    def fourth(seed: int, learned: list[Learned]) -> float:
+        study = Study(SPACE, SETTINGS.changed(seed=seed, startup_trials=4), [], learned)
+        return float([study.ask() for _ in range(4)][-1].params["w_adv"])
+
+    informed = [fourth(seed, [earlier(values)]) for seed in range(8)]
+    alone = [fourth(seed, []) for seed in range(8)]
+    assert np.median(informed) > 3.5 > np.median(alone)
+
+
+def test_suggestions_after_earlier_runs_do_not_depend_on_interruptions():
+    learned = [earlier([0.5, 0.9, 0.7]), earlier([0.6, 0.4], run="b")]
+    settings = SETTINGS.changed(startup_trials=2)
+    uninterrupted, records = Study(SPACE, settings, [], learned), []
+    for number in range(8):
+        expected = uninterrupted.ask()
+        train(uninterrupted, expected)
+        again = Study(SPACE, settings, records, learned)
+        assert again.unfinished() == []
+        asked = again.ask()
+        assert asked == expected
+        assert asked.number == number
+        records.append(train(again, asked))

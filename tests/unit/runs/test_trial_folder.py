@@ -208,7 +208,8 @@ def test_a_record_comes_back(folder: RunFolder):
     plain = json.loads((trial.path / "trial.json").read_text())
     assert plain.pop("epochs") == 3
     assert plain.keys() == {
-        *("number", "params", "state", "reason", "order", "seed", "began", "ended")
+        *("number", "params", "state", "reason", "order", "seed", "began", "ended"),
+        "repeats",
     }
 
 

@@ -1,0 +1,53 @@
+"""Read earlier runs for a search that learns from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kdsearch.config.dimensions import Dimension, Fixed, Searched, Value
+from kdsearch.config.space_file import Config
+from kdsearch.errors import ConfigError
+from kdsearch.files.bucket import place
+from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.learned import Learned
+from kdsearch.runs.study import sound
+from kdsearch.tuning.request import stored_config
+
+
+def learn_from(path: str, config: Config) -> Learned:
+    """Take over the finished trials of an earlier run.
+
+    Raises:
+        UserError: There is no run, or it does not search what ``config`` searches.
+    """
+    folder = RunFolder.existing(place(path))
+    earlier = stored_config(folder)
+    searched = config.searched()
+    for key, dimension in searched.items():
+        _check_kind(key, dimension, earlier, path)
+    records = [sound(record, earlier.space) for record in folder.records()]
+    trials, left_out = [], 0
+    for record in records:
+        if record.state not in ("completed", "stopped"):
+            continue
+        settings = earlier.student_settings(record.params).model_dump(mode="json")
+        try:
+            params = {key: d.canonical(settings[key]) for key, d in searched.items()}
+        except ValueError:
+            left_out += 1
+            continue
+        trials.append(replace(record, params=params))
+    return Learned(str(folder.path.resolve()), tuple(trials), left_out)
+
+
+def _check_kind(key: str, dimension: Searched, earlier: Config, path: str) -> None:
+    """A setting that is fixed in the earlier run has a value in each of its trials, too."""
+    there: Dimension | Value | None = earlier.space.get(key, earlier.student.get(key))
+    if there is None:
+        raise ConfigError(f"search.learn_from: {path} has no setting '{key}'")
+    searched_there = isinstance(there, Dimension) and not isinstance(there, Fixed)
+    if searched_there and type(there) is not type(dimension):
+        raise ConfigError(
+            f"search.learn_from: {path} searches another kind of '{key}': "
+            f"{type(there).__name__.lower()}, here {type(dimension).__name__.lower()}"
+        )
