@@ -56,6 +56,7 @@ from kdsearch.files.reading import read_arrays, reading
 from kdsearch.methods.protocol import State
 from kdsearch.runs.derived import SHAPES
 from kdsearch.runs.driver_lock import DriverLock, log_copied
+from kdsearch.runs.learned import Learned, from_json, to_json
 from kdsearch.runs.trial_folder import (
     Confirmation,
     TrialFolder,
@@ -82,6 +83,7 @@ class RunFolder:
         self._local = local
         self._driver_lock: DriverLock | None = None
         self.config_file = path / "search.yaml"
+        self.learned_file = path / "learned.json"
         self.teacher_file = path / "teacher.json"
         self.teacher_weights = path / "teacher.pt"
         self.study_file = local / "study.journal"
@@ -201,6 +203,22 @@ class RunFolder:
         except ValidationError as error:
             raise RunError(f"{path}: damaged: {in_one_line(error)}") from None
         return content
+
+    def write_learned(self, learned: list[Learned]) -> None:
+        """Keep what the sampler learns from earlier runs."""
+        write_text(self.learned_file, to_json(learned))
+
+    def read_learned(self) -> list[Learned] | None:
+        """Read what `write_learned` kept; None where there is nothing.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        try:
+            content = self.learned_file.read_bytes()
+        except FileNotFoundError:
+            return None
+        return from_json(content, str(self.learned_file))
 
     def write_teacher(self, weights: State, description: dict[str, Any]) -> None:
         """Keep the teacher, weights first: a description promises that they are there."""

@@ -105,6 +105,10 @@ BEYOND = {
     "grace over epochs",
     "student narrower than the teacher that it starts from",
     "one option starts from another width",
+    "point with a wrong name",
+    "point outside the space",
+    "point of a fixed setting",
+    "points twice",
 }
 # Another method has another schema.
 OWN_METHOD = {"method by its class"}
@@ -122,6 +126,12 @@ FORMS: dict[str, tuple[str, Any, bool]] = {
     "loguniform": ("lr", {"loguniform": [1e-5, 1e-3]}, True),
     "loguniform from zero": ("w_adv", {"loguniform": [0, 1]}, False),
     "int": ("width", {"int": [4, 16]}, True),
+    "int on a log scale": ("width", {"int": [4, 16], "log": True}, True),
+    "int in steps": ("width", {"int": [4, 16], "step": 4}, True),
+    "int in fractions of steps": ("width", {"int": [4, 16], "step": 0.5}, False),
+    "uniform in steps": ("lr", {"uniform": [0.1, 0.2], "step": 0.05}, True),
+    "loguniform in steps": ("lr", {"loguniform": [0.1, 0.2], "step": 0.05}, False),
+    "grid": ("width", {"grid": [4, 16]}, True),
     "int with a fraction": ("width", {"int": [4, 16.5]}, False),
     "uniform whole numbers": ("width", {"uniform": [4, 16]}, False),
     "choice of numbers": ("width", {"choice": [4, 16]}, True),

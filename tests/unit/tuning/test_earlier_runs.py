@@ -56,7 +56,7 @@ def test_trials_outside_the_new_bounds_are_left_out_and_counted(earlier: str):
 
 def test_what_was_fixed_there_has_its_value(earlier: str):
     learned = learn_from(earlier, config(lr={"loguniform": [1e-4, 1e-2]}, alpha=0.3))
-    assert [r.params for r in learned.trials][0] == {
+    assert learned.trials[0].params == {
         "temperature": 2.0,
         "w_adv": 1.0,
         "lr": 0.001,
@@ -77,6 +77,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[{}]", b'[{"run": "a", "trials": [1]}]'])
 def test_a_damaged_copy_is_one_line(content: bytes):
-    with pytest.raises(RunError, match="learned.json: damaged: ") as refused:
+    with pytest.raises(RunError, match=r"learned\.json: damaged: ") as refused:
         from_json(content, "learned.json")
     assert "\n" not in str(refused.value)
