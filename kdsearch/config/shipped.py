@@ -30,8 +30,9 @@ def find_space(given: Path) -> Path:
     if given.exists():
         return given
     name = given.name.removesuffix(SUFFIX)
-    hint = f"; --space {name} takes the one that is shipped" if name in spaces else ""
-    raise ConfigError(f"{given}: no such file{hint}")
+    if name in spaces:
+        raise ConfigError(f"{given}: no such file; --space {name} uses the shipped one")
+    raise ConfigError(f"{given}: no such file")
 
 
 def copy_spaces(folder: Path) -> list[Path]:

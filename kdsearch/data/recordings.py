@@ -346,8 +346,8 @@ def _mixed_leads(headers: Sequence[Header], settings: DataSettings) -> list[str]
                 for lead, records in sorted(found.items(), key=lambda item: -len(item[1]))
             )
             notes.append(
-                f"warning: records differ in lead {number + 1}, which is taken by its place: "
-                f"{which}; data.leads takes leads by name, as [II, V5]"
+                f"warning: records differ in lead {number + 1}, which is chosen by its "
+                f"number: {which}; data.leads also takes names, as [II, V5]"
             )
     return notes
 

@@ -113,8 +113,8 @@ def _stratified(classes: TextArray, seed: int) -> Split:
 def _by_patient(beats: Beats, seed: int) -> Split:
     if beats.record is None:
         raise DataError(
-            f"{beats.description}: the split 'inter_patient' has to know the patient of each "
-            "beat; give an array 'record', or use another data.split"
+            f"{beats.description}: the split 'inter_patient' needs the patient of each beat; "
+            "give an array 'record', or use another data.split"
         )
     if set(np.unique(beats.record).tolist()) <= {*DS1, *DS2}:
         return _divided(beats.classes, beats.record, np.array(DS1_VALIDATION), np.array(DS2))

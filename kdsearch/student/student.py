@@ -311,8 +311,8 @@ class Student:
     ) -> FloatArray:
         if moments is None:
             raise DataError(
-                "beats: this student compares a beat with its patient's own, and has to know "
-                "when each beat came: give a recording, or moments"
+                "beats: this student compares a beat with its patient's own, and needs the "
+                "time of each beat: give a recording, or moments"
             )
         record = np.full(len(x), "") if record is None else record
         for name, found in (("moments", len(moments.time_s)), ("record", len(record))):

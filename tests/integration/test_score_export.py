@@ -405,7 +405,7 @@ def test_a_student_that_knows_the_patients_own_beat(
     cut = cut_record(first_leads(read_header(path)), 1)
     expected = student.score(cut.x, cut.moments)
     np.testing.assert_allclose(column(rows, "score"), expected, rtol=1e-5)
-    with pytest.raises(DataError, match="has to know when each beat came"):
+    with pytest.raises(DataError, match="needs the time of each beat"):
         student.score(cut.x)
     with pytest.raises(DataError, match="moments: of 17 beats, but there are 18"):
         student.score(cut.x, cut.moments[np.arange(17)])
@@ -416,7 +416,7 @@ def test_a_student_that_knows_the_patients_own_beat(
     np.testing.assert_allclose(column(timed, "score")[:-1], expected[:-1], rtol=1e-4)
     np.savez(tmp_path / "untimed.npz", x=cut.x)
     capsys.readouterr()
-    refused(["score", run, tmp_path / "untimed.npz"], "has to know when each beat came", capsys)
+    refused(["score", run, tmp_path / "untimed.npz"], "needs the time of each beat", capsys)
     file = tmp_path / "student.onnx"
     assert main(["export", str(run), "--onnx", str(file)]) == 0
     x = student.prepared(cut.x, cut.moments)

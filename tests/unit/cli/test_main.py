@@ -90,7 +90,7 @@ BAD_FLAGS: dict[str, tuple[list[str], str]] = {
     "no such file": (["--space", "none.yaml"], "none.yaml: no such file"),
     "no such file, but one is shipped": (
         ["--space", "kd.yaml"],
-        "kd.yaml: no such file; --space kd takes the one that is shipped",
+        "kd.yaml: no such file; --space kd uses the shipped one",
     ),
     "a folder": (["--space", "."], "--name: "),
     "a folder, named": (["--space", ".", "--name", "x"], ".: cannot be read: "),

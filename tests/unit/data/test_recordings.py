@@ -235,8 +235,8 @@ def test_leads_that_differ_are_named(folder: Path, tmp_path: Path):
     beats = load(folder, tmp_path)
     assert beats.cutting.leads == (None, "II")
     assert beats.notes == (
-        "warning: records differ in lead 1, which is taken by its place: V5 (a2, a3), V4 (a1); "
-        "data.leads takes leads by name, as [II, V5]",
+        "warning: records differ in lead 1, which is chosen by its number: V5 (a2, a3), V4 "
+        "(a1); data.leads also takes names, as [II, V5]",
     )
 
 

@@ -143,7 +143,7 @@ NO_SPLIT = {
     "patients not known": (
         beats_of(["N"] * 50 + ["V"] * 50),
         "inter_patient",
-        "hand-made beats: the split 'inter_patient' has to know the patient",
+        "hand-made beats: the split 'inter_patient' needs the patient",
     ),
     "one patient": (
         beats_of(["N"] * 50 + ["V"] * 50, ["p"] * 100),
