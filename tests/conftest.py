@@ -91,3 +91,10 @@ def mitdb() -> Path:
         assert not os.environ.get("CI"), "CI has to set KDSEARCH_MITDB to the MIT-BIH records"
         pytest.skip("KDSEARCH_MITDB does not name a folder with the MIT-BIH records")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def mitdb_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of all tests, also of those in other processes: the records are cut once."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "mitbih-cache"

@@ -20,8 +20,9 @@ search: {num_samples: 4}
 """
 
 
-def test_search_on_mitbih(place: Workplace, mitdb: Path) -> None:
+def test_search_on_mitbih(place: Workplace, mitdb: Path, mitdb_cache: Path) -> None:
     place.space.write_text(SPACE)
+    place.environment["KDSEARCH_CACHE"] = str(mitdb_cache)
     done = place.search("--data", str(mitdb))
     assert done.returncode == 0, done.stderr
     assert "MIT-BIH" in done.stdout

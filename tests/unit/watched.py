@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,6 @@ class Watched(BeatGan):
         self.crews: list[int] = []
         self.slots: list[int] = []
         self.faults: list[Exception] = []
-        self.pause = 0.0
         self.on_advance: Callable[[], object] = lambda: None
 
     def student_stack(self, *args: Any, **options: Any) -> Any:
@@ -28,7 +26,6 @@ class Watched(BeatGan):
         advance = stack.advance
 
         def watched() -> Any:
-            time.sleep(self.pause)
             self.crews.append(len(stack._students))
             self.on_advance()
             if self.faults:

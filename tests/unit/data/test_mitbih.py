@@ -17,9 +17,9 @@ from kdsearch.data.wfdb_files import read_header
 from kdsearch.errors import DataError
 
 
-def test_the_44_records_give_the_published_beats(mitdb: Path, tmp_path: Path):
+def test_the_44_records_give_the_published_beats(mitdb: Path, mitdb_cache: Path):
     settings = DataSettings(source=str(mitdb))
-    beats = load_beats(settings, tmp_path)
+    beats = load_beats(settings, mitdb_cache)
     assert beats.x.shape == (97_568, 2, 320)
     assert isinstance(beats.x, np.memmap)
     assert Counter(beats.classes.tolist()) == {
@@ -38,12 +38,12 @@ def test_the_44_records_give_the_published_beats(mitdb: Path, tmp_path: Path):
     assert beats.record is not None
     assert list(dict.fromkeys(beats.record.tolist())) == list(mitbih.NOT_PACED)
 
-    data = load_dataset(settings, tmp_path)
+    data = load_dataset(settings, mitdb_cache)
     assert data.training.train.shape == (62_437, 1, 320)
     assert (~data.training.validation.abnormal).sum() == 6_937
     assert (~data.test.abnormal).sum() == 17_343
 
-    patients = load_dataset(settings.model_copy(update={"split": "inter_patient"}), tmp_path)
+    patients = load_dataset(settings.model_copy(update={"split": "inter_patient"}), mitdb_cache)
     assert Counter(patients.training.validation.classes.tolist()) == {
         "N": 10_201,
         "S": 582,

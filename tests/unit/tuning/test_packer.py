@@ -13,6 +13,7 @@ from watched import EPOCHS, PARAMS, Watched, trial
 
 from kdsearch.files.atomic import save_state
 from kdsearch.runs.folder import RunFolder
+from kdsearch.tuning.workers import slots
 from kdsearch.tuning.workers.messages import EPOCH, FAILURE, VAL_AUC, Entry, Outcome
 from kdsearch.tuning.workers.packer import Packer
 from kdsearch.tuning.workers.trial import TrialInputs
@@ -49,14 +50,36 @@ class Visitor(threading.Thread):
         return [outcome.kind for outcome in self.outcomes]
 
 
-def fast_clock() -> float:
-    """Lease and linger in a twentieth of their time."""
-    return 20 * time.monotonic()
+class Clock:
+    """Twenty seconds pass in one, none while it is stopped, and any number at a leap."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self._stopped: float | None = None
+
+    def __call__(self) -> float:
+        return self._ahead + 20 * (self._stopped or time.monotonic())
+
+    def stop(self) -> None:
+        self._stopped = time.monotonic()
+
+    def start(self) -> None:
+        self._stopped = None
+
+    def leap(self) -> None:
+        self._ahead += 2 * slots.LEASE_S
 
 
 @pytest.fixture
-def packer(inputs: TrialInputs) -> Packer:
-    return Packer(inputs, 3, expected=3, die=lambda: None, clock=fast_clock)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The leases end in a leap alone: on a busy machine a thread may be late by seconds."""
+    monkeypatch.setattr(slots, "LEASE_S", 1e6)
+    return Clock()
+
+
+@pytest.fixture
+def packer(inputs: TrialInputs, clock: Clock) -> Packer:
+    return Packer(inputs, 3, expected=3, die=lambda: None, clock=clock)
 
 
 def test_all_train_together(packer: Packer, method: Watched) -> None:
@@ -72,12 +95,15 @@ def test_all_train_together(packer: Packer, method: Watched) -> None:
     assert packer.free() == 3
 
 
-def test_a_slot_is_filled_at_the_next_epoch(packer: Packer, method: Watched) -> None:
-    method.pause = 0.05
+def test_a_slot_is_filled_at_the_next_epoch(
+    packer: Packer, method: Watched, clock: Clock
+) -> None:
+    clock.stop()
     stopped = Visitor(packer, 0, epochs=1)
     others = [Visitor(packer, number) for number in (1, 2)]
     stopped.join(timeout=60)
     late = Visitor(packer, 3)
+    clock.start()
     assert [visitor.ended() for visitor in (*others, late)] == [["trained"] * EPOCHS] * 3
     assert method.crews == [3, 3, 3, 1]
 
@@ -93,9 +119,14 @@ def test_a_trial_goes_on_from_its_checkpoint(packer: Packer) -> None:
     assert (here[EPOCH], here[VAL_AUC]) == (there[EPOCH], pytest.approx(there[VAL_AUC]))
 
 
-def test_nobody_waits_for_ever_for_a_dead_trial(packer: Packer, method: Watched) -> None:
-    visitors = [Visitor(packer, number) for number in range(2)]
+def test_nobody_waits_for_ever_for_a_dead_trial(
+    packer: Packer, method: Watched, clock: Clock
+) -> None:
     dead = enter(packer, trial(2))
+    visitors = [Visitor(packer, number) for number in range(2)]
+    while [member.state for member in packer._slots.members.values()].count("ready") < 2:
+        time.sleep(0.01)
+    clock.leap()
     assert [visitor.ended() for visitor in visitors] == [["trained"] * EPOCHS] * 2
     assert method.crews == [2, 2, 2]
     assert packer.begin(dead.ticket) is None, "its slot was taken away"
@@ -132,12 +163,14 @@ def test_a_cleared_suspect_joins_the_others(packer: Packer, method: Watched) -> 
         packer.result(entry.ticket)
         packer.begin(entry.ticket)
         packer.result(entry.ticket)
+        packer.leave(entry.ticket)
 
     threads = [threading.Thread(target=train, args=(index,)) for index in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
+        assert not thread.is_alive()
     assert alone[:2] == [True, True]
     assert method.crews[:2] == [1, 1]
     assert 3 in method.crews
@@ -163,12 +196,16 @@ def test_memory_that_another_structure_takes_is_nobodys_fault(
     assert [visitor.ended()[0] for visitor in others] == ["trained"] * 2
 
 
-def test_a_stack_is_as_large_as_its_students_need(inputs: TrialInputs, method: Watched) -> None:
+def test_a_stack_is_as_large_as_its_students_need(
+    inputs: TrialInputs, method: Watched, clock: Clock
+) -> None:
     """Empty slots cost as much as occupied ones: it shrinks, and grows when others enter."""
-    packer = Packer(inputs, 8, expected=5, die=lambda: None, clock=fast_clock)
+    packer = Packer(inputs, 8, expected=5, die=lambda: None, clock=clock)
+    clock.stop()
     short = [Visitor(packer, number, epochs=1) for number in range(4)]
     long = Visitor(packer, 4)
     assert [visitor.ended() for visitor in short] == [["trained"]] * 4
+    clock.start()
     assert long.ended() == ["trained"] * EPOCHS
     assert method.slots == [8, 1]
     assert [outcome.result[EPOCH] for outcome in long.outcomes] == [1, 2, 3]
@@ -228,13 +265,16 @@ def test_a_folder_that_cannot_be_read_stops_the_search(
     assert packer.free() == 3
 
 
-def test_slots_of_dead_trials_come_back(packer: Packer) -> None:
-    """All trials of the packer are killed while they train: none of them comes back."""
+def test_slots_of_dead_trials_come_back(packer: Packer, clock: Clock) -> None:
+    """All trials of the packer are killed after an epoch: none of them comes back."""
     entries = [enter(packer, trial(number)) for number in range(3)]
-    for entry in entries:
-        threading.Thread(target=train_once, args=(packer, entry), daemon=True).start()
-    while packer.free() < 3:
-        time.sleep(0.01)
+    threads = [threading.Thread(target=train_once, args=(packer, entry)) for entry in entries]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert packer.free() == 0
+    clock.leap()
     assert Visitor(packer, 3).ended() == ["trained"] * EPOCHS
 
 
