@@ -35,7 +35,7 @@ from rich.console import Console
 from kdsearch.analysis.leaderboard import leaderboard
 from kdsearch.config.dimensions import Dimension, Float
 from kdsearch.config.space_file import SchedulerSettings, SearchSettings
-from kdsearch.files.bucket import place
+from kdsearch.files.bucket import parse_path
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import READERS, RunFolder
 from kdsearch.runs.study import Study
@@ -130,7 +130,7 @@ def _parts(folder: RunFolder, size: int) -> Seconds:
 
 def bucket(url: str, size: int) -> float:
     """Seconds to open a finished search of so many trials in a bucket."""
-    folder = RunFolder(place(f"{url}/{uuid.uuid4().hex}"))
+    folder = RunFolder(parse_path(f"{url}/{uuid.uuid4().hex}"))
 
     def write(number: int) -> None:
         record = TrialRecord(number, "completed", {"lr": 1e-3}, {1: 0.5})

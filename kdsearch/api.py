@@ -15,7 +15,7 @@ from kdsearch.analysis.report import write_html
 from kdsearch.analysis.run import Run, open_run
 from kdsearch.config.space_file import Config, load_space, parse_config
 from kdsearch.errors import ConfigError, Interrupted
-from kdsearch.files.bucket import place
+from kdsearch.files.bucket import parse_path
 from kdsearch.runs.folder import RunFolder
 from kdsearch.tuning import search as launch
 from kdsearch.tuning.request import Request, make_request
@@ -72,7 +72,7 @@ def search(  # noqa: PLR0913
         "seed": seed,
     }
     config = _config(space, name)
-    folder = RunFolder.named(place(runs_dir), name or Path(config.origin).stem)
+    folder = RunFolder.named(parse_path(runs_dir), name or Path(config.origin).stem)
     console = Console(stderr=True, quiet=not progress)
     request = make_request(
         config,

@@ -16,7 +16,7 @@ from kdsearch.analysis.leaderboard import STATES, best_record, leaderboard
 from kdsearch.config.dimensions import Dimension, Value, finite_points, parse_dimension
 from kdsearch.config.space_file import read_yaml
 from kdsearch.errors import RunError
-from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.files.bucket import BucketPath, Place, parse_path
 from kdsearch.metrics.threshold import Rule, parse_rule
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
@@ -198,7 +198,7 @@ def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
     Raises:
         RunError: It is no run folder, or is damaged.
     """
-    folder = RunFolder.existing(place(path))
+    folder = RunFolder.existing(parse_path(path))
     config = read_yaml(folder.config_file)
     config = config if isinstance(config, dict) else {}
     for section in ("student", "space", "search"):

@@ -134,7 +134,7 @@ def write_tensorboard(runs: Sequence[Run], folder: Path) -> None:
         _write_run(run, run_folder(folder, run.path))
 
 
-def _write_run(run: Run, place: Path) -> None:
+def _write_run(run: Run, folder: Path) -> None:
     """The teacher stands beside its students."""
     best = run.best
     for record in run.records:
@@ -143,13 +143,13 @@ def _write_run(run: Run, place: Path) -> None:
         if best is not None and best.trial == record.number and "test" in best.metrics:
             metrics |= _test_metrics(best.metrics["test"])
         shown: dict[str, Value] = {**record.params, "state": record.state}
-        _write(trial_folder(place, record.number), history, shown, metrics)
+        _write(trial_folder(folder, record.number), history, shown, metrics)
     if run.teacher:
         history = [EpochReport(**report) for report in run.teacher.get("history", ())]
         metrics = final_metrics(history)
         if run.metrics:
             metrics |= _test_metrics(run.metrics["teacher"]["test"])
-        _write(place / "teacher", history, {"state": "teacher"}, metrics)
+        _write(folder / "teacher", history, {"state": "teacher"}, metrics)
 
 
 def _write(

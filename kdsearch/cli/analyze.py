@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kdsearch.cli.command import Command, completed, say
 from kdsearch.errors import ConfigError
 from kdsearch.extras import needs
-from kdsearch.files.bucket import Place, place
+from kdsearch.files.bucket import Place, parse_path
 
 if TYPE_CHECKING:
     from kdsearch.analysis.run import Run
@@ -30,7 +30,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "runs",
-        type=place,
+        type=parse_path,
         nargs="+",
         metavar="RUN",
         help="a run folder or its URL",

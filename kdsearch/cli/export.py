@@ -7,11 +7,11 @@ from pathlib import Path
 
 from kdsearch.cli.command import Command, say
 from kdsearch.cli.score import MODEL_HELP, THRESHOLD_HELP
-from kdsearch.files.bucket import place
+from kdsearch.files.bucket import parse_path
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=place, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("model", type=parse_path, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="to write")
     parser.add_argument("--threshold", metavar="RULE", help=THRESHOLD_HELP)
 

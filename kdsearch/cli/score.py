@@ -8,7 +8,7 @@ from pathlib import Path
 from kdsearch.cli.command import Command, say
 from kdsearch.errors import ConfigError
 from kdsearch.extras import needs
-from kdsearch.files.bucket import place
+from kdsearch.files.bucket import parse_path
 
 EXAMPLES = """\
 runs/kd mitdb/100             # a WFDB record, annotated or not
@@ -26,7 +26,7 @@ MODEL_HELP = "a run folder, its best/, or the model.pt in it"
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", type=place, metavar="MODEL", help=MODEL_HELP)
+    add("model", type=parse_path, metavar="MODEL", help=MODEL_HELP)
     add(
         "input",
         type=Path,

@@ -12,7 +12,7 @@ from argcomplete.completers import FilesCompleter
 from kdsearch.cli.command import Command, completed, say
 from kdsearch.config.shipped import shipped_spaces
 from kdsearch.extras import needs
-from kdsearch.files.bucket import place
+from kdsearch.files.bucket import parse_path
 
 EXAMPLES = """\
 --space kd
@@ -37,7 +37,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="name of the run; the space file's name where nothing is said")
     add(
         "--runs-dir",
-        type=place,
+        type=parse_path,
         default=Path("runs"),
         metavar="DIR",
         help="folder of runs, or s3://bucket/path or gs://bucket/path; default: runs",

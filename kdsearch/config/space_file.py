@@ -569,8 +569,8 @@ def _points(config: Config) -> list[dict[str, Value]]:
     """The points that are tried first, each value as a trial has it."""
     searched = config.searched()
     points: list[dict[str, Value]] = []
-    for place, raw in enumerate(config.search.points):
-        where = f"{config.origin}: search.points[{place}]"
+    for number, raw in enumerate(config.search.points):
+        where = f"{config.origin}: search.points[{number}]"
         for key in raw:
             if key in searched:
                 continue

@@ -230,10 +230,10 @@ def classes_of_labels(labels: TextArray) -> TextArray:
     Labels that are all symbols of WFDB's annotations, ``N`` among them, stand for their AAMI
     classes: ``L``, a bundle branch block, is no abnormal beat.
     """
-    names, place = np.unique(labels, return_inverse=True)
+    names, index = np.unique(labels, return_inverse=True)
     if not {NORMAL} <= set(names.tolist()) <= CLASS_OF_SYMBOL.keys():
         return labels
-    return np.array([CLASS_OF_SYMBOL[str(name)] for name in names])[place]
+    return np.array([CLASS_OF_SYMBOL[str(name)] for name in names])[index]
 
 
 def taken_for_symbols(labels: TextArray, classes: TextArray, path: Path) -> tuple[str, ...]:

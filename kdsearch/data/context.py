@@ -90,15 +90,15 @@ def with_context(
         of the interval before a beat, up to its R peak, and of the one after it, both as
         parts of the patient's own interval. An unknown interval counts as that.
     """
-    names, place = np.unique(record, return_inverse=True)
+    names, index = np.unique(record, return_inverse=True)
     beats = np.stack([own[str(name)].beat for name in names])
-    intervals_s = np.array([own[str(name)].interval_s for name in names])[place]
+    intervals_s = np.array([own[str(name)].interval_s for name in names])[index]
     ratios = np.stack([moments.before_s, moments.after_s], axis=1) / intervals_s[:, None]
     ratios = np.nan_to_num(ratios, nan=1.0).clip(1 / LARGEST_FACTOR, LARGEST_FACTOR)
     steps = np.log(ratios).astype(np.float32)
     before = round(R_PEAK * x.shape[-1])
     rhythm = np.repeat(steps, [before, x.shape[-1] - before], axis=1)[:, None]
-    return np.concatenate([x, (x - beats[place]) / 2, rhythm], axis=1).astype(np.float32)
+    return np.concatenate([x, (x - beats[index]) / 2, rhythm], axis=1).astype(np.float32)
 
 
 def all_leads(leads: int, *, context: bool) -> int:

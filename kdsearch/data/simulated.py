@@ -31,18 +31,18 @@ WIDTH = np.array([0.25, 0.1, 0.1, 0.1, 0.4])
 P, Q, R, S, T = range(5)
 
 # The paper's waves at 60 beats a minute: seconds from the R peak, seconds, and mV.
-PLACE_S = PHASE / (2 * np.pi)
+CENTRE_S = PHASE / (2 * np.pi)
 WIDTH_S = WIDTH / (2 * np.pi)
 HEIGHT_MV = HEIGHT * WIDTH**2 / (HEIGHT[R] * WIDTH[R] ** 2)
 # The second lead looks at the heart from the front, as V1 does: small R, deep S.
 SECOND_LEAD = np.array([0.5, 0.3, 0.35, 3.0, 0.6])
 
 # A beat from the ventricles: two wide waves and a T wave against them.
-ECTOPIC_PLACE_S = np.array([-0.01, 0.07, 0.28])
+ECTOPIC_CENTRE_S = np.array([-0.01, 0.07, 0.28])
 ECTOPIC_WIDTH_S = np.array([0.028, 0.03, 0.06])
 ECTOPIC_HEIGHT_MV = np.array([1.3, -0.5, -0.4])
 # A pacemaker's spike just before the wide beat that it causes.
-SPIKE_PLACE_S, SPIKE_WIDTH_S, SPIKE_HEIGHT_MV = -0.07, 0.004, 1.5
+SPIKE_CENTRE_S, SPIKE_WIDTH_S, SPIKE_HEIGHT_MV = -0.07, 0.004, 1.5
 
 # How abnormal beats divide: MIT-BIH's order of size, with more of the rare ones.
 SHARES = {"S": 0.3, "V": 0.5, "F": 0.15, "Q": 0.05}
@@ -58,12 +58,12 @@ class Waves:
     """The waves of all beats: n beats of W waves in two leads.
 
     Attributes:
-        place_s: Centre of each wave from its beat's R peak, shape (n, W).
+        centre_s: Centre of each wave from its beat's R peak, shape (n, W).
         width_s: Standard deviation of each wave, shape (n, W).
         height_mv: Shape (n, 2, W); 0 where a beat lacks the wave.
     """
 
-    place_s: Float
+    centre_s: Float
     width_s: Float
     height_mv: Float
 
@@ -157,7 +157,7 @@ def _waves(
     spike = np.where(classes == "Q", SPIKE_HEIGHT_MV, 0.0)[:, None, None].repeat(2, axis=1)
     n = len(patient)
     return Waves(
-        np.hstack([own.place_s, ectopic.place_s, np.full((n, 1), SPIKE_PLACE_S)]),
+        np.hstack([own.centre_s, ectopic.centre_s, np.full((n, 1), SPIKE_CENTRE_S)]),
         np.hstack([own.width_s, ectopic.width_s, np.full((n, 1), SPIKE_WIDTH_S)]),
         np.concatenate(
             [own.height_mv * (1 - weight), ectopic.height_mv * weight, spike], axis=2
@@ -169,22 +169,22 @@ def _own_waves(
     patient: IndexArray, classes: TextArray, interval_s: Float, rng: np.random.Generator
 ) -> Waves:
     n, patients = len(patient), int(patient[-1]) + 1
-    place, width, height = _patients(patients, rng)
+    centre, width, height = _patients(patients, rng)
     # P and T keep their phase less than they follow the heart rate (Bazett's square root);
     # the QRS complex does not follow it at all.
     stretch = np.where(np.isin(np.arange(5), (P, T)), np.sqrt(interval_s)[:, None], 1.0)
-    place_s = place[patient] * stretch + 0.004 * rng.standard_normal((n, 5))
-    place_s[:, R] = 0.0
+    centre_s = centre[patient] * stretch + 0.004 * rng.standard_normal((n, 5))
+    centre_s[:, R] = 0.0
     width_s = width[patient] * np.exp(0.06 * rng.standard_normal((n, 5)))
     height_mv = height[patient] * (1 + 0.08 * rng.standard_normal((n, 1, 5)))
-    _change_p_waves(place_s, width_s, height_mv, classes == "S", rng)
-    return Waves(place_s, width_s, height_mv)
+    _change_p_waves(centre_s, width_s, height_mv, classes == "S", rng)
+    return Waves(centre_s, width_s, height_mv)
 
 
 def _patients(patients: int, rng: np.random.Generator) -> tuple[Float, Float, Float]:
     """Place (s), width (s) and height (mV, two leads) of every patient's waves."""
     shape = (patients, 5)
-    place = PLACE_S * np.exp(0.1 * rng.standard_normal(shape))
+    centre = CENTRE_S * np.exp(0.1 * rng.standard_normal(shape))
     width = WIDTH_S * np.exp(0.18 * rng.standard_normal(shape))
     first = HEIGHT_MV * np.exp(0.35 * rng.standard_normal(shape))
     first[:, T] *= np.where(rng.random(patients) < 0.15, -1, 1)
@@ -192,11 +192,11 @@ def _patients(patients: int, rng: np.random.Generator) -> tuple[Float, Float, Fl
     blocked = rng.random(patients) < 0.25
     width[:, Q : S + 1] *= np.where(blocked, 1.7, 1.0)[:, None]
     second = first * SECOND_LEAD * np.exp(0.3 * rng.standard_normal(shape))
-    return place, width, np.stack([first, second], axis=1)
+    return centre, width, np.stack([first, second], axis=1)
 
 
 def _change_p_waves(
-    place_s: Float,
+    centre_s: Float,
     width_s: Float,
     height_mv: Float,
     early: NDArray[np.bool_],
@@ -206,7 +206,7 @@ def _change_p_waves(
     n = len(early)
     factor = rng.choice([0.0, -0.8, 1.0, 1.3], size=n, p=[0.3, 0.2, 0.3, 0.2])
     height_mv[:, :, P] *= np.where(early, factor, 1.0)[:, None]
-    place_s[:, P] += np.where(early, rng.uniform(-0.05, 0.05, n), 0.0)
+    centre_s[:, P] += np.where(early, rng.uniform(-0.05, 0.05, n), 0.0)
     # Some are conducted badly, which widens the complex a little.
     aberrant = early & (rng.random(n) < 0.3)
     width_s[:, Q : S + 1] *= np.where(aberrant, 1.35, 1.0)[:, None]
@@ -216,13 +216,13 @@ def _ectopic_waves(patient: IndexArray, rng: np.random.Generator) -> Waves:
     """Beats of one ectopic focus per patient, upright or upside down."""
     n, patients = len(patient), int(patient[-1]) + 1
     shape = (patients, 3)
-    place = ECTOPIC_PLACE_S + 0.01 * rng.standard_normal(shape)
+    centre = ECTOPIC_CENTRE_S + 0.01 * rng.standard_normal(shape)
     width = ECTOPIC_WIDTH_S * np.exp(0.15 * rng.standard_normal(shape))
     height = ECTOPIC_HEIGHT_MV * np.exp(0.3 * rng.standard_normal((2, *shape)))
     height *= rng.choice([1, -1], size=(2, patients, 1), p=[0.65, 0.35])
     jitter = np.exp(0.1 * rng.standard_normal((n, 1, 3)))
     return Waves(
-        place[patient] + 0.006 * rng.standard_normal((n, 3)),
+        centre[patient] + 0.006 * rng.standard_normal((n, 3)),
         width[patient] * np.exp(0.06 * rng.standard_normal((n, 3))),
         height.transpose(1, 0, 2)[patient] * jitter,
     )
@@ -247,7 +247,7 @@ def _record(
 def _render(peak: IndexArray, waves: Waves, length: int) -> Float:
     """Sum all waves, each over 2 x 160 samples around its centre; shape (2, length)."""
     beat, wave = np.nonzero(waves.height_mv.any(axis=1))
-    centre = peak[beat] + waves.place_s[beat, wave] * SAMPLING_RATE_HZ
+    centre = peak[beat] + waves.centre_s[beat, wave] * SAMPLING_RATE_HZ
     width = waves.width_s[beat, wave] * SAMPLING_RATE_HZ
     sample = np.rint(centre).astype(np.int64)[:, None] + np.arange(
         -REACH_SAMPLES, REACH_SAMPLES

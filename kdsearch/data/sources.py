@@ -45,10 +45,10 @@ def load_beats(settings: DataSettings, cache: Path) -> Beats:
         return _with_patients(beats, expand_home(settings.patients))
     if beats.record is None or beats.simulated:
         return beats
-    names, place = np.unique(beats.record, return_inverse=True)
+    names, index = np.unique(beats.record, return_inverse=True)
     if set(names.tolist()) <= {*mitbih.DS1, *mitbih.DS2}:
         patients = [mitbih.PATIENT_OF.get(name, name) for name in names.tolist()]
-        return replace(beats, patient=np.array(patients)[place])
+        return replace(beats, patient=np.array(patients)[index])
     return replace(beats, notes=(*beats.notes, *_same_patients(names.tolist())))
 
 
@@ -118,14 +118,14 @@ def _check_is_npz(path: Path) -> None:
 
 
 def _with_patients(beats: Beats, path: Path) -> Beats:
-    """The same beats with the patients of a table in place of their records."""
+    """The same beats with the patients of a table in index of their records."""
     if beats.record is None:
         raise DataError(
             f"data.patients: {path} says whose records are, but the records of these beats are "
             "not known; an .npz may have them as an array 'record'"
         )
     known = read_patients(path)
-    names, place = np.unique(beats.record, return_inverse=True)
+    names, index = np.unique(beats.record, return_inverse=True)
     unknown = [str(name) for name in names if name not in known]
     if unknown:
         raise DataError(
@@ -138,7 +138,7 @@ def _with_patients(beats: Beats, path: Path) -> Beats:
     )
     return replace(
         beats,
-        patient=patients[place],
+        patient=patients[index],
         fingerprint=hashlib.sha256(f"{beats.fingerprint}\n{whose}".encode()).hexdigest(),
         description=f"{beats.description} of {len(np.unique(patients))} patients",
     )

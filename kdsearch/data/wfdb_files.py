@@ -103,7 +103,7 @@ def read_header(path: Path, name: str | None = None) -> Header:
 
     Args:
         path: Path of the record without extension.
-        name: What the record is called in place of the path's last part.
+        name: What the record is called in index of the path's last part.
 
     Raises:
         DataError: The header cannot be read, or describes no signal that can be used.
@@ -177,15 +177,15 @@ def named_leads(header: Header, wanted: Sequence[str | None]) -> Header:
         DataError: It has none of this name, or too few.
     """
     taken: dict[int, int] = {}
-    for place in sorted(range(len(wanted)), key=lambda i: wanted[i] is None):  # names first
-        name = wanted[place]
+    for index in sorted(range(len(wanted)), key=lambda i: wanted[i] is None):  # names first
+        name = wanted[index]
         free = [i for i in range(len(header.leads)) if i not in taken.values()]
         fits = [i for i in free if name in (None, header.leads[i])]
         if not fits:
             lack = f"fewer than {len(wanted)} leads" if name is None else f"no lead {name}"
             raise DataError(f"{header.file}: {lack} (found: {', '.join(header.leads)})")
-        taken[place] = fits[0]
-    return _chosen(header, [taken[place] for place in range(len(wanted))])
+        taken[index] = fits[0]
+    return _chosen(header, [taken[index] for index in range(len(wanted))])
 
 
 def _chosen(header: Header, at: Sequence[int]) -> Header:
@@ -379,7 +379,7 @@ def _notes(
         yield f"{name}: {flutter:,} waves of ventricular flutter (!) are not beats"
     if rate_hz < LOWEST_RATE_HZ:
         yield (
-            f"warning: {name}: its annotations count at {rate_hz:g} Hz and place a beat to "
+            f"warning: {name}: its annotations count at {rate_hz:g} Hz and index a beat to "
             f"within {500 / rate_hz:.0f} ms"
         )
     end_s = math.inf if header.frames is None else header.frames / header.rate_hz

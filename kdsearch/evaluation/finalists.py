@@ -192,8 +192,8 @@ def choose_examples(scores: FloatArray, classes: TextArray, threshold: float) ->
         for kind in (alarm, ~alarm):
             rows = np.flatnonzero((classes == label) & kind)
             rows = rows[np.argsort(-scores[rows], kind="stable")]
-            places = (np.arange(EXAMPLES) + 0.5) / EXAMPLES * len(rows)
-            chosen.append(rows[np.unique(places.astype(np.int64))] if len(rows) else rows)
+            spread = (np.arange(EXAMPLES) + 0.5) / EXAMPLES * len(rows)
+            chosen.append(rows[np.unique(spread.astype(np.int64))] if len(rows) else rows)
     return np.concatenate(chosen).astype(np.int64)
 
 

@@ -146,7 +146,7 @@ class BucketPath:
 Place: TypeAlias = Path | BucketPath
 
 
-def place(name: str | os.PathLike[str] | BucketPath) -> Place:
+def parse_path(name: str | os.PathLike[str] | BucketPath) -> Place:
     """Read what a user typed: a URL of object storage, or a path.
 
     Raises:
@@ -158,7 +158,7 @@ def place(name: str | os.PathLike[str] | BucketPath) -> Place:
     scheme, separator, rest = text.partition("://")
     if not separator:
         return expand_home(text)
-    # What a URL holds is shown and kept, so that a secret has no place in it.
+    # What a URL holds is shown and kept, so it must hold no secret.
     if scheme not in SCHEMES or not rest.strip("/") or set(rest) & set("@?#"):
         raise ConfigError(
             f"{scheme}://...: expected s3://bucket/path or gs://bucket/path, with credentials, "

@@ -33,7 +33,7 @@ from kdsearch.data.beats import (
 from kdsearch.data.context import all_leads, references, signal_leads, with_context
 from kdsearch.errors import ConfigError, DataError, RunError
 from kdsearch.files.atomic import DamagedFile, load_state
-from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.files.bucket import BucketPath, Place, parse_path
 from kdsearch.files.reading import read_arrays, reading
 from kdsearch.methods.protocol import Compute, Reconstructing
 from kdsearch.metrics.ranking import Ranking, rank
@@ -373,7 +373,7 @@ def load_student(path: str | os.PathLike[str] | BucketPath) -> Student:
         RunError: A file is missing or damaged, or the files do not belong together.
         ConfigError: ``config.yaml`` is not readable YAML, or its method cannot be imported.
     """
-    model = _model_file(place(path))
+    model = _model_file(parse_path(path))
     card_file = model.with_name(CARD)
     card = _read_card(card_file)
     weights = _read_weights(model)

@@ -28,7 +28,7 @@ import kdsearch
 from kdsearch.config.space_file import BUILT_IN, Config
 from kdsearch.errors import RunError, UserError
 from kdsearch.files.atomic import write_text
-from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.files.bucket import BucketPath, Place, parse_path
 from kdsearch.runs.folder import RunFolder
 from kdsearch.texts import redact
 from kdsearch.tuning import ENVIRONMENT
@@ -244,6 +244,6 @@ def probe_storage(run: Place) -> None:
 
 def _sees(probe: str, word: str) -> bool:
     try:
-        return place(probe).read_text() == word
+        return parse_path(probe).read_text() == word
     except OSError:
         return False

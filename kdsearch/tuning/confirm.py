@@ -222,25 +222,27 @@ def _keep_failure(
 
 
 def _confirm_crew(inputs: ConfirmationInputs, crew: Crew) -> str:
-    """Train and measure some networks side by side; what came of each stands in its folder."""
+    """Train and measure some networks side by side; each result is in its folder."""
     run = RunFolder(inputs.trial.run)
-    places = [run.confirmation(c.name, seed, inputs.trial.generation) for c, seed in crew]
+    folders = [run.confirmation(c.name, seed, inputs.trial.generation) for c, seed in crew]
     trainings = [
-        Training(candidate.settings, seed=seed, folder=place.training)
-        for (candidate, seed), place in zip(crew, places, strict=True)
+        Training(candidate.settings, seed=seed, folder=folder.training)
+        for (candidate, seed), folder in zip(crew, folders, strict=True)
     ]
     stack = _stack(inputs.trial, crew[0][0], len(crew))
     errors = train_to_the_end(stack, trainings, inputs.trial.task.data.validation)
     return "; ".join(
-        _conclude(inputs, member, place, training, error)
-        for member, place, training, error in zip(crew, places, trainings, errors, strict=True)
+        _conclude(inputs, member, folder, training, error)
+        for member, folder, training, error in zip(
+            crew, folders, trainings, errors, strict=True
+        )
     )
 
 
 def _conclude(
     inputs: ConfirmationInputs,
     member: tuple[Candidate, int],
-    place: Confirmation,
+    folder: Confirmation,
     training: Training,
     error: Exception | None,
 ) -> str:
@@ -256,8 +258,8 @@ def _conclude(
             RunFolder(inputs.trial.run), member, reason, inputs.trial.generation
         )
     best = max(training.history, key=lambda report: report.val_auc)
-    place.write_scores(_scores(inputs, place))
-    place.write_result(
+    folder.write_scores(_scores(inputs, folder))
+    folder.write_result(
         _result(
             candidate,
             seed,
@@ -266,7 +268,7 @@ def _conclude(
             seconds=sum(report.seconds for report in training.history),
         )
     )
-    place.training.reduce(keep_weights=False)
+    folder.training.reduce(keep_weights=False)
     return f"{candidate.name}: val_auc {best.val_auc:.4f}"
 
 
@@ -282,8 +284,8 @@ def _stack(inputs: TrialInputs, candidate: Candidate, slots: int) -> Stack:
     return student_stack(candidate.settings, slots, inputs)
 
 
-def _scores(inputs: ConfirmationInputs, place: Confirmation) -> dict[str, Any]:
-    weights = place.training.best_weights()
+def _scores(inputs: ConfirmationInputs, folder: Confirmation) -> dict[str, Any]:
+    weights = folder.training.best_weights()
     score = inputs.trial.config.method.score
     beats = {"validation": inputs.trial.task.data.validation, "test": inputs.test}
     scores = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kdsearch.config.dimensions import Dimension, Fixed, Searched, Value
 from kdsearch.config.space_file import Config
 from kdsearch.errors import ConfigError
-from kdsearch.files.bucket import place
+from kdsearch.files.bucket import parse_path
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
 from kdsearch.runs.study import sound
@@ -20,7 +20,7 @@ def learn_from(path: str, config: Config) -> Learned:
     Raises:
         UserError: There is no run, or it does not search what ``config`` searches.
     """
-    folder = RunFolder.existing(place(path))
+    folder = RunFolder.existing(parse_path(path))
     earlier = stored_config(folder)
     searched = config.searched()
     for key, dimension in searched.items():

@@ -75,12 +75,12 @@ def _check(
         return _bytes(config, smaller)
 
     name = min(numbers, key=without)
-    place = "space" if section == "student" and name in config.space else section
+    where = "space" if section == "student" and name in config.space else section
     at_a_time = f", {together} students at a time" if together > 1 else ""
     machine = "its GPU" if gpu else "this machine"
     mend = "lower it, or search.max_concurrent" if together > 1 else "lower it"
     raise ConfigError(
-        f"{place}.{name}={numbers[name]} needs about {needed / GB:,.1f} GB of memory to "
+        f"{where}.{name}={numbers[name]} needs about {needed / GB:,.1f} GB of memory to "
         f"train{at_a_time}, but {machine} has {there / GB:,.1f} GB; {mend}"
     )
 

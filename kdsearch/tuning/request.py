@@ -218,13 +218,13 @@ def _identity(config: Config) -> dict[str, Any]:
     when they are read.
     """
     plain = config.as_dict()
-    places = {("data", "source"), ("data", "patients")}
+    paths = {("data", "source"), ("data", "patients")}
     free = {"num_samples", "max_concurrent", "time_budget_s", "retries", "keep_weights"}
     # What was learned at the start is kept, and earlier runs may have moved since.
     free |= {"learn_from"}
     flat: dict[str, Any] = {"method": plain["method"]}
     for section in ("data", "teacher", "student", "space", "search", "scheduler"):
         for key, value in plain[section].items():
-            if (section, key) not in places and key not in free:
+            if (section, key) not in paths and key not in free:
                 flat[f"{section}.{key}"] = value
     return flat

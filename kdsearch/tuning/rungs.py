@@ -28,10 +28,10 @@ class _Rewards(dict[str, float]):
 
     def quantile(self, share: float) -> float:
         """As ``numpy.percentile`` interpolates."""
-        place = share * (len(self._sorted) - 1)
-        below = math.floor(place)
+        position = share * (len(self._sorted) - 1)
+        below = math.floor(position)
         low, high = self._sorted[below], self._sorted[min(below + 1, len(self) - 1)]
-        return low + (high - low) * (place - below)
+        return low + (high - low) * (position - below)
 
 
 class _Bracket(RaysBracket):

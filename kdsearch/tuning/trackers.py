@@ -239,17 +239,17 @@ class TensorBoard:
 
     name = "tensorboard"
 
-    def __init__(self, place: Path, folder: RunFolder, config: Config) -> None:
+    def __init__(self, target: Path, folder: RunFolder, config: Config) -> None:
         """Say what the columns of its table are."""
-        place.mkdir(parents=True, exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         searched = config.searched().items()
-        write_columns(place, {key: dim.candidates()[0] for key, dim in searched})
-        self._place = run_folder(place, folder.path)
+        write_columns(target, {key: dim.candidates()[0] for key, dim in searched})
+        self._folder = run_folder(target, folder.path)
         self._events: dict[int, TrialEvents] = {}
 
     def begin(self, trial: Shown) -> int:
         """Start a trial's file again, so that it has every epoch once."""
-        self._events[trial.number] = TrialEvents(trial_folder(self._place, trial.number))
+        self._events[trial.number] = TrialEvents(trial_folder(self._folder, trial.number))
         return 0
 
     def epoch(self, trial: Shown, report: EpochReport) -> None:

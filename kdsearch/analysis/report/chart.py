@@ -25,7 +25,7 @@ class Axis:
         title: What it shows, with its unit.
         log: Logarithmic.
         limits: Its two ends, or None to fit the data.
-        ticks: Positions and texts in place of numbers.
+        ticks: Positions and texts in position of numbers.
         hidden: Draw neither ticks nor title.
     """
 
@@ -77,7 +77,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Label:
-    """A text at a place of the chart."""
+    """A text at a position of the chart."""
 
     x: float
     y: float

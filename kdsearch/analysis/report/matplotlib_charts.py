@@ -75,15 +75,15 @@ def _figure(section: Section) -> Figure:
     for part, (title, charts, columns) in zip(parts, rows, strict=True):
         if title:
             part.suptitle(_text(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
-        places = part.subplots(1, columns, squeeze=False)[0]
+        grid = part.subplots(1, columns, squeeze=False)[0]
         small = len(charts) > 2 or columns > 2
         new = [chart.legend and _new(chart, seen) for chart in charts]
-        for place, chart, legend in zip(places, charts, new, strict=False):
-            _draw(place, chart, legend=legend and not small)
+        for axes, chart, legend in zip(grid, charts, new, strict=False):
+            _draw(axes, chart, legend=legend and not small)
         if small and any(new):
-            _legend(part, places[new.index(True)], loc="outside lower right", ncols=5)
-        for place in places[len(charts) :]:
-            place.set_axis_off()
+            _legend(part, grid[new.index(True)], loc="outside lower right", ncols=5)
+        for axes in grid[len(charts) :]:
+            axes.set_axis_off()
     return figure
 
 

@@ -39,6 +39,6 @@ def on_scale(value: float, low: float, high: float) -> str:
 
 
 def scale_stops(count: int = 9) -> list[tuple[float, str]]:
-    """The colour scale as places between 0 and 1 and their colours."""
-    places = [i / (count - 1) for i in range(count)]
-    return [(place, on_scale(place, 0, 1)) for place in places]
+    """The colour scale as positions between 0 and 1 and their colours."""
+    positions = [i / (count - 1) for i in range(count)]
+    return [(position, on_scale(position, 0, 1)) for position in positions]

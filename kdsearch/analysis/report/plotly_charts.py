@@ -234,7 +234,7 @@ def _axis(axis: Axis, ticks: tuple[tuple[float, str], ...] | None) -> dict[str, 
         low, high = axis.limits
         found["range"] = [low, high]
     if ticks is not None:
-        found["tickvals"] = [place for place, _ in ticks]
+        found["tickvals"] = [position for position, _ in ticks]
         found["ticktext"] = [escape(text) for _, text in ticks]
     if axis.hidden:
         found |= {
@@ -259,11 +259,11 @@ def _annotations(chart: Chart) -> list[dict[str, Any]]:
         for label in chart.labels
     ]
     for x, text in (line for line in chart.lines if line[1]):
-        place = float(np.log10(x)) if chart.x.log and x > 0 else x
+        position = float(np.log10(x)) if chart.x.log and x > 0 else x
         inside.append(
             {
                 **plain,
-                "x": place,
+                "x": position,
                 "y": 1,
                 "yref": "paper",
                 "text": escape(text),

@@ -271,12 +271,12 @@ def _beats(evaluation: Evaluation, label: str, *, alarm: bool) -> list[Chart]:
     rows = evaluation.examples.rows
     chosen = evaluation.alarms()[rows] == alarm
     chosen &= evaluation.test_classes[rows] == label
-    return [_beat(evaluation, int(place)) for place in np.flatnonzero(chosen)]
+    return [_beat(evaluation, int(index)) for index in np.flatnonzero(chosen)]
 
 
-def _beat(evaluation: Evaluation, place: int) -> Chart:
+def _beat(evaluation: Evaluation, index: int) -> Chart:
     examples = evaluation.examples
-    x = examples.x[place]
+    x = examples.x[index]
     time = examples.time_ms
     axis = np.arange(x.shape[-1], dtype=np.float32) if time is None else time
     series = _traces("beat", axis, x, palette.INK, width=1.8)
@@ -286,8 +286,8 @@ def _beat(evaluation: Evaluation, place: int) -> Chart:
     ):
         if fakes is not None:
             dash = name == "teacher"
-            series += _traces(name, axis, fakes[place], colour, width=1.6, dash=dash)
-    row = int(examples.rows[place])
+            series += _traces(name, axis, fakes[index], colour, width=1.6, dash=dash)
+    row = int(examples.rows[index])
     title = f"{evaluation.student.test[row] / evaluation.student.threshold:.2f} × threshold"
     if evaluation.test_record is not None:
         title += f" · {evaluation.test_record[row]}"
@@ -297,7 +297,7 @@ def _beat(evaluation: Evaluation, place: int) -> Chart:
         Axis(limits=(-1.25 - LEAD_DISTANCE * (len(x) - 1), 1.25), hidden=True),
         series,
         shade=_shade(
-            x, examples.student if examples.student is not None else examples.teacher, place
+            x, examples.student if examples.student is not None else examples.teacher, index
         ),
         height=150 + 90 * (len(x) - 1),
     )
@@ -327,9 +327,9 @@ def _traces(
     ]
 
 
-def _shade(x: FloatArray, fakes: FloatArray | None, place: int) -> FloatArray:
+def _shade(x: FloatArray, fakes: FloatArray | None, index: int) -> FloatArray:
     """The squared error at each sample, summed over leads; the beat's largest is 1."""
     assert fakes is not None
-    error = ((x - fakes[place]) ** 2).sum(axis=0)
+    error = ((x - fakes[index]) ** 2).sum(axis=0)
     peak = float(error.max())
     return np.asarray(error / peak if peak > 0 else error, dtype=np.float32)

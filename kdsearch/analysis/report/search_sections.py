@@ -126,13 +126,13 @@ def _epochs(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Dimension:
-    """A searched setting as an axis: words become places."""
+    """A searched setting as an axis: words become positions."""
 
     key: str
     log: bool
     options: tuple[Any, ...] | None
 
-    def place(self, value: Any) -> float:
+    def position(self, value: Any) -> float:
         if self.options is None:
             return float(value)
         return float(self.options.index(value))
@@ -157,7 +157,7 @@ def _dimensions(run: Run) -> list[_Dimension]:
     return found
 
 
-def _placed(run: Run) -> list[TrialRecord]:
+def _ranked(run: Run) -> list[TrialRecord]:
     """Trials that have a result and every searched value, the worst first."""
     ranked = [
         r
@@ -171,7 +171,7 @@ def _placed(run: Run) -> list[TrialRecord]:
 
 def space_section(contents: Contents) -> Section:
     """Parallel coordinates, and a slice of the space along each setting."""
-    records, dimensions = _placed(contents.run), _dimensions(contents.run)
+    records, dimensions = _ranked(contents.run), _dimensions(contents.run)
     missing = NO_TRIALS if not records else ""
     if not dimensions:
         missing = "This space has no searched settings."
@@ -229,13 +229,13 @@ def _parallel(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) 
 
 def _column(dimension: _Dimension, values: Sequence[Any]) -> tuple[list[float], str, str]:
     if dimension.options is not None:
-        places, _, _ = _scaled([dimension.place(v) for v in values], "{}")
-        return places, str(dimension.options[0]), str(dimension.options[-1])
+        positions, _, _ = _scaled([dimension.position(v) for v in values], "{}")
+        return positions, str(dimension.options[0]), str(dimension.options[-1])
     numbers = [float(v) for v in values]
-    places, bottom, top = _scaled(numbers, "{:.2g}")
+    positions, bottom, top = _scaled(numbers, "{:.2g}")
     if dimension.log:
-        places, _, _ = _scaled([math.log(v) for v in numbers], "{}")
-    return places, bottom, top
+        positions, _, _ = _scaled([math.log(v) for v in numbers], "{}")
+    return positions, bottom, top
 
 
 def _scaled(values: Sequence[float], form: str) -> tuple[list[float], str, str]:
@@ -265,7 +265,7 @@ def _slice(dimension: _Dimension, records: Sequence[TrialRecord]) -> Chart:
             series.append(
                 Series(
                     word,
-                    [dimension.place(r.params[dimension.key]) for r in members],
+                    [dimension.position(r.params[dimension.key]) for r in members],
                     [r.val_auc for r in members],
                     palette.COLOURS[state],
                     kind="points",
@@ -284,12 +284,12 @@ def importance_section(contents: Contents) -> Section:
     if isinstance(found, str):
         return Section("importance", title, missing=f"Not shown: {found}.")
     names = list(found)[::-1]
-    places = [float(i) for i in range(len(names))]
+    positions = [float(i) for i in range(len(names))]
     values = [found[name] for name in names]
     series = Series(
         "importance",
         values,
-        places,
+        positions,
         palette.BLUE,
         kind="bars",
         hover=[f"{value:.2f}" for value in values],
@@ -297,7 +297,7 @@ def importance_section(contents: Contents) -> Section:
     chart = Chart(
         "Share of what sets the best quarter apart",
         Axis("importance", limits=(0, max(1.1 * max(values), 0.1))),
-        Axis(ticks=tuple(zip(places, names, strict=True))),
+        Axis(ticks=tuple(zip(positions, names, strict=True))),
         [series],
         height=130 + 40 * len(names),
         legend=False,
@@ -314,7 +314,7 @@ def importance_section(contents: Contents) -> Section:
 def plane_section(contents: Contents) -> Section:
     """Where in the plane of alpha and temperature the good trials lie."""
     key, title = "alpha-temperature", "Alpha and temperature"
-    run, records = contents.run, _placed(contents.run)
+    run, records = contents.run, _ranked(contents.run)
     dimensions = {dimension.key: dimension for dimension in _dimensions(run)}
     if not {"alpha", "temperature"} <= dimensions.keys():
         return Section(key, title, missing="This search does not vary both of them.")
@@ -325,8 +325,8 @@ def plane_section(contents: Contents) -> Section:
     series = [
         Series(
             STATES[state],
-            [x.place(r.params[x.key]) for r in members],
-            [y.place(r.params[y.key]) for r in members],
+            [x.position(r.params[x.key]) for r in members],
+            [y.position(r.params[y.key]) for r in members],
             palette.GREY,
             kind="points",
             size=13,

@@ -40,7 +40,7 @@ def verdict_section(contents: Contents) -> Section:
         damage = [line for line in contents.run.damaged if line.startswith(str(path))]
         nothing = (
             "Nothing was confirmed: no configuration was trained again with new seeds, so the "
-            "leaderboard's first place may be luck."
+            "leaderboard's first height may be luck."
         )
         return Section(KEY, TITLE, missing=next(iter(damage), nothing))
     return _section(verdict)
@@ -107,20 +107,20 @@ def words(name: str) -> str:
 def _forest(differences: Sequence[Mapping[str, Any]], chosen: Any) -> Chart:
     """A row per difference, the chosen configuration's first, read from the top."""
     in_order = sorted(differences, key=lambda d: d["of"] != chosen)
-    places = [float(len(in_order) - 1 - row) for row in range(len(in_order))]
+    heights = [float(len(in_order) - 1 - row) for row in range(len(in_order))]
     reach = 1.05 * max(
         abs(float(end)) for d in in_order for end in (d["low"], d["high"], d["estimate"])
     )
     series = []
     for judgement in dict.fromkeys(d["judgement"] for d in in_order):
-        rows = [(p, d) for p, d in zip(places, in_order, strict=True)]
+        rows = [(p, d) for p, d in zip(heights, in_order, strict=True)]
         rows = [(p, d) for p, d in rows if d["judgement"] == judgement]
         series.append(_intervals(str(judgement), rows))
-    series.append(_seeds(list(zip(places, in_order, strict=True)), reach))
+    series.append(_seeds(list(zip(heights, in_order, strict=True)), reach))
     labels = [
-        Label(-reach, place + 0.34, f"{words(str(d['of']))} against {words(str(d['against']))}",
+        Label(-reach, at + 0.34, f"{words(str(d['of']))} against {words(str(d['against']))}",
               align="left")
-        for place, d in zip(places, in_order, strict=True)
+        for at, d in zip(heights, in_order, strict=True)
     ]  # fmt: skip
     return Chart(
         "Differences in test AUC",
@@ -137,7 +137,7 @@ def _intervals(judgement: str, rows: Sequence[tuple[float, Mapping[str, Any]]]) 
     return Series(
         judgement,
         [float(d["estimate"]) for _, d in rows],
-        [place for place, _ in rows],
+        [height for height, _ in rows],
         COLOURS.get(judgement, palette.INK),
         kind="points",
         size=11,
@@ -153,8 +153,8 @@ def _intervals(judgement: str, rows: Sequence[tuple[float, Mapping[str, Any]]]) 
 def _seeds(rows: Sequence[tuple[float, Mapping[str, Any]]], reach: float) -> Series:
     """The single seeds below their mean."""
     points = [
-        (float(one["estimate"]), place - 0.22, one["seed"])
-        for place, d in rows
+        (float(one["estimate"]), height - 0.22, one["seed"])
+        for height, d in rows
         for one in d["per_seed"]
         if one["estimate"] is not None and abs(one["estimate"]) <= reach
     ]

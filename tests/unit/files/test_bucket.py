@@ -12,7 +12,7 @@ import torch
 from search_cases import report
 
 from kdsearch.errors import ConfigError, RunError
-from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.files.bucket import BucketPath, Place, parse_path
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Superseded, TrialRecord
 
@@ -22,7 +22,7 @@ RUNNING = TrialRecord(3, "running", {"lr": 0.1})
 
 @pytest.fixture
 def path(s3: dict[str, str]) -> Place:
-    return place(f"s3://bucket/runs/{uuid.uuid4().hex}/")
+    return parse_path(f"s3://bucket/runs/{uuid.uuid4().hex}/")
 
 
 def test_a_trial_in_a_bucket_is_a_trial_on_disk(path: Place):
@@ -75,12 +75,12 @@ def test_what_a_search_leaves_can_be_read_back(path: Place):
 )
 def test_other_urls_are_refused(url: str):
     with pytest.raises(ConfigError, match="expected s3://bucket/path or gs://bucket/path"):
-        place(url)
+        parse_path(url)
 
 
 def test_a_bucket_that_is_not_there_is_one_line(s3: dict[str, str]):
     with pytest.raises(OSError, match="NO_SUCH_BUCKET") as failure:
-        (place("s3://nobody/x") / "file").write_bytes(b"")
+        (parse_path("s3://nobody/x") / "file").write_bytes(b"")
     assert failure.value.filename == "s3://nobody/x/file"
-    assert isinstance(place("runs"), Path)
-    assert isinstance(place("s3://bucket/runs"), BucketPath)
+    assert isinstance(parse_path("runs"), Path)
+    assert isinstance(parse_path("s3://bucket/runs"), BucketPath)

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from kdsearch.errors import RunError
-from kdsearch.files.bucket import BucketPath, Place, place
+from kdsearch.files.bucket import BucketPath, Place, parse_path
 from kdsearch.runs import driver_lock
 from kdsearch.runs.folder import RunFolder
 
 
 @pytest.fixture
 def path(s3: dict[str, str]) -> Place:
-    return place(f"s3://bucket/runs/{uuid.uuid4().hex}/")
+    return parse_path(f"s3://bucket/runs/{uuid.uuid4().hex}/")
 
 
 @pytest.fixture
