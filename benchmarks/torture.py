@@ -258,8 +258,8 @@ class Torture:
             if ours[number].params != theirs[number].params
         ]
         return (
-            f"settings of {len(ours)} trials suggested again from the trials that had ended before, "
-            f"and of {len(alike)} compared with those of a search where the same had ended"
+            f"settings of {len(ours)} trials suggested again from the trials that had ended "
+            f"before, and of {len(alike)} compared with those of the uninterrupted search"
         )
 
     def report(self, seconds: float, same: str) -> None:

@@ -26,12 +26,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +56,7 @@ from kdsearch.files.cache import cache_dir
 from kdsearch.files.reading import read_arrays, reading
 from kdsearch.methods.protocol import State
 from kdsearch.runs.derived import SHAPES
-from kdsearch.runs.driver_lock import DriverLock, log_copied
+from kdsearch.runs.driver_lock import Claim, DriverLock, claims_on, log_copied, refused
 from kdsearch.runs.learned import Learned, from_json, to_json
 from kdsearch.runs.trial_folder import (
     Confirmation,
@@ -63,10 +64,10 @@ from kdsearch.runs.trial_folder import (
     TrialRecord,
     in_one_line,
     is_trial,
-    read_generation,
 )
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 # Folders read at the same time: each file in a bucket takes a request.
 READERS = 32
@@ -135,41 +136,51 @@ class RunFolder:
         return self.config_file.exists() or self.trials.is_dir()
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep every other driver out; released by the system when this process dies.
+    def lock(self, say: Callable[[str], None] = logger.info) -> Iterator[None]:
+        """Keep every other driver out, those of other machines as well.
 
-        A bucket has a lock of its own, since this one holds on one machine.
+        Args:
+            say: Called with a line if another driver may be dead, and is waited for.
 
         Raises:
             RunError: Another search runs here, or the folder cannot be written.
         """
         try:
             self._local.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._local / ".lock").acquire(timeout=0)
+            # Released by the system when this process dies.
+            file_lock = FileLock(self._local / ".lock").acquire(timeout=0)
         except Timeout:
-            raise RunError(
-                f"{self.path}: another search is running in this folder; wait for it, or "
-                "choose another --name"
-            ) from None
+            claims: dict[str, Claim] = {}
+            with suppress(OSError):
+                claims = claims_on(self.path)
+            raise refused(self.path, claims) from None
         except OSError as error:
             raise RunError(
                 f"{self.path}: cannot be written: {error.strerror or error}"
             ) from None
-        with lock, ExitStack() as stack:
+        with file_lock, ExitStack() as stack:
+            self._driver_lock = DriverLock(self.path, self._local, say)
+            stack.enter_context(self._driver_lock.held())
             if isinstance(self.path, BucketPath):
-                self._driver_lock = DriverLock(self.path, self._local)
-                stack.enter_context(self._driver_lock.held())
                 target = self.path / self.log_file.name
                 stack.enter_context(log_copied(self.log_file, target, self._driver_lock))
             yield
 
     def check_ours(self) -> None:
-        """Raise an OSError if another driver has taken the run over, as one can in a bucket."""
+        """Raise an OSError if another driver has taken the run over."""
         if self._driver_lock is not None:
             self._driver_lock.check()
 
+    @property
+    def generation(self) -> str:
+        """The token of this driver, without which its workers cannot write epochs."""
+        if self._driver_lock is None:
+            raise RuntimeError("only the driver that holds the lock has a token")
+        return self._driver_lock.token
+
     def write_config(self, config: dict[str, Any], overrides: dict[str, Any]) -> None:
         """Write the resolved configuration, and the keys that the command line overrides."""
+        self.check_ours()
         text = yaml.safe_dump({**config, "overrides": overrides}, sort_keys=False)
         write_text(self.config_file, text)
 
@@ -206,6 +217,7 @@ class RunFolder:
 
     def write_learned(self, learned: list[Learned]) -> None:
         """Keep what the sampler learns from earlier runs."""
+        self.check_ours()
         write_text(self.learned_file, to_json(learned))
 
     def read_learned(self) -> list[Learned] | None:
@@ -222,19 +234,23 @@ class RunFolder:
 
     def write_teacher(self, weights: State, description: dict[str, Any]) -> None:
         """Keep the teacher, weights first: a description promises that they are there."""
+        self.check_ours()
         save_state(self.teacher_weights, weights)
         write_json(self.teacher_file, description)
 
     def write_leaderboard(self, text: str) -> None:
         """Keep the leaderboard as CSV."""
+        self.check_ours()
         write_text(self.leaderboard_file, text)
 
     def write_verdict(self, verdict: dict[str, Any]) -> None:
         """Keep what the confirmation says."""
+        self.check_ours()
         write_json(self.verdict_file, verdict)
 
     def write_evaluation(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep scores, truth and example beats."""
+        self.check_ours()
         save_arrays(self.evaluation_file, arrays)
 
     def read_evaluation(self, parse: Callable[[Mapping[str, NDArray[Any]]], T]) -> T | None:
@@ -254,6 +270,7 @@ class RunFolder:
 
     def write_costs(self, costs: dict[str, Any]) -> None:
         """Keep what scoring costs, by trial and of the teacher."""
+        self.check_ours()
         write_json(self.costs_file, costs)
 
     def write_best(
@@ -271,6 +288,7 @@ class RunFolder:
             validation: The student's ``scores`` of the validation beats and whether each is
                 ``abnormal``, from which another threshold can be chosen.
         """
+        self.check_ours()
         text = yaml.safe_dump(config, sort_keys=False)
         if isinstance(self.best, BucketPath):
             (self.best / "metrics.json").unlink(missing_ok=True)
@@ -283,12 +301,6 @@ class RunFolder:
         beside.rename(self.best)
         sync_folder(beside.parent)
 
-    def next_generation(self) -> int:
-        """Begin the time of a new driver: workers of earlier ones may not write any more."""
-        generation = read_generation(self._generation_file) + 1
-        write_text(self._generation_file, f"{generation}\n")
-        return generation
-
     @property
     def concluded(self) -> bool:
         """Whether everything derived from the trials is up to date."""
@@ -296,10 +308,12 @@ class RunFolder:
 
     def begin_work(self) -> None:
         """What is derived from the study is out of date from now on, however this ends."""
+        self.check_ours()
         write_text(self._unfinished_file, "")
 
     def end_work(self) -> None:
         """What is derived from the study is up to date."""
+        self.check_ours()
         self._unfinished_file.unlink(missing_ok=True)
 
     def identity(self) -> str:
@@ -348,14 +362,14 @@ class RunFolder:
     def trial(
         self,
         number: int,
-        generation: int | None = None,
+        generation: str | None = None,
         params: dict[str, Value] | None = None,
     ) -> TrialFolder:
         """The folder of one trial; writing epochs to it needs the driver's generation."""
         path = self.trials / str(number)
         return TrialFolder(path, self._generation_file, generation, params)
 
-    def confirmation(self, name: str, seed: int, generation: int | None = None) -> Confirmation:
+    def confirmation(self, name: str, seed: int, generation: str | None = None) -> Confirmation:
         """The folder of one configuration trained again with one seed."""
         path = self.confirmations / name / str(seed)
         return Confirmation(path, TrialFolder(path, self._generation_file, generation))

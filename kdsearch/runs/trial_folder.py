@@ -40,6 +40,7 @@ from kdsearch.files.atomic import (
 from kdsearch.files.bucket import Place
 from kdsearch.files.reading import read_arrays, reading
 from kdsearch.methods.protocol import EpochReport, State
+from kdsearch.runs.driver_lock import read_generation
 
 TrialState = Literal["completed", "stopped", "failed", "running"]
 RECORD, METRICS, LAST, BEST = "trial.json", "metrics.jsonl", "last.pt", "best.pt"
@@ -137,14 +138,14 @@ class TrialFolder:
         self,
         path: Place,
         generation_file: Place,
-        generation: int | None = None,
+        generation: str | None = None,
         params: dict[str, Value] | None = None,
     ) -> None:
         """Name a trial's folder; nothing is read or created.
 
         Args:
-            generation_file: Holds the run's generation.
-            generation: The driver's, without which no epoch can be written.
+            generation_file: Holds the token of the driver that has the run.
+            generation: The token of the driver that this writes for; None to read only.
             params: The searched values, kept in each checkpoint.
         """
         self.path = path
@@ -356,14 +357,6 @@ class Confirmation:
     def write_scores(self, scores: dict[str, NDArray[np.float32]]) -> None:
         """Write the scores."""
         save_arrays(self.path / "scores.npz", scores)
-
-
-def read_generation(file: Place) -> int:
-    """Read the run's generation; 0 before the first driver."""
-    try:
-        return int(file.read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def is_trial(names: Collection[str]) -> bool:

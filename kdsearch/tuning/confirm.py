@@ -213,7 +213,7 @@ def _reason(error: Exception) -> str:
 
 
 def _keep_failure(
-    folder: RunFolder, member: tuple[Candidate, int], reason: str, generation: int
+    folder: RunFolder, member: tuple[Candidate, int], reason: str, generation: str
 ) -> str:
     candidate, seed = member
     kept = folder.confirmation(candidate.name, seed, generation)

@@ -364,7 +364,7 @@ class _Search:
         return TrialInputs(
             config=self._config,
             run=self._folder.path.resolve(),
-            generation=self._folder.next_generation(),
+            generation=self._folder.generation,
             task=replace(task, targets=targets),
             threads=self._config.resources.cpus_per_trial,
         )

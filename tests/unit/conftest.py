@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from search_cases import space_file, tiny_dataset
+from search_cases import new_driver, space_file, tiny_dataset
 from watched import EPOCHS, Watched
 
 from kdsearch.config.space_file import parse_config
@@ -31,7 +31,7 @@ def inputs(tmp_path: Path, method: Watched) -> TrialInputs:
     return TrialInputs(
         config=config,
         run=run.path,
-        generation=run.next_generation(),
+        generation=new_driver(run),
         task=Task(data, Compute("cpu", "fp32"), {}, {"score": scores}),
         threads=1,
     )

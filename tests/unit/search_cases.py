@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 
 from kdsearch.config.dimensions import Choice, Dimension, Float, Integer
 from kdsearch.data.beats import Dataset, LabelledBeats, TrainingData, normalise
+from kdsearch.files.atomic import write_text
 from kdsearch.methods.beatgan.settings import TeacherSettings
 from kdsearch.methods.protocol import Compute, EpochReport
 from kdsearch.runs.folder import RunFolder
@@ -92,3 +94,10 @@ def tiny_dataset(fingerprint: str = "f" * 64, seed: int = 0) -> Dataset:
 def tiny_teacher(**changes: object) -> TeacherSettings:
     small = {"width": 2, "latent": 3, "batch_size": 8, "epochs": 3, "lr": 1e-3}
     return TeacherSettings.model_validate({**small, **changes})
+
+
+def new_driver(folder: RunFolder) -> str:
+    """Return the token of a new driver, after which earlier ones may not write."""
+    token = uuid.uuid4().hex
+    write_text(folder.path / ".generation", token)
+    return token

@@ -34,7 +34,7 @@ class TrialInputs:
 
     config: Config
     run: Place
-    generation: int
+    generation: str
     task: Task
     threads: int
 

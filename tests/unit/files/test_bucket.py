@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from search_cases import report
+from search_cases import new_driver, report
 
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.bucket import BucketPath, Place, parse_path
@@ -27,7 +27,7 @@ def path(s3: dict[str, str]) -> Place:
 
 def test_a_trial_in_a_bucket_is_a_trial_on_disk(path: Place):
     folder = RunFolder(path)
-    old, new = folder.next_generation(), folder.next_generation()
+    old, new = new_driver(folder), new_driver(folder)
     trial = folder.trial(3, new)
     assert trial.checkpoint() is None
     assert trial.take_error() == ""

@@ -125,11 +125,6 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path):
         take(RunFolder(tmp_path / "runs" / "kd"))
 
 
-def test_generations_only_grow(folder: RunFolder):
-    found = [RunFolder(folder.path).next_generation() for _ in range(3)]
-    assert found == [1, 2, 3]
-
-
 def test_the_best_is_swapped_as_one(folder: RunFolder):
     for epoch in (1, 2):
         folder.write_best(state(epoch), {"method": "beatgan"}, {"trial": epoch}, {})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from search_cases import report, write_trial
+from search_cases import new_driver, report, write_trial
 
 from kdsearch.errors import RunError
 from kdsearch.runs.folder import RunFolder
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def trial(folder: RunFolder) -> TrialFolder:
-    return folder.trial(3, folder.next_generation())
+    return folder.trial(3, new_driver(folder))
 
 
 def write_epochs(trial: TrialFolder, aucs: list[float]) -> None:
@@ -149,9 +149,9 @@ def test_damaged_best_weights_say_so(trial: TrialFolder):
 
 
 def test_a_worker_of_an_earlier_driver_cannot_write(folder: RunFolder):
-    old = folder.trial(0, folder.next_generation())
+    old = folder.trial(0, new_driver(folder))
     write_epochs(old, [0.6])
-    new = folder.trial(0, folder.next_generation())
+    new = folder.trial(0, new_driver(folder))
     before = {path.name: path.read_bytes() for path in old.path.iterdir()}
     with pytest.raises(Superseded, match="a newer search has taken over"):
         old.write(report(2, 0.9), [report(1, 0.6)], state(2), state(2))
@@ -284,7 +284,7 @@ def test_a_record_that_cannot_be_reached_is_not_taken_for_lost(
 
 
 def test_a_checkpoint_holds_the_trials_settings(folder: RunFolder):
-    generation = folder.next_generation()
+    generation = new_driver(folder)
     trial = folder.trial(3, generation, {"lr": 0.001, "target": "score"})
     assert trial.checkpoint_params() is None
     trial.write(report(1), [], state(1), None)

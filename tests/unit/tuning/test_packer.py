@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from search_cases import new_driver
 from watched import EPOCHS, PARAMS, Watched, trial
 
 from kdsearch.files.atomic import save_state
@@ -225,7 +226,7 @@ def test_a_student_that_diverges_leaves_its_neighbours_alone(
 
 
 def test_workers_of_a_dead_driver_end(packer: Packer, inputs: TrialInputs) -> None:
-    RunFolder(inputs.run).next_generation()
+    new_driver(RunFolder(inputs.run))
     visitors = [Visitor(packer, number) for number in range(3)]
     assert [visitor.ended() for visitor in visitors] == [["superseded"]] * 3
 
