@@ -234,6 +234,7 @@ class StudyView:
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None and not self._lost:
             try:
+                self._folder.check_ours()
                 task()
             except ForeignStudy:
                 self._foreign = self._lost = True

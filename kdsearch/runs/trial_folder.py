@@ -236,7 +236,7 @@ class TrialFolder:
         Raises:
             Superseded: A newer driver owns the run.
         """
-        self._check_generation()
+        self.check_generation()
         write_text(self._metrics_file, "".join(json.dumps(asdict(r)) + "\n" for r in history))
 
     def write_best(self, weights: State) -> None:
@@ -249,11 +249,12 @@ class TrialFolder:
         Raises:
             Superseded: A newer driver owns the run.
         """
-        self._check_generation()
+        self.check_generation()
         checkpoint = {"epoch": epoch, "state": state, "params": self._params}
         save_state(self._last_file, checkpoint)
 
-    def _check_generation(self) -> None:
+    def check_generation(self) -> None:
+        """Raise `Superseded` if a newer driver owns the run."""
         if self._generation not in (None, read_generation(self._generation_file)):
             raise Superseded(f"{self.path}: a newer search has taken over this run")
 
@@ -340,7 +341,12 @@ class Confirmation:
         return dict(result)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write what came of it; written last, it stands for the scores as well."""
+        """Write what came of it; written last, it stands for the scores as well.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self.training.check_generation()
         write_json(self.path / "result.json", result)
 
     def scores(self) -> dict[str, NDArray[np.float32]]:

@@ -72,6 +72,7 @@ def write_leaderboard(
 
 
 def write_results(
+    folder: RunFolder,
     records: Sequence[TrialRecord],
     chosen: Sequence[Candidate],
     dataset: Dataset,
@@ -82,13 +83,14 @@ def write_results(
     """Measure the best student and the teacher on the test beats, and write all results.
 
     Args:
+        folder: The run, whose lock is held.
         records: Every trial, all finished.
         chosen: What was confirmed.
 
     Raises:
         SearchFailed: Every trial failed.
     """
-    folder, config = RunFolder(inputs.run), inputs.config
+    config = inputs.config
     if best_record(records) is None:
         reasons = sorted({record.reason for record in records})
         raise SearchFailed(f"all {len(records)} trials failed: {'; '.join(reasons)}")

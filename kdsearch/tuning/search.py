@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from kdsearch.analysis.leaderboard import best_record
 from kdsearch.data import cache_dir, load_dataset
@@ -84,7 +85,12 @@ def search(request: Request) -> list[TrialRecord]:
         check_memory(request.config)
         cluster.temporary_parent()
     signals = Signals()
-    with folder.lock(), signals.caught(), _logging_to(folder.log_file), ExitStack() as at_end:
+    with (
+        folder.lock(partial(_say, request.console)),
+        signals.caught(),
+        _logging_to(folder.log_file),
+        ExitStack() as at_end,
+    ):
         # Again: another driver may have started a search here before this one had the lock.
         check_resume(request)
         remove_abandoned(folder)
@@ -153,7 +159,15 @@ class _Search:
                 self._say(self._progress.within(budget))
             self._say(f"{left} trials are left; rerun with --resume")
             return records
-        write_results(records, self._candidates(records), dataset, teacher, inputs, self._say)
+        write_results(
+            self._folder,
+            records,
+            self._candidates(records),
+            dataset,
+            teacher,
+            inputs,
+            self._say,
+        )
         self._folder.end_work()
         return records
 
@@ -370,9 +384,13 @@ class _Search:
         )
 
     def _say(self, text: str) -> None:
-        text = printable(redact(text))
-        logger.info(text)
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        _say(self._console, text)
+
+
+def _say(console: Console, text: str) -> None:
+    text = printable(redact(text))
+    logger.info(text)
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def resolve_teacher_compute(request: Request) -> Compute:

@@ -35,12 +35,12 @@ def finish(run: Path, threshold: Any) -> Config:
     stack.put_in(0, config.teacher, seed=0)
     history = [replace(report(1), val_auc=0.75)]
     teacher = Teacher("t" * 64, stack.weights(0), history, found=True)
-    inputs = TrialInputs(config, run, 0, Task(dataset.training, CPU, teacher.weights), 1)
+    inputs = TrialInputs(config, run, "", Task(dataset.training, CPU, teacher.weights), 1)
     params = {"temperature": 1.0, "alpha": 0.5, "w_adv": 1.0}
     record = TrialRecord(0, "completed", params, {1: 0.5, 2: 0.75})
     folder = RunFolder(run)
     folder.write_config(config.as_dict(), {})
-    write_results([record], [], dataset, teacher, inputs, lambda text: None)
+    write_results(folder, [record], [], dataset, teacher, inputs, lambda text: None)
     return config
 
 
