@@ -1,9 +1,12 @@
-"""Optional packages: one line that names the extra of kdsearch that installs them."""
+"""Packages that may be missing, or lack what we need of them: one line that says so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import inspect
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 from kdsearch.errors import ConfigError
 
@@ -28,3 +31,37 @@ def needs(extra: str, purpose: str) -> Iterator[None]:
         raise ConfigError(
             f"{purpose}: {package} is not installed; pip install 'kdsearch[{extra}]'"
         ) from None
+
+
+def require_private(package: str, version: str, names: Sequence[str]) -> None:
+    """Check what we use of a library besides its public interface.
+
+    Args:
+        package: As pip knows it.
+        version: The one installed.
+        names: ``module:attribute``, or ``module:function(parameter)``.
+
+    Raises:
+        ConfigError: Some of it is missing in this version.
+    """
+    missing = [name for name in names if not _exists(name)]
+    if missing:
+        raise ConfigError(
+            f"{package} {version} is not one that kdsearch can work with: {', '.join(missing)} "
+            f"missing; install a tested version: pip install -c constraints.txt {package}"
+        )
+
+
+def _exists(name: str) -> bool:
+    module, _, attributes = name.partition(":")
+    attributes, _, parameter = attributes.rstrip(")").partition("(")
+    try:
+        found = importlib.import_module(module)
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError):
+        return False
+    if not parameter:
+        return True
+    # Ray takes the parameters of this kind out of **kwargs.
+    return parameter in inspect.getsource(inspect.unwrap(cast("Any", found)))

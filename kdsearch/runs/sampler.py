@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from kdsearch.config.space_file import SearchSettings
+from kdsearch.runs.optuna_internals import NumberedQmc, View, all_trials
 
 # TPE models all trials for every suggestion: 0.1 s with 3,000 of them. So many are enough to
 # tell the good from the rest.
@@ -45,20 +46,6 @@ def new_sampler(settings: SearchSettings, number: int, attempt: int = 0) -> Base
             constant_liar=True,
             seed=seed,
         )
-
-
-class NumberedQmc(QMCSampler):
-    """The point of a Sobol sequence that belongs to a trial, however often a search starts."""
-
-    def __init__(self, seed: int, number: int) -> None:
-        """Suggest for the trial of this number."""
-        super().__init__(seed=seed, scramble=True)
-        self._number = number
-
-    def _find_sample_id(
-        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
-    ) -> int:
-        return self._number
 
 
 class WindowedTpe(TPESampler):
@@ -98,9 +85,9 @@ class WindowedTpe(TPESampler):
 
     def _seen(self, study: optuna.Study) -> Any:
         if self._seen_study is None:
-            trials = study._get_trials(deepcopy=False, use_cache=False)
+            trials = all_trials(study)
             few = len(trials) <= LEARNS_FROM and not any(map(run_of, trials))
-            self._seen_study = study if few else _View(study, comparable(window(trials)))
+            self._seen_study = study if few else View(study, comparable(window(trials)))
         return self._seen_study
 
 
@@ -150,22 +137,3 @@ def comparable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def _value(trial: FrozenTrial) -> float:
     return max(trial.intermediate_values.values(), default=float("-inf"))
-
-
-class _View:
-    """A study of which a sampler sees some trials only."""
-
-    def __init__(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-        self._study = study
-        self._trials = trials
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: Sequence[TrialState] | None = None,
-        use_cache: bool = False,
-    ) -> list[FrozenTrial]:
-        return [t for t in self._trials if states is None or t.state in states]

@@ -20,6 +20,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
@@ -35,6 +36,7 @@ from kdsearch.config.dimensions import (
 from kdsearch.config.space_file import SearchSettings
 from kdsearch.errors import RunError
 from kdsearch.runs.learned import Learned
+from kdsearch.runs.optuna_internals import add_trial
 from kdsearch.runs.sampler import LEARNED_FROM, new_sampler
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
@@ -90,24 +92,25 @@ class Study:
         self._space = {k: d for k, d in space.items() if not isinstance(d, Fixed)}
         self._first = _points_to_try(settings, learned)
         self._distributions = distributions(space)
-        self._study = optuna.create_study(direction="maximize")
-        self._storage = self._study._storage
+        self._storage = InMemoryStorage()
+        self._study = optuna.create_study(storage=self._storage, direction="maximize")
+        self._id = self._storage.get_study_id_from_name(self._study.study_name)
         # Of this search's trial 0.
         self._offset = 0
         for earlier in learned:
             for record in earlier.trials:
                 trial = frozen_trial(record, space)
                 trial.user_attrs = {LEARNED_FROM: earlier.run}
-                self._add(trial)
+                add_trial(self._study, self._storage, trial)
                 self._offset += 1
         by_number = {record.number: record for record in records}
         for number in range(max(by_number, default=-1) + 1):
             record = by_number.get(number) or TrialRecord(number, "running", {})
-            self._add(frozen_trial(record, space))
+            add_trial(self._study, self._storage, frozen_trial(record, space))
         self._tried = {_key(record.params) for record in records if record.params}
 
     def __len__(self) -> int:
-        return self._storage.get_n_trials(self._study._study_id) - self._offset
+        return self._storage.get_n_trials(self._id) - self._offset
 
     def unfinished(self) -> list[int]:
         """Return the numbers of the trials that are not finished, in order."""
@@ -117,7 +120,7 @@ class Study:
     def ask(self) -> Suggestion:
         """Suggest the next trial."""
         number = len(self)
-        self._add(None)
+        add_trial(self._study, self._storage, None)
         return self.take(number)
 
     def take(self, number: int) -> Suggestion:
@@ -197,16 +200,9 @@ class Study:
         values = None if state == "failed" else [max(curve.values())]
         self._storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], values)
 
-    def _add(self, trial: FrozenTrial | None) -> None:
-        # Optuna's own `ask` looks through all trials for one that waits, of which there are
-        # none here: with 10,000 trials that takes longer than everything else.
-        self._study._thread_local.cached_all_trials = None
-        self._storage.create_new_trial(self._study._study_id, template_trial=trial)
-
     def _trial_id(self, number: int) -> int:
-        study_id = self._study._study_id
         return self._storage.get_trial_id_from_study_id_trial_number(
-            study_id, number + self._offset
+            self._id, number + self._offset
         )
 
 

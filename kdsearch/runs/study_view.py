@@ -27,6 +27,7 @@ from kdsearch.config.dimensions import Dimension
 from kdsearch.errors import ConfigError
 from kdsearch.files.atomic import write_text
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.optuna_internals import ids, storage_and_id
 from kdsearch.runs.study import Suggestion, distributions, frozen_trial
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.texts import redact
@@ -274,15 +275,15 @@ class StudyView:
                     return
                 study.add_trial(trial)
                 self._done += 1
-        self._study = study
-        self._ids = [trial._trial_id for trial in study.get_trials(deepcopy=False)]
+        self._storage, self._study_id = storage_and_id(study)
+        self._ids = ids(study)
 
     def _start(self, suggestion: Suggestion) -> None:
-        storage = self._study._storage
+        storage = self._storage
         if suggestion.number == len(self._ids):
             record = TrialRecord(suggestion.number, "running", suggestion.params)
             trial = frozen_trial(record, self._space)
-            self._ids.append(storage.create_new_trial(self._study._study_id, trial))
+            self._ids.append(storage.create_new_trial(self._study_id, trial))
             return
         trial_id = self._ids[suggestion.number]
         known = storage.get_trial(trial_id).params
@@ -292,11 +293,11 @@ class StudyView:
                 storage.set_trial_param(trial_id, key, value, distribution)
 
     def _report(self, number: int, epoch: int, best_so_far: float) -> None:
-        self._study._storage.set_trial_intermediate_value(self._ids[number], epoch, best_so_far)
+        self._storage.set_trial_intermediate_value(self._ids[number], epoch, best_so_far)
 
     def _end(self, number: int) -> None:
         trial = frozen_trial(self._folder.trial(number).record(), self._space)
-        storage, trial_id = self._study._storage, self._ids[number]
+        storage, trial_id = self._storage, self._ids[number]
         for key, value in trial.user_attrs.items():
             storage.set_trial_user_attr(trial_id, key, value)
         storage.set_trial_state_values(trial_id, trial.state, trial.values)

@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray._private.services
-import ray._private.utils
 
 import kdsearch
 from kdsearch.config.space_file import BUILT_IN, Config
@@ -30,9 +28,9 @@ from kdsearch.errors import RunError, UserError
 from kdsearch.files.atomic import write_text
 from kdsearch.files.bucket import BucketPath, Place, parse_path
 from kdsearch.runs.folder import RunFolder
-from kdsearch.texts import redact
 from kdsearch.tuning import ENVIRONMENT
 from kdsearch.tuning.placement import local_cpus
+from kdsearch.tuning.ray_internals import adapted, start
 from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.temporary import temporary_folder
 
@@ -62,7 +60,7 @@ def joined(address: str, config: Config, signals: Signals) -> Iterator[None]:
     _refuse_running()
     _check_reachable(address)
     try:
-        with _adapted(), signals.held_back():
+        with adapted(), signals.held_back():
             ray.init(
                 address=address, runtime_env=runtime_environment(config, ENVIRONMENT), **QUIET
             )
@@ -89,14 +87,13 @@ def started(
     own = [str(path.parent) for path in _own_method(config)]
     with temporary_folder(folder, temporary_parent()) as temporary:
         try:
-            with _adapted(), signals.held_back():
-                ray.init(
-                    address="local",
-                    job_config=ray.job_config.JobConfig(_py_driver_sys_path=own),
+            with adapted(), signals.held_back():
+                start(
+                    temporary=temporary,
+                    import_from=own,
                     num_cpus=local_cpus(config),
                     include_dashboard=False,
                     object_store_memory=max(100 * MIB, 2 * data_bytes),
-                    _temp_dir=str(temporary),
                     **QUIET,
                 )
             yield
@@ -110,33 +107,6 @@ def _refuse_running() -> None:
             "Ray runs in this process already: call ray.shutdown() before, and name a cluster "
             "that is to be used by its address"
         )
-
-
-class _Process(ray._private.services.ConsolePopen):
-    """A process of Ray's; SIGTERM is blocked in it (see `Signals.held_back`)."""
-
-    def terminate(self) -> None:
-        self.kill()
-
-
-@contextmanager
-def _adapted() -> Iterator[None]:
-    """Change three things that Ray has no option for, while it starts.
-
-    It would end this process at SIGTERM with status 15 and without a message. It keeps the
-    command line in its table of jobs, which may hold a password. And it would wait a second for
-    each of its processes to react to SIGTERM.
-    """
-    utils: Any = ray._private.utils
-    services: Any = ray._private.services
-    own = (utils.set_sigterm_handler, utils.get_entrypoint_name, services.ConsolePopen)
-    utils.set_sigterm_handler = lambda handler: None
-    utils.get_entrypoint_name = lambda: redact(own[1]())
-    services.ConsolePopen = _Process
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler, utils.get_entrypoint_name, services.ConsolePopen = own
 
 
 def runtime_environment(config: Config, settings: Iterable[str]) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray._private.state import available_resources_per_node, total_resources_per_node
 
 from kdsearch.config.space_file import Config
 from kdsearch.errors import RunError, UserError
 from kdsearch.methods.device import resolve_precision
 from kdsearch.methods.protocol import Compute
+from kdsearch.tuning.ray_internals import available_resources, total_resources
 from kdsearch.tuning.workers.stack_size import LARGEST, Rate, best_size, rates, sample
 from kdsearch.tuning.workers.trial import TrialInputs
 
@@ -262,11 +262,11 @@ def wait_for_room(
 
 def cluster_nodes() -> list[Node]:
     """Every machine of the cluster, as if nothing ran there."""
-    return _nodes(total_resources_per_node())  # type: ignore[no-untyped-call]
+    return _nodes(total_resources())
 
 
 def _free_nodes() -> list[Node]:
-    return _nodes(available_resources_per_node())  # type: ignore[no-untyped-call]
+    return _nodes(available_resources())
 
 
 def _nodes(by_node: dict[str, dict[str, float]]) -> list[Node]:

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.schedulers.async_hyperband import _Bracket as RaysBracket
 
 from kdsearch.config.space_file import SchedulerSettings
 from kdsearch.runs.trial_folder import TrialRecord
-
-
-class _Rewards(dict[str, float]):
-    """What a rung has recorded by trial, and its values in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sorted: list[float] = []
-
-    def __setitem__(self, trial_id: str, reward: float) -> None:
-        bisect.insort(self._sorted, reward)
-        super().__setitem__(trial_id, reward)
-
-    def quantile(self, share: float) -> float:
-        """As ``numpy.percentile`` interpolates."""
-        position = share * (len(self._sorted) - 1)
-        below = math.floor(position)
-        low, high = self._sorted[below], self._sorted[min(below + 1, len(self) - 1)]
-        return low + (high - low) * (position - below)
-
-
-class _Bracket(RaysBracket):
-    """Ray's, but a decision does not sort all that a rung has ever seen."""
-
-    def __init__(self, rays: RaysBracket) -> None:
-        self.__dict__.update(rays.__dict__)
-        self._rungs = [(milestone, _Rewards()) for milestone, _ in rays._rungs]
-
-    def cutoff(self, recorded: _Rewards) -> float | None:
-        return recorded.quantile(1 - 1 / self.rf) if recorded else None
+from kdsearch.tuning.ray_internals import with_sorted_rungs
 
 
 class Rungs:
@@ -50,7 +19,7 @@ class Rungs:
 
     def __init__(self, settings: SchedulerSettings, max_epochs: int) -> None:
         """Begin with empty rungs."""
-        self._asha = ASHAScheduler(
+        asha = ASHAScheduler(
             time_attr="epoch",
             metric="val_auc",
             mode="max",
@@ -60,7 +29,7 @@ class Rungs:
             # The last epoch ends a trial by itself; the scheduler has no say in it.
             stop_last_trials=False,
         )
-        self._asha._brackets = [_Bracket(bracket) for bracket in self._asha._brackets]
+        self._asha = with_sorted_rungs(asha)
         self._known: set[int] = set()
 
     def refill(self, records: Iterable[TrialRecord]) -> None:

@@ -121,7 +121,7 @@ def test_in_the_command_line_that_ray_keeps(monkeypatch: pytest.MonkeyPatch):
     line = ["python", "run_search.py", "--track", f"mlflow={WEB}", "--optuna-storage", DATABASE]
     monkeypatch.setattr(psutil.Process, "cmdline", lambda self: line)
     assert SECRET in subprocess.list2cmdline(line)
-    with cluster._adapted():
+    with cluster.adapted():
         told = cluster.ray._private.utils.get_entrypoint_name()
     assert told == redact(subprocess.list2cmdline(line))
     assert SECRET not in told

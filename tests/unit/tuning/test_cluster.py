@@ -38,7 +38,7 @@ def test_ray_is_told_no_password_of_the_command_line(monkeypatch: pytest.MonkeyP
     utils = ray._private.utils
     assert "hunter2" in utils.get_entrypoint_name()
     before = utils.get_entrypoint_name, utils.set_sigterm_handler
-    with cluster._adapted():
+    with cluster.adapted():
         assert utils.get_entrypoint_name().endswith("mlflow=http://me:***@host")
         utils.set_sigterm_handler(lambda signum, frame: sys.exit(15))
     assert (utils.get_entrypoint_name, utils.set_sigterm_handler) == before

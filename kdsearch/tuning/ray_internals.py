@@ -1,0 +1,121 @@
+"""All that we use of Ray besides its public interface, checked when this is imported."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune.schedulers import ASHAScheduler
+
+from kdsearch.extras import require_private
+from kdsearch.texts import redact
+
+PRIVATE = (
+    "ray:init(_temp_dir)",
+    "ray.job_config:JobConfig(_py_driver_sys_path)",
+    "ray._private.services:ConsolePopen",
+    "ray._private.utils:set_sigterm_handler",
+    "ray._private.utils:get_entrypoint_name",
+    "ray._private.state:available_resources_per_node",
+    "ray._private.state:total_resources_per_node",
+    "ray.tune.schedulers.async_hyperband:ASHAScheduler(_brackets)",
+    "ray.tune.schedulers.async_hyperband:_Bracket(_rungs)",
+    "ray.tune.schedulers.async_hyperband:_Bracket.cutoff(recorded)",
+)
+require_private("ray", ray.__version__, PRIVATE)
+
+_services: Any = ray._private.services
+_state: Any = ray._private.state
+
+
+def start(*, temporary: Path, import_from: list[str], **options: Any) -> None:
+    """Start Ray on this machine.
+
+    Args:
+        temporary: Folder for its temporary files.
+        import_from: Folders that workers import from, besides installed packages.
+        options: Of `ray.init`.
+    """
+    ray.init(
+        address="local",
+        job_config=ray.job_config.JobConfig(_py_driver_sys_path=import_from),
+        _temp_dir=str(temporary),
+        **options,
+    )
+
+
+class _Process(_services.ConsolePopen):  # type: ignore[misc]
+    """A process of Ray's; SIGTERM is blocked in it (see `Signals.held_back`)."""
+
+    def terminate(self) -> None:
+        self.kill()
+
+
+@contextmanager
+def adapted() -> Iterator[None]:
+    """Change three things that Ray has no option for, while it starts.
+
+    It would end this process at SIGTERM with status 15 and without a message. It keeps the
+    command line in its table of jobs, which may hold a password. And it would wait a second for
+    each of its processes to react to SIGTERM.
+    """
+    utils: Any = ray._private.utils
+    own = (utils.set_sigterm_handler, utils.get_entrypoint_name, _services.ConsolePopen)
+    utils.set_sigterm_handler = lambda handler: None
+    utils.get_entrypoint_name = lambda: redact(own[1]())
+    _services.ConsolePopen = _Process
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler, utils.get_entrypoint_name, _services.ConsolePopen = own
+
+
+def total_resources() -> dict[str, dict[str, float]]:
+    """What each node of the cluster has, by its id."""
+    found: dict[str, dict[str, float]] = _state.total_resources_per_node()
+    return found
+
+
+def available_resources() -> dict[str, dict[str, float]]:
+    """What is free on each node of the cluster, by its id."""
+    found: dict[str, dict[str, float]] = _state.available_resources_per_node()
+    return found
+
+
+class _Rewards(dict[str, float]):
+    """What a rung has recorded by trial, and its values in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sorted: list[float] = []
+
+    def __setitem__(self, trial_id: str, reward: float) -> None:
+        bisect.insort(self._sorted, reward)
+        super().__setitem__(trial_id, reward)
+
+    def quantile(self, share: float) -> float:
+        """As ``numpy.percentile`` interpolates."""
+        position = share * (len(self._sorted) - 1)
+        below = math.floor(position)
+        low, high = self._sorted[below], self._sorted[min(below + 1, len(self) - 1)]
+        return low + (high - low) * (position - below)
+
+
+def with_sorted_rungs(asha: ASHAScheduler) -> ASHAScheduler:
+    """The same scheduler; a decision does not sort all that a rung has ever seen."""
+
+    class Bracket(type(asha._brackets[0])):  # type: ignore[misc]
+        def __init__(self, rays: Any) -> None:
+            self.__dict__.update(rays.__dict__)
+            self._rungs = [(milestone, _Rewards()) for milestone, _ in rays._rungs]
+
+        def cutoff(self, recorded: _Rewards) -> float | None:
+            return recorded.quantile(1 - 1 / self.rf) if recorded else None
+
+    asha._brackets = [Bracket(bracket) for bracket in asha._brackets]
+    return asha
