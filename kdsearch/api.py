@@ -14,8 +14,8 @@ from rich.console import Console
 from kdsearch.analysis.report import write_html
 from kdsearch.analysis.run import Run, open_run
 from kdsearch.config.space_file import Config, load_space, parse_config
-from kdsearch.errors import ConfigError, Interrupted
 from kdsearch.files.bucket import parse_path
+from kdsearch.errors import ConfigError, Interrupted, speaking_of
 from kdsearch.runs.folder import RunFolder
 from kdsearch.tuning import search as launch
 from kdsearch.tuning.request import Request, make_request
@@ -102,7 +102,8 @@ def perform(request: Request) -> Run:
         UserError, SearchFailed, StorageFailed: As `search`.
         Interrupted: A signal came; all that was finished is kept.
     """
-    launch.search(request)
+    with speaking_of(request.config.data.unit):
+        launch.search(request)
     run = open_run(request.folder.path)
     _keep_report(run, request.console)
     return run

@@ -1,8 +1,10 @@
 """The errors that kdsearch raises on purpose; any other uncaught exception is a bug."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from kdsearch.texts import redact
+from kdsearch.texts import in_unit, redact
 
 
 class UserError(Exception):
@@ -26,6 +28,15 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run folder that cannot be created, resumed or read."""
+
+
+@contextmanager
+def speaking_of(unit: str) -> Iterator[None]:
+    """Raise the user's mistakes in other words: with this one for beats."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(in_unit(str(error), unit)) from None
 
 
 class SearchFailed(Exception):

@@ -19,6 +19,10 @@ _SETTING = re.compile(rf"(?i)\b({_WORD}[\w.-]*\s*=\s*)('[^']*'|\"[^\"]*\"|[^\s&;
 # How PyTorch and its allocators begin a message that a C++ stack follows.
 _CPP_PREFIX = re.compile(r"\[enforce fail at [^\]]*\]\s*(?:[^.]*\.\s)?(?=\w)")
 
+BEAT = "beat"
+# Not in a path, a file name, a key of a space file or a quoted name.
+_BEAT = re.compile(r"(?<![\w./'-])([Aa] )?([Bb]eats?)\b(?![\w/=-]|'(?!s\b)|\.\w)")
+
 # How Python keeps the bytes of a file name that are not UTF-8.
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
@@ -53,6 +57,26 @@ def one_line(text: str, length: int = REASON_LENGTH) -> str:
     lines = [line.strip() for line in printable(_CPP_PREFIX.sub("", text)).splitlines()]
     line = next(filter(None, lines), "")
     return line if len(line) <= length else line[: length - 3].rstrip() + "..."
+
+
+def in_unit(text: str, unit: str) -> str:
+    """The same text with another word for beats; names of files and settings stay.
+
+    Args:
+        unit: In the singular; ``beat`` changes nothing.
+    """
+    if unit == BEAT:
+        return text
+
+    def other(found: re.Match[str]) -> str:
+        article, word = found.groups()
+        new = f"{unit}s" if word[-1] == "s" and unit[-1] != "s" else unit
+        if article:
+            an = "An " if article[0] == "A" else "an "
+            return (an if unit[0] in "aeiou" else article) + new
+        return new.capitalize() if word[0] == "B" else new
+
+    return _BEAT.sub(other, text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

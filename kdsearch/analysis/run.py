@@ -22,6 +22,7 @@ from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import Student, load_student
+from kdsearch.texts import BEAT
 
 SHOWN_IN_NOTEBOOK = 10
 # Columns of `Run.trials`; the losses of the method stand behind them.
@@ -77,6 +78,12 @@ class Run:
     def path(self) -> Place:
         """The run folder."""
         return self.folder.path
+
+    @property
+    def unit(self) -> str:
+        """What a beat is called, in the singular."""
+        data = self.config.get("data")
+        return str(data.get("unit", BEAT)) if isinstance(data, dict) else BEAT
 
     @property
     def threshold_rule(self) -> Rule:

@@ -26,7 +26,7 @@ from kdsearch.analysis.run import Run
 from kdsearch.analysis.terminal import Screen, draw, judged
 from kdsearch.errors import ConfigError
 from kdsearch.metrics.statistics import mean_and_sd
-from kdsearch.texts import did_you_mean, printable
+from kdsearch.texts import did_you_mean, in_unit, printable
 
 # A pipe or a file: no colours, and no limit of the width.
 PIPE = Screen()
@@ -89,7 +89,8 @@ def summarise(
         tails = [*_compared(runs, form), *tails]
     best = [index for index, rank in enumerate(table["rank"]) if pd.notna(rank) and rank == 1]
     shown = _shown(table, form, screen, marked=best, dispensable=DISPENSABLE)
-    return "\n\n".join([*heads, shown, *filter(None, tails)])
+    # All runs are over the same data.
+    return in_unit("\n\n".join([*heads, shown, *filter(None, tails)]), runs[0].unit)
 
 
 def _shown(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from kdsearch.cli.command import Command, say
-from kdsearch.errors import ConfigError
+from kdsearch.errors import ConfigError, speaking_of
 from kdsearch.extras import needs
 from kdsearch.files.bucket import parse_path
 
@@ -51,8 +51,9 @@ def _score(options: argparse.Namespace) -> int:
     student = load_student(options.model)
     if options.threshold is not None:
         student = student.at(options.threshold)
-    sources = read_input(options.input, student, Reading(options.lead, options.detect))
-    scored = score_sources(display_name(options.input), student, sources)
+    with speaking_of(student.card.data.unit):
+        sources = read_input(options.input, student, Reading(options.lead, options.detect))
+        scored = score_sources(display_name(options.input), student, sources)
     table = options.out / f"scores.{options.format}"
     scored.write(table, options.format)
     say(f"{scored.summary()}\n{table}")

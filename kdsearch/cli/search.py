@@ -11,6 +11,7 @@ from argcomplete.completers import FilesCompleter
 
 from kdsearch.cli.command import Command, completed, say
 from kdsearch.config.shipped import shipped_spaces
+from kdsearch.errors import speaking_of
 from kdsearch.extras import needs
 from kdsearch.files.bucket import parse_path
 
@@ -132,8 +133,9 @@ def _dry_run(request: Any) -> int:
     if request.address is None:
         check_memory(config)
     dataset = load_dataset(config.data, cache_dir())
-    compute = resolve_teacher_compute(request)
-    say(describe_plan(config, dataset, compute, cache_dir()))
+    with speaking_of(config.data.unit):
+        compute = resolve_teacher_compute(request)
+        say(describe_plan(config, dataset, compute, cache_dir()))
     return 0
 
 

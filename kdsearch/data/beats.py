@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kdsearch.texts import BEAT
+
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 IndexArray = NDArray[np.int64]
@@ -197,6 +199,7 @@ class Dataset:
         length: Samples of a beat before it was padded.
         cutting: As of the `Beats`.
         notes: As of the `Beats`, and of how they were divided.
+        unit: What a beat is called, in the singular.
     """
 
     training: TrainingData
@@ -207,6 +210,7 @@ class Dataset:
     length: int
     cutting: Cutting | None = None
     notes: tuple[str, ...] = ()
+    unit: str = BEAT
 
 
 def normalise(x: FloatArray) -> FloatArray:

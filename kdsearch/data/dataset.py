@@ -31,7 +31,8 @@ from kdsearch.data.randomness import Purpose, generator
 from kdsearch.data.settings import DataSettings
 from kdsearch.data.sources import load_beats
 from kdsearch.data.splits import limit_training, limit_validation, resolve, split
-from kdsearch.errors import DataError
+from kdsearch.errors import DataError, speaking_of
+from kdsearch.texts import in_unit
 
 # Part of the fingerprint: raise it whenever the same beats and settings would give other data.
 VERSION = 1
@@ -50,7 +51,8 @@ def load_dataset(settings: DataSettings, cache: Path) -> Dataset:
     Raises:
         DataError: The beats cannot be read or split as asked.
     """
-    return prepare(load_beats(settings, cache), settings)
+    with speaking_of(settings.unit):
+        return prepare(load_beats(settings, cache), settings)
 
 
 def prepare(beats: Beats, settings: DataSettings) -> Dataset:
@@ -77,16 +79,21 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
     train = source.prepared(train, np.tile(rows.train, 1 + settings.n_aug))
     validation = source.labelled(rows.validation)
     test = replace(source.labelled(rows.test), shared=_shared(beats, parts, settings))
+    notes = (*beats.notes, *_on_both_sides(test), *_few(validation, test))
     return Dataset(
         training=TrainingData(train, validation, context=source.own is not None),
         test=test,
         fingerprint=_fingerprint(beats, settings),
-        description=_describe(beats, settings, len(rows.train), validation, test)
-        + _left_out(beats, settings, test),
+        description=in_unit(
+            _describe(beats, settings, len(rows.train), validation, test)
+            + _left_out(beats, settings, test),
+            settings.unit,
+        ),
         simulated=beats.simulated,
         length=beats.x.shape[2],
         cutting=_cutting(beats, settings),
-        notes=(*beats.notes, *_on_both_sides(test), *_few(validation, test)),
+        notes=tuple(in_unit(note, settings.unit) for note in notes),
+        unit=settings.unit,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from kdsearch.settings import Count, Section
+from kdsearch.texts import BEAT
 
 SplitKind = Literal["fold", "inter_patient", "stratified"]
 
@@ -42,6 +43,9 @@ class DataSettings(Section):
     source: Annotated[str, Field(min_length=1)] = "simulated"
     """``simulated``, ``mitbih`` (downloaded once), or a path to WFDB records, .npz or .npy
     files."""
+    unit: Annotated[str, Field(pattern=r"^[a-z]([a-z ]{0,18}[a-z])?$")] = BEAT
+    """What a sample is called in messages and in the report, in the singular, for example
+    ``window``."""
     leads: (
         Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[str, ...], Field(min_length=1)]
     ) = 1

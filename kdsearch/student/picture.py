@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kdsearch.data.beats import FloatArray, IndexArray
 from kdsearch.files.atomic import whole_file
 from kdsearch.student.scored import Scored
+from kdsearch.texts import in_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,8 @@ def draw(scored: Scored, path: Path) -> None:
     # Beside the scores, since no corner of a beat is sure to be empty.
     handles = [*overview.get_legend_handles_labels()[0], *first.get_legend_handles_labels()[0]]
     overview.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    figure.suptitle(_title(scored, len(chosen)), fontsize=12)
+    title = in_unit(_title(scored, len(chosen)), scored.student.card.data.unit)
+    figure.suptitle(title, fontsize=12)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     with whole_file(path) as file:
@@ -85,7 +87,7 @@ def _places(scored: Scored) -> tuple[NDArray[np.float64], str]:
     """Where beats stand in the overview: in time, if it is that of one record."""
     if scored.time_s is not None and len(set(scored.record)) == 1:
         return scored.time_s / 60, "minutes"
-    return np.arange(len(scored.scores), dtype=np.float64), "beat"
+    return np.arange(len(scored.scores), dtype=np.float64), scored.student.card.data.unit
 
 
 def _draw_beats(grid: list[Axes], scored: Scored, chosen: IndexArray) -> list[Axes]:
@@ -104,10 +106,11 @@ def _draw_beat(
 ) -> None:
     """One beat, shape (leads, length), its leads below each other."""
     time, unit = scored.time_axis()
+    name = scored.student.card.data.unit
     for lead in range(len(beat)):
         down = LEAD_DISTANCE * lead
         first = lead == 0
-        axes.plot(time, beat[lead] - down, color=BEAT, lw=1.1, label="beat" if first else None)
+        axes.plot(time, beat[lead] - down, color=BEAT, lw=1.1, label=name if first else None)
         if expected is None:
             continue
         axes.plot(

@@ -19,6 +19,7 @@ from kdsearch.files.atomic import write_json, write_text
 from kdsearch.methods.protocol import Reconstructing
 from kdsearch.student.source import Source
 from kdsearch.student.student import Student
+from kdsearch.texts import in_unit
 
 Form = Literal["csv", "json"]
 
@@ -96,7 +97,7 @@ class Scored:
             found = int(self.flagged[members].sum())
             lines.append(f"  class {label or '?'}: {found:,} of {int(members.sum()):,} flagged")
         lines += [n if n.startswith("warning: ") else f"note: {n}" for n in self.notes]
-        return "\n".join(lines)
+        return in_unit("\n".join(lines), self.student.card.data.unit)
 
     def expected(self, chosen: IndexArray) -> FloatArray | None:
         """Reconstructions of the beats of these rows; None where the method makes none."""

@@ -31,7 +31,7 @@ from kdsearch.data.beats import (
     pad,
 )
 from kdsearch.data.context import all_leads, references, signal_leads, with_context
-from kdsearch.errors import ConfigError, DataError, RunError
+from kdsearch.errors import ConfigError, DataError, RunError, speaking_of
 from kdsearch.files.atomic import DamagedFile, load_state
 from kdsearch.files.bucket import BucketPath, Place, parse_path
 from kdsearch.files.reading import read_arrays, reading
@@ -39,6 +39,7 @@ from kdsearch.methods.protocol import Compute, Reconstructing
 from kdsearch.metrics.ranking import Ranking, rank
 from kdsearch.metrics.threshold import parse_rule
 from kdsearch.settings import Section
+from kdsearch.texts import BEAT
 
 if TYPE_CHECKING:
     from kdsearch.methods.protocol import Method, State
@@ -83,6 +84,8 @@ class DataCard(Section):
     """One line for people."""
     simulated: bool
     """True for generated beats, which prove nothing about real ones."""
+    unit: str = BEAT
+    """What a beat is called in messages, in the singular."""
 
 
 class Card(Section):
@@ -126,7 +129,9 @@ def describe_student(
             context="patient" if context else "none",
         ),
         threshold=threshold,
-        data=DataCard(description=dataset.description, simulated=dataset.simulated),
+        data=DataCard(
+            description=dataset.description, simulated=dataset.simulated, unit=dataset.unit
+        ),
     )
     return card.model_dump(mode="json")
 
@@ -321,6 +326,10 @@ class Student:
         return with_context(x, record, moments, references(raw, record, moments))
 
     def _checked(self, given: ArrayLike) -> FloatArray:
+        with speaking_of(self.card.data.unit):
+            return self._finite(given)
+
+    def _finite(self, given: ArrayLike) -> FloatArray:
         x = self._in_shape(_real_numbers(given))
         with np.errstate(over="ignore"):
             beats = x.astype(np.float32)

@@ -10,6 +10,7 @@ import yaml
 from kdsearch.config.space_file import Config
 from kdsearch.data.beats import Dataset
 from kdsearch.methods.protocol import Compute
+from kdsearch.texts import in_unit
 from kdsearch.tuning.teacher import fingerprint
 
 
@@ -30,7 +31,7 @@ def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Pat
         f"about {_expected_epochs(config):.0f} if ASHA stops as it is meant to",
         f"an epoch passes {beats:,} beats{_batch_sizes(config)}",
     ]
-    comments = "".join(f"# {line}\n" for line in lines)
+    comments = in_unit("".join(f"# {line}\n" for line in lines), dataset.unit)
     return comments + yaml.safe_dump(config.as_dict(), sort_keys=False)
 
 

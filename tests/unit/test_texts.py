@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdsearch.errors import UserError
-from kdsearch.texts import did_you_mean, one_line, printable, redact
+from kdsearch.texts import did_you_mean, in_unit, one_line, printable, redact
 
 SECRETS = {
     "http://user:hunter2@host:5000/x": "http://user:***@host:5000/x",
@@ -65,3 +65,18 @@ def test_a_hint_names_what_is_near_or_else_all():
     assert did_you_mean("metric", ["retries", "seed"]) == "known: retries, seed"
     assert did_you_mean("temprature", ["temperature", "lr"]) == "did you mean 'temperature'?"
     assert did_you_mean("grace", ["grace_period", "name"]) == "did you mean 'grace_period'?"
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "expected"),
+    [
+        ("window", "Beats: a beat of 2 beats", "Windows: a window of 2 windows"),
+        ("event", "A beat, a beat's length", "An event, an event's length"),
+        ("series", "3 beats, beat 2", "3 series, series 2"),
+        ("window", "beats.npz, runs/beats: BeatGAN has beats=3", None),
+        ("window", "data.simulated.beats, the class 'beat'", None),
+        ("beat", "a beat", None),
+    ],
+)
+def test_another_word_for_beats(unit: str, text: str, expected: str | None):
+    assert in_unit(text, unit) == (text if expected is None else expected)

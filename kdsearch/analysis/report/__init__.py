@@ -5,8 +5,9 @@ Both need only a run folder, finished or not. A section without data says so.
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kdsearch.analysis.report.chart import Section
 from kdsearch.analysis.report.contents import gather
@@ -29,6 +30,7 @@ from kdsearch.analysis.report.search_sections import (
 from kdsearch.analysis.report.verdict_section import verdict_section
 from kdsearch.analysis.run import Run
 from kdsearch.files.bucket import Place
+from kdsearch.texts import in_unit
 
 SECTIONS = (
     verdict_section,
@@ -55,7 +57,9 @@ def write_html(run: Run, path: Place) -> None:
     write_page(
         path,
         title=f"kdsearch: {run.folder.path.resolve().name}",
-        notice=SIMULATED if run.teacher.get("data", {}).get("simulated") else "",
+        notice=in_unit(SIMULATED, run.unit)
+        if run.teacher.get("data", {}).get("simulated")
+        else "",
         facts=_facts(run),
         sections=_sections(run),
     )
@@ -75,7 +79,20 @@ def write_plots(run: Run, folder: Path, form: Literal["png", "svg"] = "png") -> 
 
 def _sections(run: Run) -> list[Section]:
     contents = gather(run)
-    return [section(contents) for section in SECTIONS]
+    return [_in_unit(section(contents), run.unit) for section in SECTIONS]
+
+
+def _in_unit(part: Any, unit: str) -> Any:
+    """A section or a part of one, with another word for beats in all its texts."""
+    if isinstance(part, str):
+        return in_unit(part, unit)
+    if isinstance(part, list | tuple):
+        return type(part)(_in_unit(entry, unit) for entry in part)
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    return replace(
+        part, **{f.name: _in_unit(getattr(part, f.name), unit) for f in fields(part)}
+    )
 
 
 def _facts(run: Run) -> list[str]:

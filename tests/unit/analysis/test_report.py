@@ -352,3 +352,16 @@ def test_students_of_one_size_are_a_sentence_and_no_chart(run: RunFolder):
     page = run.path / "r.html"
     write_html(open_run(run.path), page)
     assert "All students of this search cost the same: 1,234 parameters" in page.read_text()
+
+
+def test_beats_have_the_name_that_the_space_gives(run: RunFolder):
+    def words_of(text: str) -> list[str]:
+        shown = re.sub(r"<(style|script)\b[^>]*>.*?</\1>", "", text, flags=re.DOTALL)
+        return re.findall(r"(?i)\b(?:beat|window)s?\b(?![\w.=\"])", shown)
+
+    assert "window" not in map(str.lower, words_of(page(run)))
+    config = yaml.safe_load(run.config_file.read_text())
+    run.config_file.write_text(yaml.safe_dump({**config, "data": {"unit": "window"}}))
+    assert {word.lower() for word in words_of(page(run))} == {"window", "windows"}
+    figures = write_plots(open_run(run.path), run.path / "plots", "svg")
+    assert "windows" in {figure.stem for figure in figures}

@@ -1,12 +1,13 @@
 """Arrays that somebody has cut: what is taken, and what is refused with which words."""
 
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kdsearch.data import DataSettings, load_beats
+from kdsearch.data import DataSettings, load_beats, load_dataset
 from kdsearch.errors import DataError
 
 X = np.random.default_rng(0).standard_normal((20, 2, 64)).astype(np.float32)
@@ -227,3 +228,14 @@ def test_a_truncated_npy_is_named(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"V_samples\.npy: not a readable \.npy file"):
         load(tmp_path)
+
+
+def test_beats_have_the_name_that_the_settings_give(tmp_path: Path, cache: Path):
+    source = npz(tmp_path, x=X, y=Y)
+    settings = DataSettings(source=str(source), unit="window")
+    dataset = load_dataset(settings, cache)
+    assert dataset.description.startswith("beats.npz, 20 windows; ")
+    assert dataset.notes
+    assert not [note for note in dataset.notes if re.search(r"\bbeats?\b", note)]
+    with pytest.raises(DataError, match=r"data\.leads is 3, but the windows have 2"):
+        load_dataset(settings.changed(leads=3), cache)
