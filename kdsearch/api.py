@@ -14,8 +14,8 @@ from rich.console import Console
 from kdsearch.analysis.report import write_html
 from kdsearch.analysis.run import Run, open_run
 from kdsearch.config.space_file import Config, load_space, parse_config
-from kdsearch.files.bucket import parse_path
 from kdsearch.errors import ConfigError, Interrupted, speaking_of
+from kdsearch.files.bucket import parse_path
 from kdsearch.runs.folder import RunFolder
 from kdsearch.tuning import search as launch
 from kdsearch.tuning.request import Request, make_request
