@@ -321,7 +321,8 @@ def _verdict(verdict: Mapping[str, Any], form: Format, screen: Screen) -> str:
     table = [_shown(pd.DataFrame(rows), form, screen)] if rows else []
     covers = {tuple(d["covers"]) for d in differences if d["low"] is not None}
     scope = [COVERS[c] for c in sorted(covers) if c in COVERS]
-    return "\n".join([head, *table, *filter(None, [said, *scope, *reasons])])
+    ended = printable(verdict.get("adaptive", {}).get("ended", ""))
+    return "\n".join([head, *table, *filter(None, [said, *scope, *reasons, ended])])
 
 
 def _words(name: str) -> str:

@@ -142,9 +142,10 @@ def _section(name: str, section: Schema) -> str:
     tables = [f"## {name}\n\n{section.get('description', '')} ({needed})\n"]
     tables.append(_table(section["properties"]))
     for key, setting in section["properties"].items():
-        if "properties" in setting:
-            inner = _table(setting["properties"])
-            tables.append(f"### {name}.{key}\n\n{setting.get('description', '')}\n\n{inner}")
+        for part in setting.get("anyOf", [setting]):
+            if "properties" in part:
+                inner = _table(part["properties"])
+                tables.append(f"### {name}.{key}\n\n{part.get('description', '')}\n\n{inner}")
     return "\n".join(tables)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -87,13 +87,31 @@ class SchedulerSettings(Section):
     rung has that many times the epochs."""
 
 
+class AdaptiveSeeds(Section):
+    """Seeds are added only where they can change the verdict."""
+
+    max: Annotated[int, Field(ge=3, le=1000)]
+    """The most seeds that a network is trained with."""
+
+
 class ConfirmSettings(Section):
     """The best trials, trained again with new seeds, and their controls."""
 
     top: Annotated[int, Field(ge=0, le=1000)] = 2
     """Number of best trials to train again; 0 turns the confirmation off."""
-    seeds: Few = 3
-    """Number of new seeds for each."""
+    seeds: Few | AdaptiveSeeds = 3
+    """Number of new seeds for each. ``{max: 12}`` begins with three, drops trials that are
+    worse beyond doubt, and ends when more seeds would hardly change the verdict."""
+
+    @property
+    def most_seeds(self) -> int:
+        """The most seeds that a network is trained with."""
+        return self.seeds.max if isinstance(self.seeds, AdaptiveSeeds) else self.seeds
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the number of seeds is decided while they are trained."""
+        return isinstance(self.seeds, AdaptiveSeeds)
 
 
 class ResourceSettings(Section):
@@ -503,15 +521,20 @@ def _section(model: type[M], raw: dict[str, Any], name: str, origin: str) -> M:
         raise ConfigError(f"{origin}: {name}: expected keys and values, found {short(section)}")
     _refuse_unknown(section, model.model_fields, origin, f"{name}.")
     for key, value in section.items():
-        inner = model.model_fields[key].annotation
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
-            _refuse_unknown(value, inner.model_fields, origin, f"{name}.{key}.")
+        annotation = model.model_fields[key].annotation
+        for inner in get_args(annotation) or (annotation,):
+            if isinstance(value, dict) and _is_model(inner):
+                _refuse_unknown(value, inner.model_fields, origin, f"{name}.{key}.")
     try:
         return _validated(model, section)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_describe(error, name)}") from None
     except ValueError as error:
         raise ConfigError(f"{origin}: {name}.{error}") from None
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _validated(model: type[M], values: dict[str, Any]) -> M:

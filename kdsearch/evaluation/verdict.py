@@ -14,33 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import Dataset, LabelledBeats
+from kdsearch.evaluation.adaptive import SeedResult, error_of_look, plan
 from kdsearch.evaluation.baselines import BaselineScores
 from kdsearch.metrics.ranking import rank
-from kdsearch.metrics.statistics import NOT_DISTINGUISHABLE, compare, judge, sentence
+from kdsearch.metrics.statistics import (
+    NOT_DISTINGUISHABLE,
+    area,
+    compare_areas,
+    judge,
+    sentence,
+)
 from kdsearch.runs.folder import RunFolder
 
 Scores = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class SeedResult:
-    """The figures of one network on both sets of beats.
-
-    Attributes:
-        best_epoch: None for a baseline, which is not trained in epochs.
-        test_scores: Anomaly score of each test beat, shape (n,).
-    """
-
-    val_auc: float
-    val_ap: float
-    test_auc: float
-    test_ap: float
-    best_epoch: int | None
-    test_scores: Scores
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything but the scores, which have their own files."""
-        return {name: value for name, value in vars(self).items() if name != "test_scores"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +35,7 @@ class Confirmed:
 
     Attributes:
         seeds: The result of each seed whose training did not fail.
-        reason: Why a seed failed, or why none was trained; empty if all are there.
+        reason: Why a seed failed, or why none or no more were trained; empty if all are there.
     """
 
     name: str
@@ -67,6 +53,53 @@ class Confirmed:
         return {"name": self.name, "role": self.role, "reason": self.reason, "seeds": seeds}
 
 
+class Results:
+    """The results of a confirmation's networks; each is read once it is trained."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        seeds: Sequence[int],
+        validation: LabelledBeats,
+        test: LabelledBeats,
+    ) -> None:
+        """Nothing is read yet."""
+        self._folder = folder
+        self._seeds = seeds
+        self._beats = validation, test
+        self._read: dict[tuple[str, int], SeedResult | str] = {}
+
+    def __call__(self, name: str, position: int) -> SeedResult | str | None:
+        """Return a network's result with the seed of this position, or why there is none.
+
+        None while the network is not trained.
+        """
+        if (name, position) not in self._read:
+            confirmation = self._folder.confirmation(name, self._seeds[position])
+            result = confirmation.result()
+            if result is None:
+                return None
+            if "reason" in result:
+                self._read[name, position] = str(result["reason"])
+            else:
+                scores, best_epoch = confirmation.scores(), int(result["best_epoch"])
+                self._read[name, position] = _measure(
+                    scores["validation"], scores["test"], *self._beats, best_epoch
+                )
+        return self._read[name, position]
+
+    def confirmed(self, name: str, role: str, count: int, why: str = "") -> Confirmed:
+        """Return what came of the first ``count`` seeds of a configuration."""
+        found: dict[int, SeedResult] = {}
+        for position, seed in enumerate(self._seeds[:count]):
+            result = self(name, position) or "not finished"
+            if isinstance(result, SeedResult):
+                found[seed] = result
+            else:
+                why = why or result
+        return Confirmed(name, role, found, why)
+
+
 def conclude(
     folder: RunFolder,
     roles: Mapping[str, str],
@@ -74,34 +107,46 @@ def conclude(
     dataset: Dataset,
     baselines: Mapping[str, BaselineScores],
     left_out: Mapping[str, str] | None = None,
+    *,
+    adaptive: bool = False,
 ) -> dict[str, Any]:
     """Judge what a confirmation left in the run folder.
 
     Args:
         roles: ``candidate``, ``control`` or ``teacher`` by name, the search's best first.
-        seeds: The seeds that each was trained with.
+        seeds: The seeds that each was trained with; of an adaptive confirmation, the most.
         dataset: The beats that the scores belong to.
         baselines: Scores of what anyone would try first, by name.
         left_out: Why some of the roles were not trained, by name.
+        adaptive: Whether the number of seeds was decided while they were trained, see
+            `kdsearch.evaluation.adaptive`.
 
     Returns:
         The content of ``verdict.json``.
     """
+    left_out = left_out or {}
+    trained = {name: role for name, role in roles.items() if name not in left_out}
+    results = Results(folder, seeds, dataset.training.validation, dataset.test)
+    planned = plan(trained, len(seeds), results) if adaptive else None
+    counts = planned.seeds if planned else dict.fromkeys(trained, len(seeds))
+    reasons = {name: f"left out, because {why}" for name, why in left_out.items()}
+    reasons |= planned.reasons if planned else {}
     confirmed = {
-        name: Confirmed(name, role, {}, f"left out, because {left_out[name]}")
-        if left_out and name in left_out
-        else _read(folder, name, role, seeds, dataset)
+        name: results.confirmed(name, role, counts.get(name, 0), reasons.get(name, ""))
         for name, role in roles.items()
     }
-    chosen = choose(list(confirmed.values()))
-    fitted = {
-        name: _measure(scores.validation, scores.test, dataset)
-        for name, scores in baselines.items()
-    }
+    chosen = planned.leader if planned else choose(list(confirmed.values()))
+    error = error_of_look(len(seeds)) if planned else None
     differences = [
-        _difference(confirmed[of], confirmed[against], dataset.test)
-        for of, against in _pairs(confirmed)
+        _difference(confirmed[of], confirmed[other], dataset.test, error)
+        for of, other in _pairs(confirmed)
+        # The control of a candidate that never led was not needed.
+        if other in left_out or counts[other]
     ]
+    fitted = {
+        name: _measure(s.validation, s.test, dataset.training.validation, dataset.test)
+        for name, s in baselines.items()
+    }
     if chosen is not None:
         # A baseline is the same with each seed.
         differences += [
@@ -109,10 +154,11 @@ def conclude(
                 confirmed[chosen],
                 Confirmed(name, "baseline", dict.fromkeys(seeds, result)),
                 dataset.test,
+                error,
             )
             for name, result in fitted.items()
         ]
-    return {
+    verdict: dict[str, Any] = {
         "chosen": chosen,
         "sentences": [d["sentence"] for d in differences if d["of"] == chosen],
         "configurations": [c.as_dict() for c in confirmed.values()],
@@ -122,6 +168,18 @@ def conclude(
             for name, result in fitted.items()
         ],
     }
+    if planned:
+        verdict["adaptive"] = {
+            "most": len(seeds),
+            "seeds": dict(counts),
+            "ended": f"{planned.ended} {_effort(counts, len(seeds))}",
+        }
+    return verdict
+
+
+def _effort(counts: Mapping[str, int], most: int) -> str:
+    trained, whole = sum(counts.values()), most * len(counts)
+    return f"{trained} networks were trained again; all seeds of all would have been {whole}."
 
 
 def choose(confirmed: Sequence[Confirmed]) -> str | None:
@@ -131,33 +189,22 @@ def choose(confirmed: Sequence[Confirmed]) -> str | None:
     return None if best is None else best.name
 
 
-def _read(
-    folder: RunFolder, name: str, role: str, seeds: Sequence[int], dataset: Dataset
-) -> Confirmed:
-    results, reason = {}, ""
-    for seed in seeds:
-        confirmation = folder.confirmation(name, seed)
-        result = confirmation.result() or {"reason": "not finished"}
-        if "reason" in result:
-            reason = str(result["reason"])
-            continue
-        scores, best_epoch = confirmation.scores(), int(result["best_epoch"])
-        results[seed] = _measure(scores["validation"], scores["test"], dataset, best_epoch)
-    return Confirmed(name, role, results, reason)
-
-
 def _measure(
-    validation: Scores, test: Scores, dataset: Dataset, best_epoch: int | None = None
+    validation: Scores,
+    test: Scores,
+    of_validation: LabelledBeats,
+    of_test: LabelledBeats,
+    best_epoch: int | None = None,
 ) -> SeedResult:
-    on_validation = rank(validation, dataset.training.validation.abnormal)
-    on_test = rank(test, dataset.test.abnormal)
+    on_validation = rank(validation, of_validation.abnormal)
+    on_test = rank(test, of_test.abnormal)
     return SeedResult(
         val_auc=on_validation.roc_auc(),
+        test=area(test, of_test.abnormal, of_test.patients),
         val_ap=on_validation.average_precision(),
         test_auc=on_test.roc_auc(),
         test_ap=on_test.average_precision(),
         best_epoch=best_epoch,
-        test_scores=test,
     )
 
 
@@ -171,7 +218,9 @@ def _pairs(confirmed: Mapping[str, Confirmed]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _difference(of: Confirmed, against: Confirmed, test: LabelledBeats) -> dict[str, Any]:
+def _difference(
+    of: Confirmed, against: Confirmed, test: LabelledBeats, error: float | None
+) -> dict[str, Any]:
     """Interval and p-value over the seeds that both have; all None where there are none."""
     entry: dict[str, Any] = {"of": of.name, "against": against.name, "metric": "test_auc"}
     seeds = [seed for seed in of.seeds if seed in against.seeds]
@@ -185,8 +234,8 @@ def _difference(of: Confirmed, against: Confirmed, test: LabelledBeats) -> dict[
             "sentence": f"{cannot[0].upper()}{cannot[1:]}",
             "per_seed": [],
         }
-    a, b = (np.stack([c.seeds[seed].test_scores for seed in seeds]) for c in (of, against))
-    comparison = compare(a, b, test.abnormal, test.patients)
+    a, b = ([c.seeds[seed].test for seed in seeds] for c in (of, against))
+    comparison = compare_areas(a, b, error=error)
     interval = comparison.difference
     patients = None if test.patients is None else len(np.unique(test.patients))
     return entry | {

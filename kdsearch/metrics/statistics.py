@@ -8,6 +8,7 @@ other seeds only, on the same beats.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,10 +63,27 @@ class Comparison:
         p_value: Two-sided, of the hypothesis that there is no difference, from the same
             distribution as the interval: below 1 minus its confidence exactly where the
             interval excludes 0. NaN where the interval is not known.
+        of_seeds: The seeds' part of the variance of the difference; NaN where not known.
+        of_patients: The patients' part, likewise.
     """
 
     difference: Interval
     p_value: float
+    of_seeds: float = math.nan
+    of_patients: float = math.nan
+
+
+@dataclass(frozen=True)
+class Area:
+    """Area under the ROC curve of one network, and what each patient contributes to it.
+
+    Attributes:
+        area: Of all beats.
+        pseudovalues: Jackknife pseudovalue of the area for each patient, shape (patients,).
+    """
+
+    area: float
+    pseudovalues: DoubleArray
 
 
 def compare(
@@ -75,6 +93,37 @@ def compare(
     patients: TextArray | None = None,
     *,
     confidence: float = 0.95,
+) -> Comparison:
+    """Difference of two areas under the ROC curve, as `compare_areas`.
+
+    Args:
+        scores_a: Anomaly scores, shape (seeds, n), higher is more abnormal; may have ties.
+        scores_b: Another method's scores of the same beats, of the same shape: with the same
+            seeds in the same order, or repeated for each seed if it has none.
+        abnormal: As of `area`.
+        patients: Likewise.
+        confidence: Of the interval.
+
+    Raises:
+        ValueError: Shapes differ, a score is not finite, all beats are of one kind, or the
+            confidence is not between 0 and 1.
+    """
+    first, second = np.asarray(scores_a), np.asarray(scores_b)
+    if first.ndim != 2 or first.shape != second.shape:
+        raise ValueError(
+            f"scores of shapes {first.shape} and {second.shape}: expected (seeds, beats), both "
+            "with the same seeds"
+        )
+    a, b = ([area(row, abnormal, patients) for row in rows] for rows in (first, second))
+    return compare_areas(a, b, confidence=confidence)
+
+
+def compare_areas(
+    a: Sequence[Area],
+    b: Sequence[Area],
+    *,
+    confidence: float = 0.95,
+    error: float | None = None,
 ) -> Comparison:
     """Difference of two areas under the ROC curve, for other seeds and other patients.
 
@@ -89,35 +138,25 @@ def compare(
     ``benchmarks/coverage.py`` simulates how often it contains the truth.
 
     Args:
-        scores_a: Anomaly scores, shape (seeds, n), higher is more abnormal; may have ties.
-        scores_b: Another method's scores of the same beats, of the same shape: with the same
-            seeds in the same order, or repeated for each seed if it has none.
-        abnormal: The truth, shape (n,).
-        patients: Patient of each beat, shape (n,); None takes every beat for a patient of its
-            own, and the interval then speaks of other beats alone.
+        a: A network per seed.
+        b: The other method's networks, with the same seeds in the same order.
         confidence: Of the interval.
+        error: The chance that this interval may miss the truth, where several looks share
+            1 - ``confidence``; see `kdsearch.evaluation.adaptive`. Default: all of it.
 
     Returns:
         The interval is NaN for a single seed, for a single patient, and where one patient has
         all the normal or all the abnormal beats.
 
     Raises:
-        ValueError: Shapes differ, a score is not finite, all beats are of one kind, or the
-            confidence is not between 0 and 1.
+        ValueError: The confidence is not between 0 and 1.
     """
     _check_confidence(confidence)
-    clusters = _clusters(patients, len(abnormal))
-    first, second = np.asarray(scores_a), np.asarray(scores_b)
-    if first.ndim != 2 or first.shape != second.shape:
-        raise ValueError(
-            f"scores of shapes {first.shape} and {second.shape}: expected (seeds, beats), both "
-            "with the same seeds"
-        )
-    areas_a, areas_b = (
-        [_area(row, abnormal, clusters) for row in scores] for scores in (first, second)
+    error = 1 - confidence if error is None else error
+    estimate = float(np.mean([x.area - y.area for x, y in zip(a, b, strict=True)]))
+    pseudovalues = np.array(
+        [x.pseudovalues - y.pseudovalues for x, y in zip(a, b, strict=True)]
     )
-    estimate = float(np.mean([a - b for (a, _), (b, _) in zip(areas_a, areas_b, strict=True)]))
-    pseudovalues = np.array([a - b for (_, a), (_, b) in zip(areas_a, areas_b, strict=True)])
     seeds, count = pseudovalues.shape
     if seeds < 2 or count < 2 or not np.isfinite(pseudovalues).all():
         return Comparison(Interval(estimate, math.nan, math.nan, confidence), math.nan)
@@ -126,14 +165,19 @@ def compare(
     variance = of_seeds + of_patients
     if variance == 0:
         p_value = 1.0 if estimate == 0 else 0.0
-        return Comparison(Interval(estimate, estimate, estimate, confidence), p_value)
+        same = Interval(estimate, estimate, estimate, confidence)
+        return Comparison(same, p_value, of_seeds, of_patients)
     freedom = variance**2 / (of_seeds**2 / (seeds - 1) + of_patients**2 / (count - 1))
-    error = math.sqrt(variance)
-    reach = float(stdtrit(freedom, (1 + confidence) / 2)) * error
+    deviation = math.sqrt(variance)
+    reach = float(stdtrit(freedom, 1 - error / 2)) * deviation
     # Two areas cannot differ by more than 1, which Student's t does not know.
     low, high = max(estimate - reach, -1.0), min(estimate + reach, 1.0)
-    p_value = float(2 * stdtr(freedom, -abs(estimate) / error))
-    return Comparison(Interval(estimate, low, high, confidence), p_value)
+    p_value = float(2 * stdtr(freedom, -abs(estimate) / deviation))
+    interval = Interval(estimate, low, high, confidence)
+    # Scaled, so that it still belongs to the interval.
+    return Comparison(
+        interval, min(1.0, p_value * (1 - confidence) / error), of_seeds, of_patients
+    )
 
 
 def _clusters(patients: TextArray | None, n: int) -> IndexArray:
@@ -145,15 +189,23 @@ def _clusters(patients: TextArray | None, n: int) -> IndexArray:
     return np.asarray(np.unique(patients, return_inverse=True)[1], dtype=np.int64)
 
 
-def _area(
-    scores: ArrayLike, abnormal: BoolArray, clusters: IndexArray
-) -> tuple[float, DoubleArray]:
-    """Area under the ROC curve, and its jackknife pseudovalue of each patient.
+def area(scores: ArrayLike, abnormal: BoolArray, patients: TextArray | None = None) -> Area:
+    """Area under the ROC curve of one network, and its jackknife pseudovalue of each patient.
 
     All pairs of an abnormal and a normal beat are counted once; leaving out a patient then is
     to take away the pairs that his beats are part of.
+
+    Args:
+        scores: Anomaly scores, shape (n,), higher is more abnormal; may have ties.
+        abnormal: The truth, shape (n,).
+        patients: Patient of each beat, shape (n,); None takes every beat for a patient of its
+            own, and an interval then speaks of other beats alone.
+
+    Raises:
+        ValueError: Shapes differ, a score is not finite, or all beats are of one kind.
     """
     rank(scores, abnormal)  # Refuses what cannot be compared.
+    clusters = _clusters(patients, len(abnormal))
     values = np.asarray(scores, dtype=np.float64)
     count = int(clusters.max()) + 1
     positives, negatives = values[abnormal], values[~abnormal]
@@ -169,10 +221,10 @@ def _area(
     pairs = (len(positives) - n_positive) * (len(negatives) - n_negative)
     left = below.sum() - np.bincount(of_positive, below, count)
     left += own - np.bincount(of_negative, above, count)
-    area = float(below.mean()) / len(negatives)
+    whole = float(below.mean()) / len(negatives)
     # Without this patient there may be no pair: the pseudovalue is NaN then.
     without = np.divide(left, pairs, out=np.full(count, math.nan), where=pairs > 0)
-    return area, count * area - (count - 1) * without
+    return Area(whole, count * whole - (count - 1) * without)
 
 
 def _number_below(values: DoubleArray, among: DoubleArray) -> DoubleArray:
@@ -188,7 +240,9 @@ def _variance_of_mean(values: DoubleArray) -> float:
     return float(values.var(ddof=1)) / len(values)
 
 
-def paired_by_seed(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
+def paired_by_seed(
+    a: ArrayLike, b: ArrayLike, confidence: float = 0.95, error: float | None = None
+) -> Interval:
     """Mean difference of two ways of training, repeated with the same seeds.
 
     Student's t interval of the differences; pairs cancel what a seed does to both.
@@ -197,6 +251,7 @@ def paired_by_seed(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Inte
         a: One figure per seed, shape (seeds,).
         b: The other way's figures with the same seeds in the same order, shape (seeds,).
         confidence: Of the interval.
+        error: As of `compare_areas`.
 
     Returns:
         The first minus the second; of a single seed there is no interval, and its ends are
@@ -214,8 +269,9 @@ def paired_by_seed(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Inte
     estimate, n = float(differences.mean()), len(differences)
     if n < 2:
         return Interval(estimate, math.nan, math.nan, confidence)
-    error = math.sqrt(_variance_of_mean(differences))
-    reach = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
+    error = 1 - confidence if error is None else error
+    deviation = math.sqrt(_variance_of_mean(differences))
+    reach = float(stdtrit(n - 1, 1 - error / 2)) * deviation
     return Interval(estimate, estimate - reach, estimate + reach, confidence)
 
 

@@ -96,6 +96,12 @@ class _Baseline(_Measured):
     name: str
 
 
+class _Adaptive(TypedDict):
+    most: int
+    seeds: dict[str, int]
+    ended: str
+
+
 class _Verdict(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
 
@@ -104,6 +110,7 @@ class _Verdict(TypedDict):
     configurations: list[_Configuration]
     differences: list[_Difference]
     baselines: list[_Baseline]
+    adaptive: NotRequired[_Adaptive]
 
 
 SHAPES: dict[str, TypeAdapter[Any]] = {

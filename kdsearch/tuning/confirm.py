@@ -7,7 +7,7 @@ with the same student without distillation and with the teacher's recipe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +20,8 @@ from kdsearch.analysis.leaderboard import leaderboard
 from kdsearch.config.space_file import Config
 from kdsearch.data.beats import LabelledBeats
 from kdsearch.errors import RunError, StorageFailed, TrialDiverged
+from kdsearch.evaluation.adaptive import FIRST_LOOK, plan
+from kdsearch.evaluation.verdict import Results
 from kdsearch.methods.protocol import Stack, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Confirmation, Superseded, TrialRecord
@@ -96,9 +98,9 @@ def _control(config: Config, record: TrialRecord, of: str) -> Candidate:
 
 
 def seeds(config: Config) -> list[int]:
-    """The seeds of a confirmation, the same for every configuration: figures pair by seed."""
+    """All seeds of a confirmation, the same for every configuration: figures pair by seed."""
     first = FIRST_SEED + config.search.seed * 1_000
-    return list(range(first, first + config.confirm.seeds))
+    return list(range(first, first + config.confirm.most_seeds))
 
 
 # Networks that one process trains side by side, each with its seed.
@@ -118,14 +120,48 @@ class ConfirmationInputs:
     test: LabelledBeats
 
 
-def left_to_confirm(folder: RunFolder, chosen: Sequence[Candidate], config: Config) -> Crew:
-    """Pairs of a configuration and a seed that no earlier driver finished."""
+def left_to_confirm(
+    folder: RunFolder,
+    chosen: Sequence[Candidate],
+    config: Config,
+    results: Results | None = None,
+) -> Crew:
+    """Pairs of a configuration and a seed that are to be trained next.
+
+    Args:
+        results: What was trained so far, from which an adaptive confirmation goes on. Without
+            it, its verdict says how many seeds it took.
+    """
+    trainable = [candidate for candidate in chosen if not candidate.left_out]
+    roles, most = {c.name: c.role for c in trainable}, config.confirm.most_seeds
+    counts: Mapping[str, int] = dict.fromkeys(roles, most)
+    if config.confirm.adaptive and trainable:
+        if results is None:
+            counts = _known_counts(folder, roles, most)
+        else:
+            counts = plan(roles, most, results).seeds
     return [
         (candidate, seed)
-        for seed in seeds(config)
-        for candidate in chosen
-        if not candidate.left_out and _left(folder, candidate, seed)
+        for position, seed in enumerate(seeds(config))
+        for candidate in trainable
+        if position < counts[candidate.name] and _left(folder, candidate, seed)
     ]
+
+
+def _known_counts(folder: RunFolder, roles: Mapping[str, str], most: int) -> Mapping[str, int]:
+    """How many seeds of each configuration there are at least, at the end of a confirmation."""
+    try:
+        verdict = folder.read_derived(folder.verdict_file)
+    except RunError:
+        verdict = {}
+    if not verdict:
+        first = min(FIRST_LOOK, most)
+        return {name: first * (role != "control") for name, role in roles.items()}
+    adaptive = verdict.get("adaptive", {})
+    if adaptive.get("most") == most and adaptive["seeds"].keys() == roles.keys():
+        return dict(adaptive["seeds"])
+    # It was made with other settings.
+    return dict.fromkeys(roles, most)
 
 
 def _left(folder: RunFolder, candidate: Candidate, seed: int) -> bool:
@@ -141,7 +177,10 @@ def confirm(
     on_done: Callable[[str, int, int], None],
     signals: Signals,
 ) -> None:
-    """Train every configuration with every seed, as Ray tasks, in stacks as the trials were.
+    """Train configurations with new seeds, as Ray tasks, in stacks as the trials were.
+
+    An adaptive confirmation goes in rounds: what to train next depends on what came of all
+    networks before.
 
     What an earlier call finished is not trained again; what it left unfinished goes on. A crew
     that fails is split, so that one network's failure is not its neighbours'; a network that
@@ -149,17 +188,44 @@ def confirm(
 
     Args:
         placement: How many networks a process trains, and how many processes there are.
-        on_done: Called with what came of some trainings, how many are done, and of how many.
+        on_done: Called with what came of some trainings, how many are done, and how many there
+            are so far.
 
     Raises:
         StorageFailed: The run folder takes no more.
         RunError: A newer search has taken over this run.
     """
+    config, shared = inputs.trial.config, ray.put(inputs)
+    results = Results(folder, seeds(config), inputs.trial.task.data.validation, inputs.test)
+    names = [candidate.name for candidate in chosen if not candidate.left_out]
+    finished = sum(
+        folder.confirmation(name, seed).result() is not None
+        for name in names
+        for seed in seeds(config)
+    )
+    while left := left_to_confirm(folder, chosen, config, results):
+        total = finished + len(left)
+
+        def on_left(said: str, count: int, total: int = total) -> None:
+            on_done(said, total - count, total)
+
+        _train(folder, left, inputs, shared, placement, on_left, signals)
+        finished = total
+
+
+def _train(
+    folder: RunFolder,
+    left: Crew,
+    inputs: ConfirmationInputs,
+    shared: Any,
+    placement: Placement,
+    on_left: Callable[[str, int], None],
+    signals: Signals,
+) -> None:
+    """Train some networks to their ends, or find out why they fail."""
     config = inputs.trial.config
-    crews = _crews(left_to_confirm(folder, chosen, config), config, placement.main.students)
-    total = sum(not candidate.left_out for candidate in chosen) * config.confirm.seeds
-    shared, remote = ray.put(inputs), cast("Any", ray.remote(_confirm_crew))
-    task = remote.options(
+    crews = _crews(left, config, placement.main.students)
+    task = cast("Any", ray.remote(_confirm_crew)).options(
         max_retries=config.search.retries,
         num_cpus=placement.main.cpus,
         num_gpus=placement.main.gpus,
@@ -181,8 +247,7 @@ def confirm(
                     crews += [[(c, seed)] for c, seed in crew if _left(folder, c, seed)]
                     continue
                 said = _keep_failure(folder, crew[0], reason, inputs.trial.generation)
-            left = sum(map(len, [*crews, *running.values()]))
-            on_done(said, total - left, total)
+            on_left(said, sum(map(len, [*crews, *running.values()])))
 
 
 def _crews(left: Crew, config: Config, students: int) -> list[Crew]:

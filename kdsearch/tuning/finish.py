@@ -148,6 +148,7 @@ def _write_verdict(
         dataset,
         baseline_scores(dataset, cache_dir()),
         {candidate.name: candidate.left_out for candidate in chosen if candidate.left_out},
+        adaptive=config.confirm.adaptive,
     )
     folder.write_verdict(verdict)
     if verdict["chosen"] is None:

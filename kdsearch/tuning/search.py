@@ -18,6 +18,7 @@ from kdsearch.analysis.leaderboard import best_record
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, RunError
+from kdsearch.evaluation.verdict import Results
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
 from kdsearch.methods.device import resolve_device, resolve_precision
 from kdsearch.methods.protocol import Compute, Task
@@ -33,6 +34,7 @@ from kdsearch.tuning.confirm import (
     candidates,
     confirm,
     left_to_confirm,
+    seeds,
 )
 from kdsearch.tuning.earlier_runs import learn_from
 from kdsearch.tuning.finish import missing_results, write_leaderboard, write_results
@@ -147,7 +149,7 @@ class _Search:
         compute = resolve_teacher_compute(self._request)
         teacher = self._teacher(dataset, compute)
         inputs = self._inputs(dataset, teacher, compute)
-        if self._trials_left(records) or self._confirmations_left(records):
+        if self._trials_left(records) or self._confirmations_left(records, dataset):
             with self._cluster(inputs) as (on_cluster, placement):
                 self._run_trials(records, learned, view, on_cluster, placement)
                 records = self._records()
@@ -344,8 +346,16 @@ class _Search:
             return []
         return candidates(self._config, records)
 
-    def _confirmations_left(self, records: Sequence[TrialRecord]) -> int:
-        return len(left_to_confirm(self._folder, self._candidates(records), self._config))
+    def _confirmations_left(
+        self, records: Sequence[TrialRecord], dataset: Dataset | None = None
+    ) -> int:
+        """How many networks are to be trained next; without the beats, at least."""
+        results = None
+        if dataset is not None:
+            beats = dataset.training.validation, dataset.test
+            results = Results(self._folder, seeds(self._config), *beats)
+        chosen = self._candidates(records)
+        return len(left_to_confirm(self._folder, chosen, self._config, results))
 
     def _confirm(
         self,
@@ -355,7 +365,7 @@ class _Search:
         placement: Placement,
     ) -> None:
         chosen = self._candidates(records)
-        if not self._confirmations_left(records):
+        if not self._confirmations_left(records, dataset):
             return
         # Another job may have taken the room that the trials have left.
         wait_for_room(placement.main.cpus, placement.main.gpus, self._say)

@@ -62,6 +62,63 @@ def check_verdict(place: Workplace, verdict: dict) -> None:  # type: ignore[type
     assert "nearest neighbour" in printed
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["alone", "packed"])
+def test_killed_adaptive_confirmation_goes_on_to_the_same_verdict(
+    place: Workplace, packed: bool
+) -> None:
+    text = place.space.read_text().replace("{top: 0}", "{top: 2, seeds: {max: 6}}")
+    if packed:
+        text = text.replace("precision: fp32", "students_per_cpu: 4")
+    place.space.write_text(text)
+    assert place.search("--num-samples", "3").returncode == 0, "a first, whole confirmation"
+    file = place.run / "verdict.json"
+    whole = file.read_bytes()
+    verdict = json.loads(whole)
+    adaptive = verdict["adaptive"]
+    assert adaptive["most"] == 6
+    assert 3 <= adaptive["seeds"][verdict["chosen"]] <= 6
+    trained = {c["name"]: len(c["seeds"]) for c in verdict["configurations"]}
+    assert trained == adaptive["seeds"]
+    assert adaptive["ended"] in place.analyze().stdout
+    assert adaptive["ended"] in (place.run / "report.html").read_text()
+    assert "nothing to do" in place.search("--resume").stderr
+    # Once more from the second seed on, and killed on the way.
+    for result in place.run.glob("confirm/*/*/result.json"):
+        if json.loads(result.read_text())["seed"] % 10:
+            result.unlink()
+            (result.parent / "metrics.jsonl").unlink()
+    file.unlink()
+    before = sum(place.epochs().values())
+    place.environment["FAULTY_PAUSE_S"] = "0.5"
+    process = place.start("--num-samples", "3", "--resume")
+    place.wait_for_epochs(before + 6)
+    kill_all(process)
+    place.environment.clear()
+    done = place.search("--resume")
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes() == whole
+    file.unlink()
+    assert "verdict.json: missing or damaged" in place.search("--resume").stderr
+    assert file.read_bytes() == whole, "from the networks that are there"
+
+
+def test_confirm_adaptively_later(place: Workplace) -> None:
+    """The budget may be raised afterwards; what was trained counts."""
+    place.space.write_text(place.space.read_text().replace("{top: 0}", "{top: 1, seeds: 2}"))
+    assert place.search("--num-samples", "2").returncode == 0
+    text = (place.run / "search.yaml").read_text()
+    assert "  seeds: 2\n" in text
+    (place.run / "search.yaml").write_text(text.replace("  seeds: 2\n", "  seeds: {max: 4}\n"))
+    before = sum(place.epochs().values())
+    done = place.analyze("--confirm")
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads((place.run / "verdict.json").read_text())
+    assert verdict["adaptive"]["most"] == 4
+    assert set(verdict["adaptive"]["seeds"].values()) <= {3, 4}
+    new = sum(count - 2 for count in verdict["adaptive"]["seeds"].values())
+    assert sum(place.epochs().values()) - before <= 5 * new
+
+
 def test_confirm_later_and_side_by_side(place: Workplace) -> None:
     """Two trials and their controls are one stack of four, with as many seeds each."""
     text = place.space.read_text().replace("precision: fp32", "students_per_cpu: 4")

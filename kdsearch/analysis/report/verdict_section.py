@@ -49,6 +49,7 @@ def verdict_section(contents: Contents) -> Section:
 def _section(verdict: Mapping[str, Any]) -> Section:
     # A single seed has a difference, but no interval.
     differences = [d for d in verdict["differences"] if d["low"] is not None]
+    adaptive = verdict.get("adaptive", {}).get("ended", "")
     return Section(
         KEY,
         TITLE,
@@ -56,7 +57,7 @@ def _section(verdict: Mapping[str, Any]) -> Section:
         text="Chosen on the validation beats alone; test figures are shown and decide "
         "nothing. Mean ± standard deviation over seeds. Baselines are fitted once, on the "
         "same training beats. The 95 % intervals cover other seeds and, where patients are "
-        "known, other patients.",
+        f"known, other patients. {adaptive}".rstrip(),
         tables=[_table(verdict)],
         groups=[Group([_forest(differences, verdict["chosen"])])] if differences else (),
     )
@@ -75,6 +76,8 @@ def _table(verdict: Mapping[str, Any]) -> Table:
 
 def _trained(configuration: Mapping[str, Any], *, chosen: bool) -> list[Cell]:
     role = str(configuration["role"]) + (", chosen" if chosen else "")
+    if configuration["reason"]:
+        role += f": {configuration['reason']}"
     cells = [Cell(words(str(configuration["name"]))), Cell(role)]
     results = configuration["seeds"].values()
     cells.append(Cell(str(len(results)), float(len(results))))
