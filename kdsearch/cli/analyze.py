@@ -20,6 +20,7 @@ EXAMPLES = """\
 runs/kd
 runs/kd --top 5 --format markdown
 runs/kd --state stopped --sort seconds
+runs/kd --follow
 runs/kd runs/random
 runs/kd --html report.html --plots figures
 runs/kd --optuna-storage journal.log --tensorboard events
@@ -45,6 +46,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train the best trials again with new seeds first, if that is still to be done",
     )
+    add(
+        "--follow",
+        action="store_true",
+        help="show a running search until it ends, and then the leaderboard",
+    )
     add("--format", choices=("table", "csv", "markdown", "json"), default="table")
     add("--html", type=Path, metavar="FILE", help="write the report as one page, offline")
     add("--plots", type=Path, metavar="DIR", help="write its pictures for a paper")
@@ -66,6 +72,16 @@ def _confirm(run: Place) -> None:
     from kdsearch.tuning.search import search  # noqa: PLC0415
 
     search(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
+
+
+def _follow(options: argparse.Namespace) -> None:
+    """Show one run while its search runs; what another program reads comes at its end alone."""
+    from kdsearch.analysis.follow import follow  # noqa: PLC0415
+
+    if len(options.runs) > 1:
+        raise ConfigError(f"--follow: takes one run, but found {len(options.runs)}")
+    (run,) = options.runs
+    follow(run, sys.stdout if options.format == "table" else sys.stderr)
 
 
 def _columns(parsed_args: argparse.Namespace, **_: object) -> list[str]:
@@ -94,6 +110,8 @@ def _analyze(options: argparse.Namespace) -> int:
     if options.confirm:
         for run in options.runs:
             _confirm(run)
+    if options.follow:
+        _follow(options)
     runs = [open_run(path) for path in options.runs]
     text = summarise(
         runs,

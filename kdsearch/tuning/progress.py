@@ -50,6 +50,11 @@ class SearchProgress:
         self._last_line = self._start
         self._live: Live | None = None
 
+    @property
+    def in_notebook(self) -> bool:
+        """Whether a table in a notebook shows the trials."""
+        return self._console.is_jupyter and not self._console.quiet
+
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Draw the line for as long as the search runs."""
@@ -137,7 +142,7 @@ class SearchProgress:
 
     def _plain(self, text: str) -> None:
         self._last_line = time.monotonic()
-        if not self._console.is_terminal:
+        if not self._console.is_terminal and not self.in_notebook:
             self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 

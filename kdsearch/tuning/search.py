@@ -39,7 +39,9 @@ from kdsearch.tuning.confirm import (
 from kdsearch.tuning.earlier_runs import learn_from
 from kdsearch.tuning.finish import missing_results, write_leaderboard, write_results
 from kdsearch.tuning.ledger import Ledger
+from kdsearch.tuning.live_report import LiveReport
 from kdsearch.tuning.memory_needed import check_memory
+from kdsearch.tuning.notebook import notebook_table
 from kdsearch.tuning.placement import (
     Placement,
     available_cpus,
@@ -150,10 +152,14 @@ class _Search:
         teacher = self._teacher(dataset, compute)
         inputs = self._inputs(dataset, teacher, compute)
         if self._trials_left(records) or self._confirmations_left(records, dataset):
-            with self._cluster(inputs) as (on_cluster, placement):
-                self._run_trials(records, learned, view, on_cluster, placement)
+            with (
+                self._cluster(inputs) as (on_cluster, placement),
+                closing(LiveReport(self._folder, records)) as live,
+            ):
+                views = Observers(view, live)
+                self._run_trials(records, learned, views, on_cluster, placement)
                 records = self._records()
-                self._confirm(records, dataset, on_cluster, placement)
+                self._confirm(records, dataset, on_cluster, placement, live)
         write_leaderboard(self._folder, records, self._config)
         if left := self._trials_left(records):
             budget = self._config.search.time_budget_s
@@ -299,7 +305,7 @@ class _Search:
         self,
         earlier: list[TrialRecord],
         learned: list[Learned],
-        view: StudyView,
+        views: Observers,
         inputs: TrialInputs,
         placement: Placement,
     ) -> None:
@@ -311,10 +317,11 @@ class _Search:
             return
         progress = SearchProgress(self._console, total, earlier)
         tracking = Tracking(self._folder, self._trackers, self._say)
+        tables = [notebook_table(self._folder)] if progress.in_notebook else []
         ledger = Ledger(
             study,
             self._folder,
-            Observers(progress, tracking, view),
+            Observers(progress, tracking, views, *tables),
             records=earlier,
             keep_weights=max(self._config.search.keep_weights, self._config.confirm.top),
             seed_of=partial(trial_seed, self._config),
@@ -325,7 +332,9 @@ class _Search:
             rungs.refill(r for r in earlier if r.finished or not r.reason)
         self._progress = progress
         retries = self._config.search.retries
-        with progress.shown(), closing(tracking):
+        with progress.shown(), closing(tracking), ExitStack() as shown:
+            for table in tables:
+                shown.callback(table.close)
             run_tune(
                 inputs,
                 placement,
@@ -363,13 +372,19 @@ class _Search:
         dataset: Dataset,
         inputs: TrialInputs,
         placement: Placement,
+        live: LiveReport,
     ) -> None:
         chosen = self._candidates(records)
         if not self._confirmations_left(records, dataset):
             return
         # Another job may have taken the room that the trials have left.
         wait_for_room(placement.main.cpus, placement.main.gpus, self._say)
-        with confirmation_progress(self._console) as on_done:
+        with confirmation_progress(self._console) as show:
+
+            def on_done(said: str, done: int, total: int) -> None:
+                show(said, done, total)
+                live.confirmed()
+
             confirm(
                 self._folder,
                 chosen,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from kdsearch.analysis.report.chart import Section
 from kdsearch.analysis.report.contents import gather
 from kdsearch.analysis.report.costs_section import costs_section
-from kdsearch.analysis.report.html import write_page
+from kdsearch.analysis.report.html import Live, page_text
 from kdsearch.analysis.report.matplotlib_charts import write_pictures
 from kdsearch.analysis.report.score_sections import (
     beats_section,
@@ -29,6 +29,7 @@ from kdsearch.analysis.report.search_sections import (
 )
 from kdsearch.analysis.report.verdict_section import verdict_section
 from kdsearch.analysis.run import Run
+from kdsearch.files.atomic import write_text
 from kdsearch.files.bucket import Place
 from kdsearch.texts import in_unit
 
@@ -54,14 +55,23 @@ def write_html(run: Run, path: Place) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    write_page(
-        path,
+    write_text(path, html(run))
+
+
+def html(run: Run, live: Live | None = None) -> str:
+    """Return the report of a run as one HTML page.
+
+    Args:
+        live: Of a search that runs.
+    """
+    return page_text(
         title=f"kdsearch: {run.folder.path.resolve().name}",
         notice=in_unit(SIMULATED, run.unit)
         if run.teacher.get("data", {}).get("simulated")
         else "",
         facts=_facts(run),
         sections=_sections(run),
+        live=live,
     )
 
 

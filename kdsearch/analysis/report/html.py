@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,19 +13,33 @@ from plotly.offline import get_plotlyjs
 
 from kdsearch.analysis.report.chart import Chart, Section
 from kdsearch.analysis.report.plotly_charts import figure_json
-from kdsearch.files.atomic import write_text
-from kdsearch.files.bucket import Place
 
 
-def write_page(path: Place, *, title: str, notice: str, facts: Sequence[str],
-               sections: Sequence[Section]) -> None:  # fmt: skip
-    """Write the page, whole or not at all.
+@dataclass(frozen=True)
+class Live:
+    """What the page of a running search says of itself.
+
+    Attributes:
+        written: When it was written, for people.
+        overdue_ms: Milliseconds since 1970 after which a newer page should be there.
+        reload_s: How often it reloads itself.
+    """
+
+    written: str
+    overdue_ms: int
+    reload_s: int
+
+
+def page_text(*, title: str, notice: str, facts: Sequence[str], sections: Sequence[Section],
+              live: Live | None = None) -> str:  # fmt: skip
+    """Return the page.
 
     Args:
         title: Its headline.
         notice: What must not be overlooked, or an empty text.
         facts: Lines below the headline.
         sections: In order.
+        live: None where the search does not run.
     """
     # A run folder may be a stranger's: whatever it says is shown as text.
     environment = Environment(
@@ -34,10 +49,11 @@ def write_page(path: Place, *, title: str, notice: str, facts: Sequence[str],
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html").render(
+    page: str = environment.get_template("report.html").render(
         title=title,
         notice=notice,
         facts=facts,
+        live=live,
         sections=sections,
         figure=_figure,
         style=_own("report.css"),
@@ -47,7 +63,7 @@ def write_page(path: Place, *, title: str, notice: str, facts: Sequence[str],
         tables_style=Markup(_datatables("dt_bundle.css").decode()),
         tables_script=base64.b64encode(_datatables("dt_bundle.js")).decode(),
     )
-    write_text(path, page)
+    return page
 
 
 def _figure(chart: Chart, *, small: bool) -> Markup:

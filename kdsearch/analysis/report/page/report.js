@@ -17,8 +17,26 @@ for (const table of document.querySelectorAll("table.searchable")) {
   });
 }
 
+// Average width of a letter of a label, in pixels.
+const LETTER = 6.6;
+
+// A label that is wider than its chart, as on a phone, takes several lines.
+const wrapped = (text, width) => {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    if (lines.at(-1) && longer.length * LETTER > width) lines.push(word);
+    else lines[lines.length - 1] = longer;
+  }
+  return lines.join("<br>");
+};
+
 const draw = (place) => {
   const figure = JSON.parse(place.nextElementSibling.textContent);
+  const { l, r } = figure.layout.margin;
+  for (const label of figure.layout.annotations) {
+    label.text = wrapped(label.text, place.clientWidth - l - r - 12);
+  }
   Plotly.newPlot(place, figure.data, figure.layout, {
     responsive: true,
     displaylogo: false,
@@ -43,3 +61,19 @@ for (const place of document.querySelectorAll(".chart")) watcher.observe(place);
 addEventListener("beforeprint", () => {
   for (const place of document.querySelectorAll(".chart:not(.js-plotly-plot)")) draw(place);
 });
+
+// The page of a running search. One that was not renewed in time belongs to a killed search.
+const live = document.querySelector("#live");
+if (live) {
+  if (Date.now() > Number(live.dataset.overdue)) {
+    live.textContent =
+      `Nothing has been written since ${live.dataset.written}: the search has stopped. ` +
+      "Continue it with --resume, or reload this page if the computer was asleep.";
+  } else {
+    setInterval(() => {
+      // Not while somebody types or looks elsewhere.
+      const busy = document.activeElement.matches("input, select");
+      if (!busy && !document.hidden) location.reload();
+    }, 1000 * Number(live.dataset.reload));
+  }
+}
