@@ -15,13 +15,13 @@ runs/kd mitdb/100             # a WFDB record, annotated or not
 runs/kd mitdb --out found     # all records of a folder
 runs/kd beats.npz --format json
 runs/kd beats.npz --threshold sensitivity=0.95
-runs/kd/best/model.pt beats.csv
+runs/kd/best beats.csv
 """
 THRESHOLD_HELP = (
     "flag from another score on: a number, or f1, sensitivity=0.95 or specificity=0.99 as "
     "reached on the search's validation beats"
 )
-MODEL_HELP = "a run folder, its best/, or the model.pt in it"
+MODEL_HELP = "a run folder, its best/, or the model.safetensors in it"
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

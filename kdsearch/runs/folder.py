@@ -8,7 +8,8 @@ runs/<name>/
   trials/<number>/   the record of each trial, see `kdsearch.runs.trial_folder`
   confirm/<name>/<seed>/  metrics.jsonl, scores.npz and result.json of a configuration that
                      was trained again
-  best/              model.pt, config.yaml, metrics.json, validation.npz: the student for use
+  best/              model.safetensors, config.yaml, README.md (its model card), metrics.json,
+                     validation.npz: the student for use
   evaluation.npz     best student and teacher on validation and test beats, and examples
   costs.json         parameters, operations and time per beat, by trial and of the teacher
   verdict.json       result of the confirmation of the best trials
@@ -54,6 +55,7 @@ from kdsearch.files.atomic import (
 from kdsearch.files.bucket import BucketPath, Place
 from kdsearch.files.cache import cache_dir
 from kdsearch.files.reading import read_arrays, reading
+from kdsearch.files.tensors import save_tensors
 from kdsearch.methods.protocol import State
 from kdsearch.runs.derived import SHAPES
 from kdsearch.runs.driver_lock import Claim, DriverLock, claims_on, log_copied, refused
@@ -279,6 +281,7 @@ class RunFolder:
         config: dict[str, Any],
         metrics: dict[str, Any],
         validation: Mapping[str, NDArray[Any]],
+        readme: str = "",
     ) -> None:
         """Put together what a user takes away, and swap it in as one.
 
@@ -287,16 +290,17 @@ class RunFolder:
         Args:
             validation: The student's ``scores`` of the validation beats and whether each is
                 ``abnormal``, from which another threshold can be chosen.
+            readme: The model card.
         """
         self.check_ours()
         text = yaml.safe_dump(config, sort_keys=False)
         if isinstance(self.best, BucketPath):
             (self.best / "metrics.json").unlink(missing_ok=True)
-            _write_best(self.best, weights, text, metrics, validation)
+            _write_best(self.best, weights, text, metrics, validation, readme)
             return
         beside = self.best.with_name(".best.tmp")
         shutil.rmtree(beside, ignore_errors=True)
-        _write_best(beside, weights, text, metrics, validation)
+        _write_best(beside, weights, text, metrics, validation, readme)
         shutil.rmtree(self.best, ignore_errors=True)
         beside.rename(self.best)
         sync_folder(beside.parent)
@@ -381,9 +385,11 @@ def _write_best(
     config: str,
     metrics: dict[str, Any],
     validation: Mapping[str, NDArray[Any]],
+    readme: str,
 ) -> None:
-    save_state(folder / "model.pt", weights)
+    save_tensors(folder / "model.safetensors", weights)
     write_text(folder / "config.yaml", config)
+    write_text(folder / "README.md", readme)
     save_arrays(folder / "validation.npz", validation)
     write_json(folder / "metrics.json", metrics)
 

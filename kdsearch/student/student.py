@@ -1,8 +1,8 @@
 """A trained student that scores raw beats.
 
-Needs neither Ray nor Optuna. A student consists of its weights, ``model.pt``, and its card,
-``config.yaml``: the settings, the preprocessing of a beat, and the threshold from which a beat
-is called abnormal.
+Needs neither Ray nor Optuna. A student consists of its weights, ``model.safetensors``, and its
+card, ``config.yaml``: the settings, the preprocessing of a beat, and the threshold from which a
+beat is called abnormal.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from kdsearch.data.beats import (
 )
 from kdsearch.data.context import all_leads, references, signal_leads, with_context
 from kdsearch.errors import ConfigError, DataError, RunError, speaking_of
-from kdsearch.files.atomic import DamagedFile, load_state
+from kdsearch.files.atomic import DamagedFile
 from kdsearch.files.bucket import BucketPath, Place, parse_path
 from kdsearch.files.reading import read_arrays, reading
+from kdsearch.files.tensors import load_tensors
 from kdsearch.methods.protocol import Compute, Reconstructing
 from kdsearch.metrics.ranking import Ranking, rank
 from kdsearch.metrics.threshold import parse_rule
@@ -44,7 +45,7 @@ from kdsearch.texts import BEAT
 if TYPE_CHECKING:
     from kdsearch.methods.protocol import Method, State
 
-MODEL, CARD, VALIDATION = "model.pt", "config.yaml", "validation.npz"
+MODEL, CARD, VALIDATION = "model.safetensors", "config.yaml", "validation.npz"
 VALIDATION_CONTENT = "the scores that a rule needs; without them a threshold is a number"
 # A student is judged as it is used: on whatever machine, in full precision.
 COMPUTE = Compute("cpu", "fp32")
@@ -376,7 +377,7 @@ def load_student(path: str | os.PathLike[str] | BucketPath) -> Student:
     folder that is read; the weights are read without running code.
 
     Args:
-        path: A run folder, its ``best`` folder, or the ``model.pt`` in it.
+        path: A run folder, its ``best`` folder, or the ``model.safetensors`` in it.
 
     Raises:
         RunError: A file is missing or damaged, or the files do not belong together.
@@ -438,7 +439,7 @@ def _check_padding(card: InputCard, path: Place) -> None:
 
 def _read_weights(path: Place) -> State:
     try:
-        return load_state(path)
+        return load_tensors(path)
     except DamagedFile as error:
         raise RunError(str(error)) from None
     except OSError as error:

@@ -19,6 +19,7 @@ from kdsearch.files.atomic import DamagedFile, load_state
 from kdsearch.methods.protocol import Exporting, State
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import TrialRecord
+from kdsearch.student.model_card import model_card
 from kdsearch.student.student import COMPUTE, describe_student, load_student
 from kdsearch.tuning.confirm import Candidate, seeds
 from kdsearch.tuning.teacher import Teacher, describe_teacher
@@ -125,7 +126,7 @@ def write_results(
         "scores": evaluation.student.validation,
         "abnormal": dataset.training.validation.abnormal,
     }
-    folder.write_best(weights, card, metrics, validation)
+    folder.write_best(weights, card, metrics, validation, model_card(card, metrics))
     _write_costs(folder, records, inputs)
 
 

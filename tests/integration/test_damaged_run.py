@@ -33,7 +33,7 @@ SPACE = {
 DERIVED = (
     *("teacher.json", "teacher.pt", "evaluation.npz", "costs.json", "verdict.json"),
     *("leaderboard.csv", "report.html", "study.journal", "search.log", "BEST_WEIGHTS"),
-    *("best/model.pt", "best/config.yaml", "best/metrics.json", ".generation", ".id"),
+    *("best/model.safetensors", "best/config.yaml", "best/metrics.json", ".generation", ".id"),
 )
 # Their trial or confirmation is trained again.
 TRAINED = (

@@ -129,7 +129,13 @@ def test_the_best_is_swapped_as_one(folder: RunFolder):
     for epoch in (1, 2):
         folder.write_best(state(epoch), {"method": "beatgan"}, {"trial": epoch}, {})
         names = sorted(path.name for path in folder.best.iterdir())
-        assert names == ["config.yaml", "metrics.json", "model.pt", "validation.npz"]
+        assert names == [
+            "README.md",
+            "config.yaml",
+            "metrics.json",
+            "model.safetensors",
+            "validation.npz",
+        ]
         assert folder.read_json(folder.best / "metrics.json") == {"trial": epoch}
     assert [path.name for path in folder.path.iterdir()] == ["best"]
 

@@ -20,7 +20,7 @@ from kdsearch.config.space_file import Config, parse_config
 from kdsearch.data import Beats, DataSettings, prepare
 from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, DataError, RunError, UserError
-from kdsearch.files.atomic import load_state, save_state
+from kdsearch.files.tensors import load_tensors, save_tensors
 from kdsearch.methods.beatgan.settings import TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
 from kdsearch.methods.protocol import State, Task
@@ -181,7 +181,7 @@ def test_the_student_says_what_it_is(best: Best, student: Student):
     assert card.kdsearch == kdsearch.__version__
 
 
-@pytest.mark.parametrize("place", ["", "best", "best/model.pt"])
+@pytest.mark.parametrize("place", ["", "best", "best/model.safetensors"])
 def test_a_run_its_best_and_its_model_are_the_same(best: Best, student: Student, place: str):
     found = kdsearch.load_student(str(best.run / place))
     np.testing.assert_array_equal(found.score(best.x), student.score(best.x))
@@ -230,7 +230,7 @@ def test_nothing_there(tmp_path: Path):
     with pytest.raises(RunError, match="no such file or folder"):
         kdsearch.load_student(tmp_path / "kd")
     with pytest.raises(
-        RunError, match=r"no model.pt in it; expected a run folder or its best/"
+        RunError, match=r"no model.safetensors in it; expected a run folder or its best/"
     ):
         kdsearch.load_student(tmp_path)
     (tmp_path / "search.yaml").write_text("{}")
@@ -240,22 +240,22 @@ def test_nothing_there(tmp_path: Path):
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\0" * 5000])
 def test_a_model_that_is_damaged(copy: Path, content: bytes):
-    (copy / "model.pt").write_bytes(content)
-    with pytest.raises(RunError, match=r"model\.pt: damaged or half-written"):
+    (copy / "model.safetensors").write_bytes(content)
+    with pytest.raises(RunError, match=r"model\.safetensors: damaged or half-written"):
         kdsearch.load_student(copy)
 
 
 def test_a_model_cut_off_or_with_one_wrong_bit(copy: Path):
-    whole = (copy / "model.pt").read_bytes()
+    whole = (copy / "model.safetensors").read_bytes()
     for torn in (whole[:-1], whole[:100], whole[:2000] + b"\xff" + whole[2001:]):
-        (copy / "model.pt").write_bytes(torn)
+        (copy / "model.safetensors").write_bytes(torn)
         with pytest.raises(RunError, match="damaged or half-written"):
             kdsearch.load_student(copy)
 
 
 def test_a_model_without_a_card(copy: Path):
     (copy / "config.yaml").unlink()
-    with pytest.raises(RunError, match=r"config\.yaml: missing, but a model\.pt"):
+    with pytest.raises(RunError, match=r"config\.yaml: missing, but a model\.safetensors"):
         kdsearch.load_student(copy)
 
 
@@ -270,9 +270,12 @@ def test_a_model_without_a_card(copy: Path):
         (lambda c: c["input"].update(length=90), "padded to 96, but found 64"),
         (
             lambda c: c["input"].update(length=96, padded_length=96),
-            r"model\.pt: does not score",
+            r"model\.safetensors: does not score",
         ),
-        (lambda c: c["input"].update(leads=1), r"model\.pt: does not score a beat as config"),
+        (
+            lambda c: c["input"].update(leads=1),
+            r"model\.safetensors: does not score a beat as config",
+        ),
         (lambda c: c["input"].update(normalisation="z"), "input.normalisation: .*each beat"),
         (lambda c: c["input"].update(lenght=4), "input.lenght: .*not permitted"),
         (
@@ -302,12 +305,12 @@ def test_a_card_that_is_none(copy: Path, text: str):
 
 
 def test_weights_of_something_else_or_without_finite_values(best: Best, copy: Path):
-    save_state(copy / "model.pt", {"method": "other", "format": 1})
+    save_tensors(copy / "model.safetensors", {"method": "other", "format": 1})
     with pytest.raises(RunError, match="weights of method 'beatgan' in format 1 expected"):
         kdsearch.load_student(copy)
-    weights = load_state(best.folder / "model.pt")
+    weights = load_tensors(best.folder / "model.safetensors")
     next(iter(weights["generator"].values())).fill_(float("nan"))
-    save_state(copy / "model.pt", weights)
+    save_tensors(copy / "model.safetensors", weights)
     with pytest.raises(RunError, match="gives no finite score"):
         kdsearch.load_student(copy)
 
@@ -340,7 +343,7 @@ def test_a_method_of_the_users_own(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     change_card(copy, lambda c: c.update(method="own_method:Distance", student={"power": 3.0}))
-    save_state(copy / "model.pt", {"mean": torch.zeros(2, 64), "power": 3.0})
+    save_tensors(copy / "model.safetensors", {"mean": torch.zeros(2, 64), "power": 3.0})
     student = kdsearch.load_student(copy)
     assert student.settings.model_dump() == {"epochs": 1, "power": 3.0}
     expected = (np.abs(student.prepared(best.x)) ** 3).mean(axis=(1, 2))
