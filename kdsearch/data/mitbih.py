@@ -21,6 +21,7 @@ from kdsearch.data.progress import show_progress
 from kdsearch.data.wfdb_files import SAMPLING_RATE_HZ, Header
 from kdsearch.errors import DataError
 from kdsearch.extras import needs
+from kdsearch.files.atomic import make_folder, put_folder
 
 PACED = ("102", "104", "107", "217")
 # de Chazal, O'Dwyer and Reilly, IEEE Trans. Biomed. Eng. 51(7), 2004.
@@ -70,7 +71,7 @@ def download(folder: Path) -> None:
         DataError: PhysioNet cannot be reached, or what came is not what its sums say.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with FileLock(folder.with_name(folder.name + ".lock")):
             if folder.is_dir():
                 return  # another process has fetched it while we waited
@@ -79,7 +80,7 @@ def download(folder: Path) -> None:
             fresh = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp", dir=folder.parent))
             try:
                 _download_into(fresh)
-                fresh.rename(folder)
+                put_folder(fresh, folder)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
     except (OSError, HTTPException) as error:

@@ -18,6 +18,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from kdsearch.errors import ConfigError, DataError
+from kdsearch.files.atomic import make_folder, put_folder, save_array, write_json
 from kdsearch.files.bucket import expand_home
 from kdsearch.files.reading import reading
 
@@ -86,7 +87,7 @@ def cached_arrays(entry: Path, make: Callable[[], Arrays]) -> Arrays:
 def why_unwritable(cache: Path) -> str:
     """Why nothing can be kept in the cache, or an empty text where it can."""
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(cache)
         with tempfile.TemporaryFile(dir=cache):
             return ""
     except OSError as error:
@@ -98,7 +99,7 @@ def writable_lock(path: Path) -> Iterator[bool]:
     """Hold a lock in the cache, or yield False where the cache cannot be written."""
     lock = FileLock(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         lock.acquire()
     except OSError as error:
         logger.warning("%s: the cache cannot be written: %s", path.parent, error)
@@ -139,13 +140,11 @@ def _write(entry: Path, arrays: Arrays) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=f"{entry.name}.tmp", dir=entry.parent))
     try:
         for name, array in arrays.items():
-            np.save(fresh / f"{name}.npy", array, allow_pickle=False)
+            save_array(fresh / f"{name}.npy", array)
         facts = {name: _facts(fresh / f"{name}.npy", array) for name, array in arrays.items()}
-        meta = json.dumps({"format": FORMAT, "arrays": facts}, indent=2)
-        (fresh / META).write_text(meta, encoding="utf-8")
-        if entry.exists():
-            shutil.rmtree(entry)  # damaged, or it would have been read
-        fresh.rename(entry)
+        write_json(fresh / META, {"format": FORMAT, "arrays": facts})
+        # One that is there is damaged, or it would have been read.
+        put_folder(fresh, entry)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kdsearch.errors import ConfigError
-from kdsearch.files.atomic import DamagedFile, whole_file
+from kdsearch.files.atomic import DamagedFile, write_bytes
 from kdsearch.files.bucket import Place
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def save_tensors(path: Place, state: dict[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     metadata = {STATE: json.dumps(_taken_apart(state, "", tensors))}
     header, body = _parts(save(tensors, metadata))
-    content = save(tensors, metadata | {CHECKSUM: _checksum(header, body)})
-    with whole_file(path) as file:
-        file.write(content)
+    write_bytes(path, save(tensors, metadata | {CHECKSUM: _checksum(header, body)}))
 
 
 def load_tensors(path: Place) -> dict[str, Any]:

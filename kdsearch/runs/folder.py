@@ -45,10 +45,14 @@ from pydantic import ValidationError
 from kdsearch.config.dimensions import Value
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.atomic import (
+    make_folder,
     names_in_folders,
+    put_folder,
+    remove,
     save_arrays,
     save_state,
-    sync_folder,
+    sync,
+    sync_folders,
     write_json,
     write_text,
 )
@@ -148,9 +152,13 @@ class RunFolder:
             RunError: Another search runs here, or the folder cannot be written.
         """
         try:
-            self._local.mkdir(parents=True, exist_ok=True)
+            make_folder(self._local)
             # Released by the system when this process dies.
             file_lock = FileLock(self._local / ".lock").acquire(timeout=0)
+            # What an earlier driver wrote is read and shown from now on: a power cut must not
+            # undo what a kill left unsynced.
+            sync(self._local.parent)
+            sync_folders(self._local)
         except Timeout:
             claims: dict[str, Claim] = {}
             with suppress(OSError):
@@ -295,15 +303,13 @@ class RunFolder:
         self.check_ours()
         text = yaml.safe_dump(config, sort_keys=False)
         if isinstance(self.best, BucketPath):
-            (self.best / "metrics.json").unlink(missing_ok=True)
+            remove(self.best / "metrics.json")
             _write_best(self.best, weights, text, metrics, validation, readme)
             return
         beside = self.best.with_name(".best.tmp")
         shutil.rmtree(beside, ignore_errors=True)
         _write_best(beside, weights, text, metrics, validation, readme)
-        shutil.rmtree(self.best, ignore_errors=True)
-        beside.rename(self.best)
-        sync_folder(beside.parent)
+        put_folder(beside, self.best)
 
     @property
     def concluded(self) -> bool:
@@ -318,7 +324,7 @@ class RunFolder:
     def end_work(self) -> None:
         """What is derived from the study is up to date."""
         self.check_ours()
-        self._unfinished_file.unlink(missing_ok=True)
+        remove(self._unfinished_file)
 
     def identity(self) -> str:
         """Return what tells this run from others of its name, also after a move."""

@@ -20,6 +20,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,9 +32,11 @@ from kdsearch.errors import RunError
 from kdsearch.files.atomic import (
     DamagedFile,
     load_state,
+    remove,
     remove_leftovers,
     save_arrays,
     save_state,
+    sync,
     write_json,
     write_text,
 )
@@ -44,6 +47,7 @@ from kdsearch.runs.driver_lock import read_generation
 
 TrialState = Literal["completed", "stopped", "failed", "running"]
 RECORD, METRICS, LAST, BEST = "trial.json", "metrics.jsonl", "last.pt", "best.pt"
+ERROR = "error.txt"
 
 
 class Superseded(Exception):
@@ -149,7 +153,7 @@ class TrialFolder:
             params: The searched values, kept in each checkpoint.
         """
         self.path = path
-        self.error_file = path / "error.txt"
+        self.error_file = path / ERROR
         self.best_file = path / BEST
         self._last_file = path / LAST
         self._metrics_file = path / METRICS
@@ -298,9 +302,12 @@ class TrialFolder:
 
     def clear(self) -> None:
         """Remove everything, for a trial that begins again."""
-        for name in (RECORD, METRICS, LAST, BEST, self.error_file.name):
+        for name in (RECORD, METRICS, LAST, BEST, ERROR):
             (self.path / name).unlink(missing_ok=True)
         remove_leftovers(self.path)
+        if isinstance(self.path, Path):
+            # Before a record of other settings is there: the old checkpoint is not its own.
+            sync(self.path)
 
     def write_error(self, reason: str) -> None:
         """Write why a try failed, for the driver to read."""
@@ -312,7 +319,7 @@ class TrialFolder:
             reason = self.error_file.read_bytes().decode(errors="replace")
         except FileNotFoundError:
             return ""
-        self.error_file.unlink(missing_ok=True)
+        remove(self.error_file)
         return reason
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from kdsearch.data.beats import FloatArray, normalise, pad
 from kdsearch.errors import RunError
 from kdsearch.extras import needs
-from kdsearch.files.atomic import whole_file
+from kdsearch.files.atomic import write_bytes
 from kdsearch.methods.protocol import Exporting, Reconstructing
 from kdsearch.student.student import InputCard, Student
 
@@ -86,8 +86,7 @@ def export(student: Student, path: Path) -> float | None:
             f"{path}: not written: its scores would differ from the student's by "
             f"{difference:.2g}, more than {TOLERANCE:g}"
         )
-    with whole_file(path) as file:
-        file.write(content)
+    write_bytes(path, content)
     return difference
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import FloatArray, IndexArray
-from kdsearch.files.atomic import whole_file
+from kdsearch.files.atomic import write_bytes
 from kdsearch.student.scored import Scored
 from kdsearch.texts import in_unit
 
@@ -47,8 +47,7 @@ def draw(scored: Scored, path: Path) -> None:
     figure.suptitle(title, fontsize=12)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    with whole_file(path) as file:
-        file.write(buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())
 
 
 def _shown(scored: Scored) -> int:

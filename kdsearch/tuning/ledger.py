@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from kdsearch.errors import StorageFailed
 from kdsearch.runs.folder import READERS, RunFolder
 from kdsearch.runs.study import Study, Suggestion
-from kdsearch.runs.trial_folder import BEST, LAST, TrialRecord, TrialState, now
+from kdsearch.runs.trial_folder import BEST, ERROR, LAST, TrialRecord, TrialState, now
 from kdsearch.texts import one_line, redact
 from kdsearch.tuning.workers.messages import EPOCH, EPOCHS, SECONDS, VAL_AUC
 
@@ -149,7 +149,10 @@ class Ledger:
             self.folder.trial(record.number).reduce(keep_weights=True)
 
     def _remove_leftovers(self, files: Mapping[int, set[str]]) -> None:
-        """Finish what a kill left of tidying, several trials at a time."""
+        """Finish what a kill left of tidying, several trials at a time.
+
+        The reason of a try that an earlier driver did not read must not become a later try's.
+        """
         kept = {number for _, number in self._kept}
         left = [
             number
@@ -165,6 +168,8 @@ class Ledger:
 
         with _stored(self.folder), ThreadPoolExecutor(READERS) as pool:
             list(pool.map(reduce, left))
+            for number in (n for n, names in files.items() if ERROR in names):
+                self.folder.trial(number).take_error()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from kdsearch.analysis.leaderboard import best_record
+from kdsearch.config.space_file import Config
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, RunError
@@ -22,6 +23,7 @@ from kdsearch.evaluation.verdict import Results
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
 from kdsearch.methods.device import resolve_device, resolve_precision
 from kdsearch.methods.protocol import Compute, Task
+from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
 from kdsearch.runs.study import Study, sound
 from kdsearch.runs.study_view import StudyView
@@ -38,7 +40,7 @@ from kdsearch.tuning.confirm import (
 )
 from kdsearch.tuning.earlier_runs import learn_from
 from kdsearch.tuning.finish import missing_results, write_leaderboard, write_results
-from kdsearch.tuning.ledger import Ledger
+from kdsearch.tuning.ledger import Ledger, Observer
 from kdsearch.tuning.live_report import LiveReport
 from kdsearch.tuning.memory_needed import check_memory
 from kdsearch.tuning.notebook import notebook_table
@@ -118,7 +120,7 @@ class _Search:
         self._progress: SearchProgress | None = None
 
     def run(self) -> list[TrialRecord]:
-        records = [self._restored(record) for record in self._records()]
+        records = read_trials(self._folder, self._config, self._say)
         self._check_numbers(records)
         learned = self._learned()
         view = StudyView(
@@ -158,7 +160,7 @@ class _Search:
             ):
                 views = Observers(view, live)
                 self._run_trials(records, learned, views, on_cluster, placement)
-                records = self._records()
+                records = sound_records(self._folder, self._config)
                 self._confirm(records, dataset, on_cluster, placement, live)
         write_leaderboard(self._folder, records, self._config)
         if left := self._trials_left(records):
@@ -178,21 +180,6 @@ class _Search:
         )
         self._folder.end_work()
         return records
-
-    def _records(self) -> list[TrialRecord]:
-        return [sound(record, self._config.space) for record in self._folder.records()]
-
-    def _restored(self, record: TrialRecord) -> TrialRecord:
-        """Return the record; a damaged one with the settings that its checkpoint holds."""
-        if record.finished or not record.reason:
-            return record
-        trial, restored = self._folder.trial(record.number), record
-        params = None if record.params else trial.checkpoint_params()
-        if params is not None:
-            restored = sound(replace(record, params=params, reason=""), self._config.space)
-        how = "is trained again" if restored.reason else "continues from its checkpoint"
-        self._say(f"{trial.path}: {record.reason}; trial {record.number} {how}")
-        return restored
 
     def _check_numbers(self, records: Sequence[TrialRecord]) -> None:
         total = self._config.trials
@@ -309,37 +296,26 @@ class _Search:
         inputs: TrialInputs,
         placement: Placement,
     ) -> None:
-        total = self._config.trials
-        study = Study(self._config.space, self._config.search, earlier, learned)
-        unfinished = [study.take(number) for number in study.unfinished()]
-        trials = len(unfinished) + total - len(study)
+        trials = self._trials_left(earlier)
         if trials == 0:
             return
+        total = self._config.trials
         progress = SearchProgress(self._console, total, earlier)
         tracking = Tracking(self._folder, self._trackers, self._say)
         tables = [notebook_table(self._folder)] if progress.in_notebook else []
-        ledger = Ledger(
-            study,
-            self._folder,
-            Observers(progress, tracking, views, *tables),
-            records=earlier,
-            keep_weights=max(self._config.search.keep_weights, self._config.confirm.top),
-            seed_of=partial(trial_seed, self._config),
+        observers = Observers(progress, tracking, views, *tables)
+        searcher, scheduler = open_trials(
+            self._folder, self._config, earlier, observers, learned
         )
-        rungs = None
-        if self._config.scheduler.name == "asha":
-            rungs = Rungs(self._config.scheduler, self._config.max_epochs())
-            rungs.refill(r for r in earlier if r.finished or not r.reason)
         self._progress = progress
-        retries = self._config.search.retries
         with progress.shown(), closing(tracking), ExitStack() as shown:
             for table in tables:
                 shown.callback(table.close)
             run_tune(
                 inputs,
                 placement,
-                StudySearcher(ledger, unfinished, total, retries=retries),
-                StudyScheduler(ledger, rungs),
+                searcher,
+                scheduler,
                 trials=trials,
                 scratch=self._folder.scratch.resolve(),
                 signals=self._signals,
@@ -416,6 +392,56 @@ def _say(console: Console, text: str) -> None:
     text = printable(redact(text))
     logger.info(text)
     console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def sound_records(folder: RunFolder, config: Config) -> list[TrialRecord]:
+    """Return the record of each trial; one that contradicts the space is unfinished."""
+    return [sound(record, config.space) for record in folder.records()]
+
+
+def read_trials(
+    folder: RunFolder, config: Config, say: Callable[[str], None]
+) -> list[TrialRecord]:
+    """Return the record of each trial; a damaged one with the settings of its checkpoint."""
+    records = sound_records(folder, config)
+    for index, record in enumerate(records):
+        if record.finished or not record.reason:
+            continue
+        trial, restored = folder.trial(record.number), record
+        params = None if record.params else trial.checkpoint_params()
+        if params is not None:
+            restored = sound(replace(record, params=params, reason=""), config.space)
+        how = "is trained again" if restored.reason else "continues from its checkpoint"
+        say(f"{trial.path}: {record.reason}; trial {record.number} {how}")
+        records[index] = restored
+    return records
+
+
+def open_trials(
+    folder: RunFolder,
+    config: Config,
+    records: Sequence[TrialRecord],
+    observer: Observer,
+    learned: Sequence[Learned] = (),
+) -> tuple[StudySearcher, StudyScheduler]:
+    """Return what suggests and what stops trials, with the history of earlier drivers."""
+    settings = config.search
+    study = Study(config.space, settings, records, learned)
+    unfinished = [study.take(number) for number in study.unfinished()]
+    ledger = Ledger(
+        study,
+        folder,
+        observer,
+        records=records,
+        keep_weights=max(settings.keep_weights, config.confirm.top),
+        seed_of=partial(trial_seed, config),
+    )
+    rungs = None
+    if config.scheduler.name == "asha":
+        rungs = Rungs(config.scheduler, config.max_epochs())
+        rungs.refill(r for r in records if r.finished or not r.reason)
+    searcher = StudySearcher(ledger, unfinished, config.trials, retries=settings.retries)
+    return searcher, StudyScheduler(ledger, rungs)
 
 
 def resolve_teacher_compute(request: Request) -> Compute:

@@ -153,7 +153,6 @@ class TeacherCache:
         import torch  # noqa: PLC0415
 
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             save_state(path, {key: torch.tensor(value) for key, value in targets.items()})
         except OSError as error:
             logger.warning("%s: the targets cannot be kept in the cache: %s", path, error)

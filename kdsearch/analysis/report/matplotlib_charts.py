@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Chart, Section, Series
-from kdsearch.files.atomic import whole_file
+from kdsearch.files.atomic import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +61,7 @@ def _save(figure: Figure, path: Path, form: Format) -> None:
     buffer = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {}
     figure.savefig(buffer, format=form, dpi=200, metadata=metadata)
-    with whole_file(path) as file:
-        file.write(buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())
 
 
 def _figure(section: Section) -> Figure:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from kdsearch.data.beats import LabelledBeats
 from kdsearch.errors import TrialDiverged
+from kdsearch.files.atomic import remove
 from kdsearch.methods.protocol import EpochReport, Stack, State, TrainedEpoch
 from kdsearch.metrics.ranking import rank
 from kdsearch.runs.trial_folder import TrialFolder
@@ -142,7 +143,7 @@ class Training:
         if weights is not None:
             self.folder.write_best(weights)
         elif outdated:
-            self.folder.best_file.unlink(missing_ok=True)
+            remove(self.folder.best_file)
 
     def _write_checkpoint(self, epoch: int, state: State, best: State | None) -> None:
         if best is not None:

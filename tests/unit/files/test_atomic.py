@@ -7,16 +7,22 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from kdsearch.files.atomic import (
     DamagedFile,
     load_state,
+    put_folder,
+    remove,
+    save_array,
     save_state,
-    whole_file,
+    sync_folders,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -33,38 +39,54 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_not_there_before_it_is_whole(tmp_path: Path):
-    path = tmp_path / "deep" / "file"
-    with whole_file(path) as file:
-        file.write(b"half")
-        file.flush()
-        assert not path.exists()
-    assert path.read_bytes() == b"half"
+def at_sync(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something when the content is written but not yet synced."""
+    fsync = os.fsync
+
+    def synced(descriptor: int) -> None:
+        if not Path(f"/proc/self/fd/{descriptor}").is_dir():
+            monkeypatch.setattr(os, "fsync", fsync)
+            action()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+
+
+def test_a_file_is_not_there_before_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, seen = tmp_path / "deep" / "file", []
+    at_sync(monkeypatch, lambda: seen.append(path.exists()))
+    write_bytes(path, b"one ", memoryview(b"two"))
+    assert seen == [False]
+    assert path.read_bytes() == b"one two"
     assert names(path.parent) == ["file"]
 
 
-def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path):
-    path = tmp_path / "file"
+def test_readers_see_the_old_file_until_the_new_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, seen = tmp_path / "file", []
     write_text(path, "old")
-    with whole_file(path) as file:
-        file.write(b"new")
-        file.flush()
-        assert path.read_text() == "old"
+    at_sync(monkeypatch, lambda: seen.append(path.read_text()))
+    write_text(path, "new")
+    assert seen == ["old"]
     assert path.read_text() == "new"
 
 
-@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt("pressed")])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error):
+@pytest.mark.parametrize("error", [OSError(5, "no power"), KeyboardInterrupt("pressed")])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error, monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / "file"
     write_text(path, "old")
 
     def fail():
-        with whole_file(path) as file:
-            file.write(b"half of the new")
-            raise error
+        raise error
 
-    with pytest.raises(type(error), match=r"no space left|pressed"):
-        fail()
+    at_sync(monkeypatch, fail)
+    with pytest.raises(type(error), match=r"no power|pressed"):
+        write_text(path, "half of the new")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]
 
@@ -90,24 +112,64 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path):
     write_text(path, "old")
     program = (
         "import os, pathlib, signal, sys\n"
-        "from kdsearch.files.atomic import whole_file\n"
-        "with whole_file(pathlib.Path(sys.argv[1])) as file:\n"
-        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from kdsearch.files.atomic import write_text\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_text(pathlib.Path(sys.argv[1]), 'new')\n"
     )
     killed = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
     assert killed.returncode == -9
     assert path.read_text() == "old"
 
 
-def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path):
+def test_two_writers_do_not_share_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / "file"
-    with whole_file(path) as one:
-        one.write(b"one")
-        with whole_file(path) as two:
-            two.write(b"two")
-        assert path.read_text() == "two"
+    at_sync(monkeypatch, lambda: write_text(path, "two"))
+    write_text(path, "one")
     assert path.read_text() == "one"
     assert names(tmp_path) == ["file"]
+
+
+def test_a_part_of_a_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:3]))
+    write_bytes(tmp_path / "file", b"0123456789")
+    monkeypatch.undo()
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize("name", ["write", "fsync", "replace"])
+def test_an_error_of_the_disk_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    write_text(tmp_path / "file", "old")
+    monkeypatch.setattr(os, name, failing)
+    with pytest.raises(OSError, match="Input/output error") as failed:
+        write_text(tmp_path / "file", "new")
+    monkeypatch.undo()
+    assert failed.value.filename == str(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0).reshape(2, 3).T,
+        np.array(["a", "bcd"]),
+        np.zeros((0, 3), np.float32),
+        np.array(3),
+    ],
+)
+def test_an_array_comes_back(tmp_path: Path, array: np.ndarray):
+    save_array(tmp_path / "a.npy", array)
+    found = np.load(tmp_path / "a.npy", allow_pickle=False)
+    assert (found.shape, found.dtype) == (array.shape, array.dtype)
+    assert np.array_equal(found, array)
 
 
 def test_json_is_readable_and_ends_its_line(tmp_path: Path):
@@ -202,6 +264,49 @@ def test_folders_are_synced_after_a_rename(tmp_path: Path, monkeypatch: pytest.M
         ("rename", str(tmp_path / "new" / "deep" / "file")),
         ("sync", str(tmp_path / "new" / "deep")),
     ]
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What was synced, in order."""
+    paths: list[Path] = []
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda descriptor: paths.append(Path(f"/proc/self/fd/{descriptor}").readlink()),
+    )
+    return paths
+
+
+def test_a_removal_is_synced(tmp_path: Path, synced: list[Path]):
+    (tmp_path / "file").touch()
+    remove(tmp_path / "file")
+    assert synced == [tmp_path]
+    assert names(tmp_path) == []
+    remove(tmp_path / "file")
+    assert synced == [tmp_path], "nothing was there"
+
+
+def test_all_folders_below_are_synced(tmp_path: Path, synced: list[Path]):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "file").touch()
+    sync_folders(tmp_path)
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+def test_a_folder_is_synced_with_all_its_files_before_it_has_its_name(
+    tmp_path: Path, synced: list[Path]
+):
+    """Otherwise a power cut leaves files of full size without their content."""
+    fresh, folder = tmp_path / "fresh", tmp_path / "folder"
+    for parent in (folder, fresh / "deep"):
+        parent.mkdir(parents=True)
+        (parent / "file").write_text(parent.name)
+    put_folder(fresh, folder)
+    assert sorted(synced[:-1]) == [fresh, fresh / "deep", fresh / "deep" / "file"]
+    assert synced[-1] == tmp_path
+    assert names(tmp_path) == ["folder"]
+    assert (folder / "deep" / "file").read_text() == "deep"
 
 
 def test_a_file_system_without_syncs_of_folders_is_no_error(

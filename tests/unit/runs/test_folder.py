@@ -86,6 +86,21 @@ def take(folder: RunFolder) -> None:
         pass
 
 
+def test_a_driver_makes_safe_what_a_killed_one_only_wrote(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    """Its user is shown these trials: a power cut must not undo them any more."""
+    write_trial(folder, TrialRecord(0, "completed", {}, {1: 0.5}))
+    synced: list[Path] = []
+    monkeypatch.setattr(
+        "os.fsync",
+        lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()),
+    )
+    with folder.lock():
+        run = folder.path
+        assert {run.parent, run, run / "trials", run / "trials" / "0"} <= {*synced}
+
+
 def test_the_lock_refuses_a_second_holder(folder: RunFolder):
     with folder.lock(), pytest.raises(RunError, match="another search is running in this fol"):
         take(folder)

@@ -291,3 +291,16 @@ def test_a_checkpoint_holds_the_trials_settings(folder: RunFolder):
     assert folder.trial(3).checkpoint_params() == {"lr": 0.001, "target": "score"}
     (trial.path / "metrics.jsonl").unlink()
     assert folder.trial(3).checkpoint_params() is None, "it cannot continue"
+
+
+def test_a_cleared_trial_cannot_come_back(trial: TrialFolder, monkeypatch: pytest.MonkeyPatch):
+    """A power cut must not leave a record of new settings beside the old checkpoint."""
+    write_epochs(trial, [0.5])
+    synced: list[list[str]] = []
+
+    def sync(folder: Path) -> None:
+        synced.append([path.name for path in folder.iterdir()])
+
+    monkeypatch.setattr("kdsearch.runs.trial_folder.sync", sync)
+    trial.clear()
+    assert synced == [[]]

@@ -165,6 +165,16 @@ def test_a_start_removes_what_a_kill_left_and_nothing_else(
     assert "last.pt" in files(folder, 4)
 
 
+def test_a_start_removes_the_reason_of_a_try_before_the_kill(folder: RunFolder):
+    ledger = opened(folder)
+    ledger.start(ledger.ask())
+    folder.trial(0).write_error("ValueError: of an earlier driver")
+    searcher = StudySearcher(opened(folder), [Suggestion(0, {})], 1, retries=0)
+    searcher.suggest("first")
+    searcher.on_trial_complete("first", error=True)
+    assert folder.trial(0).record().reason == DIED
+
+
 def unwritable(*_: object, **__: object) -> None:
     raise OSError(errno.EIO, "Input/output error", "trials/0/trial.json")
 
