@@ -27,6 +27,7 @@ def search(  # noqa: PLR0913
     name: str | None = None,
     runs_dir: str | os.PathLike[str] = "runs",
     data: str | os.PathLike[str] | None = None,
+    teacher: str | os.PathLike[str] | None = None,
     num_samples: int | None = None,
     max_concurrent: int | None = None,
     time_budget: float | None = None,
@@ -45,6 +46,8 @@ def search(  # noqa: PLR0913
         name: Of the run; the space file's name where nothing is said.
         runs_dir: Where the run's folder lies: a folder, or ``s3://bucket/path``.
         data: Replaces the space's ``data.source``.
+        teacher: A teacher that exists, in place of the space's: a BeatGAN checkpoint, a run
+            folder, or an .npz of scores.
         num_samples: Trials in all, also after a resume.
         max_concurrent: Trials at a time.
         time_budget: Seconds after which the search pauses.
@@ -66,6 +69,7 @@ def search(  # noqa: PLR0913
     """
     given = {
         "data": None if data is None else os.fspath(data),
+        "teacher": None if teacher is None else os.fspath(teacher),
         "num_samples": num_samples,
         "max_concurrent": max_concurrent,
         "time_budget": time_budget,

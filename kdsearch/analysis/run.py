@@ -153,6 +153,14 @@ class Run:
         figures = dict(self.metrics.get("student", {}))
         return Best(record.number, record.params, record.val_auc, record.best_epoch, figures)
 
+    def about_teacher(self) -> list[str]:
+        """A line on a teacher that is not one network trained by this search."""
+        origin = self.teacher.get("origin")
+        if not origin:
+            return []
+        note = f"; {origin['note']}" if origin["note"] else ""
+        return [f"The teacher: {origin['kind']}{note}."]
+
     def leaderboard(self) -> pd.DataFrame:
         """A row per trial, the best validation AUC first."""
         return leaderboard(self.records, self.searched)

@@ -216,6 +216,7 @@ def _headline(run: Run) -> str:
         if run.teacher["data"]["simulated"]:
             lines.append("The beats are simulated: nothing here says anything about patients.")
         lines += run.teacher["data"].get("notes", [])
+        lines += run.about_teacher()
     lines += _hints(run)
     lines += [f"{text}; --resume makes it again" for text in run.damaged]
     lines += run.progress

@@ -49,6 +49,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of WFDB records, an .npz, a folder of BeatGAN arrays, 'mitbih' to "
         "download, or 'simulated'; replaces the space file's source",
     )
+    add(
+        "--teacher",
+        metavar="PATH",
+        help="a teacher that exists: a BeatGAN checkpoint, a run folder, or an .npz of scores; "
+        "replaces the space file's",
+    )
     add("--num-samples", type=int, metavar="N", help="trials in all, also after a resume")
     add("--max-concurrent", type=int, metavar="N", help="trials at a time")
     add("--time-budget", type=float, metavar="S", help="seconds after which the search pauses")

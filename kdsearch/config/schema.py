@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
 from kdsearch.config.space_file import REQUIRED_IN_SPACE, SpaceFile, load_method
+from kdsearch.config.teacher_source import TeacherSource
 from kdsearch.settings import Count, Positive, Section
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -86,11 +87,24 @@ def _file_model(method_name: str) -> type[BaseModel]:
     space = _model(Section, {key: _dimension(key, field) for key, field in settings.items()})
     sections = {
         "method": (Literal[method_name], _described("method", default)),
-        "teacher": (method.teacher_settings | None, ...),
+        "teacher": (_teacher(method.teacher_settings) | None, ...),
         "student": (fixed | None, _described("student")),
         "space": (space, _described("space")),
     }
     return _model(SpaceFile, sections)
+
+
+def _teacher(settings: type[BaseModel]) -> Any:
+    """The settings of a method's teacher, and the keys for one that exists."""
+    source = {
+        key: (field.annotation, field)
+        for key, field in TeacherSource.model_fields.items()
+        if (field.alias or key) not in settings.model_fields
+    }
+    fields: dict[str, Any] = source
+    return create_model(
+        settings.__name__, __base__=settings, __doc__=settings.__doc__ or "", **fields
+    )
 
 
 def _model(base: type[BaseModel], fields: Mapping[str, Any]) -> type[BaseModel]:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
@@ -25,10 +25,11 @@ from kdsearch.config.dimensions import (
     to_yaml,
 )
 from kdsearch.config.shipped import find_space
+from kdsearch.config.teacher_source import KEYS, TeacherSource
 from kdsearch.data.settings import DataSettings
 from kdsearch.errors import ConfigError
 from kdsearch.files.bucket import Place
-from kdsearch.methods.protocol import Method
+from kdsearch.methods.protocol import WEIGHTS, Method, Teachable
 from kdsearch.metrics.threshold import Rule, parse_rule
 from kdsearch.settings import Count, CountOrZero, Few, Positive, Section
 from kdsearch.texts import did_you_mean, short
@@ -183,6 +184,9 @@ class Config:
         student: What the section ``student`` fixes.
         space: Every entry of the section ``space``, fixed ones included.
         threshold: From which score on the best student flags a beat.
+        teacher_source: Which teacher exists already, or how many are trained.
+        foreign: Whether it was read from a run folder, which may be another person's: no
+            detector that it names is imported.
     """
 
     origin: str
@@ -197,6 +201,8 @@ class Config:
     confirm: ConfirmSettings
     resources: ResourceSettings
     threshold: Rule
+    teacher_source: TeacherSource = field(default_factory=TeacherSource)
+    foreign: bool = False
 
     def student_settings(self, searched: Mapping[str, Value]) -> BaseModel:
         """The settings of one trial: the fixed ones and what the sampler chose."""
@@ -257,6 +263,11 @@ class Config:
             origin: Names the result in the message of an error.
         """
         plain = self.as_dict()
+        teacher = {key for key in changes if key.startswith("teacher.")}
+        exists = teacher & {"teacher.from", "teacher.detector"}
+        if exists or (teacher and self.teacher_source.exists):
+            # A teacher that exists has no settings, and one that is trained comes from nowhere.
+            plain["teacher"] = {}
         for key, value in changes.items():
             *sections, last = key.split(".")
             for here, there in (("student", "space"), ("space", "student")):
@@ -270,14 +281,16 @@ class Config:
                 if not isinstance(inside, dict):
                     raise ConfigError(f"{origin}: unknown key '{key}' ('{name}' has no keys)")
             inside[last] = value
-        return replace(parse_config(plain, origin), origin=self.origin)
+        return replace(parse_config(plain, origin), origin=self.origin, foreign=self.foreign)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, which `parse_config` reads back to an equal configuration."""
+        source = self.teacher_source
         return {
             "method": self.method_name,
             "data": self.data.model_dump(mode="json"),
-            "teacher": self.teacher.model_dump(mode="json"),
+            "teacher": ({} if source.exists else self.teacher.model_dump(mode="json"))
+            | source.as_plain(),
             "student": dict(self.student),
             "space": {key: to_yaml(dimension) for key, dimension in self.space.items()},
             "search": self.search.model_dump(mode="json"),
@@ -323,13 +336,14 @@ def parse_config(
     name = raw.get("method", "beatgan")
     method = load_method(name, origin, beside=beside, foreign=foreign)
     _check_protocol(method, name, origin)
+    source, recipe = _teacher(raw, method, origin)
     student, space = _student_and_space(raw, method, origin)
     config = Config(
         origin=origin,
         method_name=name,
         method=method,
         data=_section(DataSettings, raw, "data", origin),
-        teacher=_section(method.teacher_settings, raw, "teacher", origin),
+        teacher=_section(method.teacher_settings, {"teacher": recipe}, "teacher", origin),
         student=student,
         space=space,
         search=_section(SearchSettings, raw, "search", origin),
@@ -337,9 +351,35 @@ def parse_config(
         confirm=_section(ConfirmSettings, raw, "confirm", origin),
         resources=_section(ResourceSettings, raw, "resources", origin),
         threshold=_threshold(raw.get("threshold", "f1"), origin),
+        teacher_source=source,
+        foreign=foreign is not None,
     )
     _check_together(config)
     return replace(config, search=config.search.changed(points=_points(config)))
+
+
+def _teacher(
+    raw: dict[str, Any], method: Method, origin: str
+) -> tuple[TeacherSource, dict[str, Any] | None]:
+    """Where the teacher comes from, and the settings with which it is trained."""
+    given = raw.get("teacher")
+    if not isinstance(given, dict):
+        return TeacherSource(), given
+    fields = method.teacher_settings.model_fields
+    keys = KEYS - fields.keys()
+    own = {key: value for key, value in given.items() if key in keys}
+    recipe = {key: value for key, value in given.items() if key not in keys}
+    _refuse_unknown(recipe, [*fields, *keys], origin, "teacher.")
+    try:
+        source = TeacherSource.model_validate(own)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_describe(error, 'teacher')}") from None
+    if source.exists and recipe:
+        raise ConfigError(
+            f"{origin}: teacher.{next(iter(recipe))}: a teacher that exists is not trained; "
+            "remove its settings, or 'from' and 'detector'"
+        )
+    return source, recipe
 
 
 def _threshold(raw: object, origin: str) -> Rule:
@@ -616,6 +656,22 @@ def _points(config: Config) -> list[dict[str, Value]]:
     return points
 
 
+def _check_members(config: Config) -> None:
+    """Refuse an ensemble for students that need a single teacher."""
+    method = config.method
+    if not isinstance(method, Teachable):
+        raise ConfigError(
+            f"{config.origin}: teacher.members: method {config.method_name!r} has no 'joined', "
+            "which an ensemble needs"
+        )
+    for point in config.corners():
+        if WEIGHTS in method.needs(config.student_settings(point)):
+            raise ConfigError(
+                f"{config.origin}: teacher.members: students that start from their teacher's "
+                f"weights need one teacher, but found {config.teacher_source.members}"
+            )
+
+
 def _check_together(config: Config) -> None:
     if config.scheduler.name == "asha" and config.scheduler.grace_period > config.max_epochs():
         raise ConfigError(
@@ -623,6 +679,10 @@ def _check_together(config: Config) -> None:
             f"but grace_period={config.scheduler.grace_period} and "
             f"epochs={config.max_epochs()}"
         )
+    if config.teacher_source.exists:
+        return
+    if config.teacher_source.members > 1:
+        _check_members(config)
     for point in config.corners():
         try:
             config.method.check(config.teacher, config.student_settings(point))

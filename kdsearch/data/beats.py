@@ -200,6 +200,9 @@ class Dataset:
         cutting: As of the `Beats`.
         notes: As of the `Beats`, and of how they were divided.
         unit: What a beat is called, in the singular.
+        rows: Row numbers in the source of the training (copies left out), validation and test
+            beats.
+        source_beats: Number of beats of the source.
     """
 
     training: TrainingData
@@ -211,6 +214,8 @@ class Dataset:
     cutting: Cutting | None = None
     notes: tuple[str, ...] = ()
     unit: str = BEAT
+    rows: Split | None = None
+    source_beats: int = 0
 
 
 def normalise(x: FloatArray) -> FloatArray:

@@ -94,6 +94,8 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
         cutting=_cutting(beats, settings),
         notes=tuple(in_unit(note, settings.unit) for note in notes),
         unit=settings.unit,
+        rows=rows,
+        source_beats=len(beats.x),
     )
 
 

@@ -32,6 +32,14 @@ class Cost:
     operations: int
     microseconds: float
 
+    def __add__(self, other: Cost) -> Cost:
+        """The cost of both, as of two members of an ensemble."""
+        return Cost(
+            self.parameters + other.parameters,
+            self.operations + other.operations,
+            self.microseconds + other.microseconds,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)

@@ -7,8 +7,9 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,27 @@ EXAMPLES = 4
 
 
 @dataclass(frozen=True)
-class Finalist:
-    """A network that is measured, and where it calculates."""
+class Answers:
+    """What a student or a teacher says of the beats.
 
-    weights: State
-    compute: Compute
+    Attributes:
+        validation: Anomaly score of each validation beat, shape (n,).
+        test: Likewise, shape (m,).
+        reconstruct: Makes reconstructions of beats, or None if there are none.
+    """
+
+    validation: NDArray[np.float32]
+    test: NDArray[np.float32]
+    reconstruct: Callable[[FloatArray], FloatArray | None]
+
+
+def answers_of(method: Method, weights: State, dataset: Dataset, compute: Compute) -> Answers:
+    """Those of a network of this method."""
+    return Answers(
+        method.score(weights, dataset.training.validation.x, compute),
+        method.score(weights, dataset.test.x, compute),
+        partial(_reconstructions, method, weights, compute),
+    )
 
 
 @dataclass(frozen=True)
@@ -132,12 +149,11 @@ class Evaluation:
 
 def evaluate_run(
     folder: RunFolder,
-    method: Method,
     dataset: Dataset,
     *,
     trial: int,
-    student: Finalist,
-    teacher: Finalist,
+    student: Answers,
+    teacher: Answers,
     rule: Rule,
 ) -> Evaluation:
     """Measure the best student and the teacher, and keep everything in the run folder.
@@ -147,7 +163,7 @@ def evaluate_run(
             teacher's are on a scale of their own: its threshold then has the best F1.
     """
     validation, test = dataset.training.validation, dataset.test
-    of_student = _scores(method, student, validation, test, rule)
+    of_student = _scores(student, validation, rule)
     of_teacher = Rule() if rule.kind == "score" else rule
     rows = choose_examples(of_student.test, test.classes, of_student.threshold)
     evaluation = Evaluation(
@@ -157,12 +173,12 @@ def evaluate_run(
         validation_record=validation.record,
         test_record=test.record,
         student=of_student,
-        teacher=_scores(method, teacher, validation, test, of_teacher),
+        teacher=_scores(teacher, validation, of_teacher),
         examples=Examples(
             rows=rows,
             x=test.x[rows],
-            student=_reconstructions(method, student, test.x[rows]),
-            teacher=_reconstructions(method, teacher, test.x[rows]),
+            student=student.reconstruct(test.x[rows]),
+            teacher=teacher.reconstruct(test.x[rows]),
             time_ms=_time_ms(dataset),
         ),
         test_shared=test.shared,
@@ -202,24 +218,17 @@ def _in_order(classes: TextArray) -> list[str]:
     return sorted({str(label) for label in np.unique(classes)}, key=lambda c: (c == NORMAL, c))
 
 
-def _scores(
-    method: Method,
-    finalist: Finalist,
-    validation: LabelledBeats,
-    test: LabelledBeats,
-    rule: Rule,
-) -> Scores:
-    on_validation, on_test = (
-        method.score(finalist.weights, x, finalist.compute) for x in (validation.x, test.x)
-    )
-    threshold = rule.threshold(rank(on_validation, validation.abnormal))
-    return Scores(on_validation, on_test, threshold)
+def _scores(answers: Answers, validation: LabelledBeats, rule: Rule) -> Scores:
+    threshold = rule.threshold(rank(answers.validation, validation.abnormal))
+    return Scores(answers.validation, answers.test, threshold)
 
 
-def _reconstructions(method: Method, finalist: Finalist, x: FloatArray) -> FloatArray | None:
+def _reconstructions(
+    method: Method, weights: State, compute: Compute, x: FloatArray
+) -> FloatArray | None:
     if not isinstance(method, Reconstructing):
         return None
-    made: FloatArray = method.reconstruct(finalist.weights, x, finalist.compute)
+    made: FloatArray = method.reconstruct(weights, x, compute)
     return made
 
 

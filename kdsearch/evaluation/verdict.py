@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kdsearch.data.beats import Dataset, LabelledBeats
 from kdsearch.evaluation.adaptive import SeedResult, error_of_look, plan
 from kdsearch.evaluation.baselines import BaselineScores
+from kdsearch.evaluation.finalists import Answers
 from kdsearch.metrics.ranking import rank
 from kdsearch.metrics.statistics import (
     NOT_DISTINGUISHABLE,
@@ -27,6 +28,8 @@ from kdsearch.metrics.statistics import (
 from kdsearch.runs.folder import RunFolder
 
 Scores = NDArray[np.float32]
+# A teacher that is not trained again; `teacher` is a network trained by its recipe.
+TEACHER = "the teacher"
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def conclude(
     left_out: Mapping[str, str] | None = None,
     *,
     adaptive: bool = False,
+    teacher: Answers | None = None,
 ) -> dict[str, Any]:
     """Judge what a confirmation left in the run folder.
 
@@ -120,6 +124,7 @@ def conclude(
         left_out: Why some of the roles were not trained, by name.
         adaptive: Whether the number of seeds was decided while they were trained, see
             `kdsearch.evaluation.adaptive`.
+        teacher: What the teacher says of the beats, if there is no recipe of it to train again.
 
     Returns:
         The content of ``verdict.json``.
@@ -135,6 +140,13 @@ def conclude(
         name: results.confirmed(name, role, counts.get(name, 0), reasons.get(name, ""))
         for name, role in roles.items()
     }
+    if teacher is not None:
+        # It is the same with each seed, and its last epoch is unknown.
+        once = _measure(
+            teacher.validation, teacher.test, dataset.training.validation, dataset.test, 0
+        )
+        confirmed[TEACHER] = Confirmed(TEACHER, "teacher", dict.fromkeys(seeds, once))
+        counts = {**counts, TEACHER: len(seeds)}
     chosen = planned.leader if planned else choose(list(confirmed.values()))
     error = error_of_look(len(seeds)) if planned else None
     differences = [
@@ -213,7 +225,7 @@ def _pairs(confirmed: Mapping[str, Confirmed]) -> list[tuple[str, str]]:
     pairs = []
     for name, found in confirmed.items():
         if found.role == "candidate":
-            others = [f"control-of-{name}", "teacher"]
+            others = [f"control-of-{name}", "teacher", TEACHER]
             pairs += [(name, other) for other in others if other in confirmed]
     return pairs
 
@@ -271,7 +283,7 @@ def _words(found: Confirmed) -> str:
         return f"the student of {found.name.replace('-', ' ')}"
     if found.role == "control":
         return "the same student without distillation"
-    if found.role == "teacher":
+    if found.role == "teacher" and found.name != TEACHER:
         return "a network trained by the teacher's recipe"
     return found.name
 

@@ -26,6 +26,8 @@ State = dict[str, Any]
 # What students learn from a teacher: by the name of the target, one or more rows per
 # training beat.
 Targets = Mapping[str, NDArray[np.float32]]
+# What every teacher gives, and what a student needs to start from its teacher.
+SCORES, WEIGHTS = "scores", "weights"
 
 
 @dataclass(frozen=True)
@@ -193,4 +195,58 @@ class Sized(Protocol):
 
         Counts parameters, gradients, both moments of Adam, and the activations of a
         mini-batch; 0 means unknown. Allocates nothing of that size.
+        """
+
+
+@runtime_checkable
+class Teachable(Protocol):
+    """A method whose students can learn from a teacher that the method did not train.
+
+    What teachers give has names. Every teacher gives `SCORES`; the other names are the method's
+    own, such as ``reconstruction``.
+    """
+
+    def needs(self, student: BaseModel) -> frozenset[str]:
+        """What this student's targets and initial weights need of the teacher, by name."""
+
+    def gives(self, teacher: State) -> frozenset[str]:
+        """What these weights of this method give as a teacher, by name."""
+
+    def check_start(self, teacher: State, student: BaseModel) -> None:
+        """Refuse a student that cannot start from these weights.
+
+        Raises:
+            ValueError: Names what differs.
+        """
+
+    def targets_of_scores(
+        self, scores: NDArray[np.float32], students: Sequence[BaseModel], task: Task
+    ) -> Targets:
+        """Targets of a teacher that gives scores and nothing else.
+
+        Args:
+            scores: Of the training beats, with mean 0 and standard deviation 1, shape (n,).
+        """
+
+    def joined(self, targets: Sequence[Targets]) -> Targets:
+        """Targets of an ensemble: the mean of its members', scores on the standardised scale.
+
+        Args:
+            targets: Of each member, with the same names.
+        """
+
+
+@runtime_checkable
+class Published(Protocol):
+    """A method with weights that others published in a form of their own."""
+
+    def adopt(self, tensors: Mapping[str, Any], beside: Mapping[str, Any]) -> State | None:
+        """The weights as this method's, or None if they are of no network that it knows.
+
+        Args:
+            tensors: The content of the file: a state dict, or such dicts by name.
+            beside: The content of a second file, empty if there is none.
+
+        Raises:
+            ValueError: They are of a known network that cannot be used; says which and why.
         """

@@ -19,7 +19,17 @@ from torch import Tensor, nn
 from kdsearch.data.beats import BeatShape, FloatArray
 from kdsearch.methods.checks import check_shape, check_weights
 from kdsearch.methods.device import VALUES_OF_ADAM, autocast
-from kdsearch.methods.protocol import Compute, Method, Sized, Stack, State, Targets, Task
+from kdsearch.methods.protocol import (
+    SCORES,
+    Compute,
+    Method,
+    Sized,
+    Stack,
+    State,
+    Targets,
+    Task,
+    Teachable,
+)
 from kdsearch.methods.torch_networks import (
     NetworkSettings,
     StudentSettings,
@@ -71,6 +81,34 @@ class TorchMethod(TorchNetworks):
         """Compute `teach` for every training beat."""
         network = self.load(task.teacher).to(task.compute.device)
         return _in_batches(lambda x: self.teach(network, x), task.data.train, task.compute)
+
+    def needs(self, student: BaseModel) -> frozenset[str]:
+        """Return what students need of a teacher that this method did not train.
+
+        Scores, unless `teach` is overridden: then networks of this method.
+        """
+        only_scores = type(self).teach is TorchMethod.teach
+        return frozenset({SCORES if only_scores else f"networks of {self.name}"})
+
+    def gives(self, teacher: State) -> frozenset[str]:
+        """Return the names of everything that `teach` may compute."""
+        return frozenset({SCORES, f"networks of {self.name}"})
+
+    def check_start(self, teacher: State, student: BaseModel) -> None:
+        """Accept any; students do not start from their teacher's weights."""
+
+    def targets_of_scores(
+        self, scores: NDArray[np.float32], students: Sequence[BaseModel], task: Task
+    ) -> Targets:
+        """Return the scores as the default of `teach` does."""
+        return {"scores": scores}
+
+    def joined(self, targets: Sequence[Targets]) -> Targets:
+        """Compute the mean of the targets of an ensemble's members; override as needed."""
+        return {
+            name: np.mean(np.stack([part[name] for part in targets]), axis=0, dtype=np.float32)
+            for name in targets[0]
+        }
 
     def student_stack(self, settings: BaseModel, slots: int, task: Task) -> Stack:
         """Return an empty stack for students."""
@@ -126,4 +164,7 @@ if TYPE_CHECKING:
         return method
 
     def _is_sized(method: TorchMethod) -> Sized:
+        return method
+
+    def _is_teachable(method: TorchMethod) -> Teachable:
         return method

@@ -35,6 +35,12 @@ class _Epoch(TypedDict):
     val_auc: float
 
 
+class _Origin(TypedDict):
+    kind: str
+    content: str
+    note: str
+
+
 class _Teacher(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
 
@@ -44,6 +50,7 @@ class _Teacher(TypedDict):
     best_epoch: int
     val_auc: float
     history: list[_Epoch]
+    origin: NotRequired[_Origin]
     data: _Data
 
 

@@ -65,7 +65,7 @@ class Candidate:
 
 
 def candidates(config: Config, records: Sequence[TrialRecord]) -> list[Candidate]:
-    """The best trials of a search, each with its control, and the teacher's recipe.
+    """The best trials of a search, each with its control, and the teacher's recipe if any.
 
     A student without distillation is its own control. A control that could learn nothing is
     left out: it would score every beat alike, and any student would be better.
@@ -73,7 +73,8 @@ def candidates(config: Config, records: Sequence[TrialRecord]) -> list[Candidate
     table = leaderboard(records, [])
     ranked = table[table["rank"].notna()].head(config.confirm.top)["trial"]
     chosen = [records[number] for number in ranked]
-    found = [Candidate("teacher", "teacher", config.teacher)]
+    recipe = config.teacher_source.single_recipe
+    found = [Candidate("teacher", "teacher", config.teacher)] if recipe else []
     for record in chosen:
         settings = config.student_settings(record.params)
         name = f"trial-{record.number}"
@@ -87,7 +88,8 @@ def _control(config: Config, record: TrialRecord, of: str) -> Candidate:
     name = f"control-of-{of}"
     try:
         settings = config.student_settings({**record.params, "alpha": 0.0})
-        config.method.check(config.teacher, settings)
+        if not config.teacher_source.exists:
+            config.method.check(config.teacher, settings)
     except ValidationError as error:
         reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
     except ValueError as error:

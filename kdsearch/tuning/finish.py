@@ -13,7 +13,12 @@ from kdsearch.data.beats import Dataset
 from kdsearch.errors import RunError, SearchFailed, TrialDiverged, UserError
 from kdsearch.evaluation.baselines import baseline_scores
 from kdsearch.evaluation.costs import measure, student_costs
-from kdsearch.evaluation.finalists import Finalist, evaluate_run, read_evaluation
+from kdsearch.evaluation.finalists import (
+    Answers,
+    answers_of,
+    evaluate_run,
+    read_evaluation,
+)
 from kdsearch.evaluation.verdict import conclude
 from kdsearch.files.atomic import DamagedFile, load_state
 from kdsearch.methods.protocol import Exporting, State
@@ -21,6 +26,7 @@ from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.model_card import model_card
 from kdsearch.student.student import COMPUTE, describe_student, load_student
+from kdsearch.teachers.kinds import members_of, part_scores, reconstructions
 from kdsearch.tuning.confirm import Candidate, seeds
 from kdsearch.tuning.teacher import Teacher, describe_teacher
 from kdsearch.tuning.workers.training import judge
@@ -95,16 +101,16 @@ def write_results(
     if best_record(records) is None:
         reasons = sorted({record.reason for record in records})
         raise SearchFailed(f"all {len(records)} trials failed: {'; '.join(reasons)}")
-    best = _write_verdict(folder, config, records, chosen, dataset)
+    taught_by = _answers(teacher, dataset, inputs)
+    best = _write_verdict(folder, config, records, chosen, dataset, taught_by)
     weights = _best_weights(folder, best, inputs, say)
     evaluation = evaluate_run(
         folder,
-        config.method,
         dataset,
         trial=best.number,
         # As it will be used, wherever that is; its threshold belongs to these scores.
-        student=Finalist(weights, COMPUTE),
-        teacher=Finalist(teacher.weights, inputs.task.compute),
+        student=answers_of(config.method, weights, dataset, COMPUTE),
+        teacher=taught_by,
         rule=config.threshold,
     )
     metrics: dict[str, Any] = {
@@ -130,12 +136,23 @@ def write_results(
     _write_costs(folder, records, inputs)
 
 
+def _answers(teacher: Teacher, dataset: Dataset, inputs: TrialInputs) -> Answers:
+    method, compute, state = inputs.config.method, inputs.task.compute, teacher.weights
+    validation, test = dataset.training.validation.x, dataset.test.x
+    return Answers(
+        part_scores(state, method, "validation", validation, compute),
+        part_scores(state, method, "test", test, compute),
+        lambda x: reconstructions(state, method, x, compute),
+    )
+
+
 def _write_verdict(
     folder: RunFolder,
     config: Config,
     records: Sequence[TrialRecord],
     chosen: Sequence[Candidate],
     dataset: Dataset,
+    teacher: Answers,
 ) -> TrialRecord:
     """Write the verdict, if anything was confirmed; return the trial that is the result."""
     best = best_record(records)
@@ -150,6 +167,8 @@ def _write_verdict(
         baseline_scores(dataset, cache_dir()),
         {candidate.name: candidate.left_out for candidate in chosen if candidate.left_out},
         adaptive=config.confirm.adaptive,
+        # A teacher whose recipe was trained again has figures over seeds.
+        teacher=None if config.teacher_source.single_recipe else teacher,
     )
     folder.write_verdict(verdict)
     if verdict["chosen"] is None:
@@ -194,7 +213,9 @@ def _write_costs(
     method, task = inputs.config.method, inputs.task
     costs = student_costs(method, students, task)
     described: dict[str, Any] = {str(n): cost.as_dict() for n, cost in costs.items()}
-    if isinstance(method, Exporting):
+    networks = members_of(task.teacher)
+    if isinstance(method, Exporting) and networks:
         _, leads, length = task.data.train.shape
-        described["teacher"] = measure(method, task.teacher, leads, length).as_dict()
+        of_each = [measure(method, network, leads, length) for network in networks]
+        described["teacher"] = sum(of_each[1:], of_each[0]).as_dict()
     folder.write_costs(described)

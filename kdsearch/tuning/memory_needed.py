@@ -31,7 +31,8 @@ def check_memory(config: Config) -> None:
     """
     gpu = resolve_device(config.resources.device) == "cuda"
     there = gpu_memory() if gpu else machine_memory()
-    _check(config, "teacher", config.teacher, 1, there, gpu=gpu)
+    if not config.teacher_source.exists:
+        _check(config, "teacher", config.teacher, 1, there, gpu=gpu)
     together = _together(config, gpu=gpu)
     for point in config.corners():
         _check(config, "student", config.student_settings(point), together, there, gpu=gpu)

@@ -10,15 +10,13 @@ import yaml
 from kdsearch.config.space_file import Config
 from kdsearch.data.beats import Dataset
 from kdsearch.methods.protocol import Compute
+from kdsearch.teachers.existing import read_sources, realise
 from kdsearch.texts import in_unit
-from kdsearch.tuning.teacher import fingerprint
+from kdsearch.tuning.teacher import fingerprint, with_seed
 
 
 def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Path) -> str:
     """The resolved configuration as YAML, and its cost as comments."""
-    name = fingerprint(config.method, config.teacher, dataset, compute)
-    cached = (cache / "teachers" / name / "teacher.json").exists()
-    teacher_epochs = 0 if cached else int(cast("Any", config.teacher).epochs)
     beats = len(dataset.training.train)
     most = config.trials * config.max_epochs()
     lines = [
@@ -26,13 +24,25 @@ def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Pat
         *dataset.notes,
         f"beats: {beats:,} to train on, {len(dataset.training.validation.x):,} to validate, "
         f"{len(dataset.test.x):,} to test",
-        f"teacher: {'in the cache, ' if cached else ''}{teacher_epochs} epochs to train",
+        f"teacher: {_teacher(config, dataset, compute, cache)}",
         f"students: {config.trials} trials, at most {most} epochs, "
         f"about {_expected_epochs(config):.0f} if ASHA stops as it is meant to",
         f"an epoch passes {beats:,} beats{_batch_sizes(config)}",
     ]
     comments = in_unit("".join(f"# {line}\n" for line in lines), dataset.unit)
     return comments + yaml.safe_dump(config.as_dict(), sort_keys=False)
+
+
+def _teacher(config: Config, dataset: Dataset, compute: Compute, cache: Path) -> str:
+    if config.teacher_source.exists:
+        existing = realise(read_sources(config), config, dataset, compute, cache)
+        return f"{existing.origin['kind']}, val_auc {existing.val_auc:.4f}, nothing to train"
+    recipe = cast("Any", config.teacher)
+    members = [with_seed(recipe, recipe.seed + i) for i in range(config.teacher_source.members)]
+    names = [fingerprint(config.method, member, dataset, compute) for member in members]
+    cached = sum((cache / "teachers" / name / "teacher.json").exists() for name in names)
+    epochs = (len(members) - cached) * int(recipe.epochs)
+    return f"{'in the cache, ' if not epochs else ''}{epochs} epochs to train"
 
 
 def _expected_epochs(config: Config) -> float:

@@ -29,7 +29,12 @@ FLAGS = {
     "max_concurrent": "search.max_concurrent",
     "time_budget": "search.time_budget_s",
     "seed": "search.seed",
+    "teacher": "teacher.from",
 }
+
+
+# Keys that name code to import: on a resume they count only if the user gives them again.
+FOREIGN = {"teacher.detector", "teacher.options"}
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ def make_request(  # noqa: PLR0913
             raise ConfigError(f"--set {key}: this key is already set by another flag")
         overrides[key] = value
         labels[key] = f"--set {key}"
+    own = set(overrides)
     if resume:
         stored = stored_overrides(folder)
         overrides = {k: v for k, v in stored.items() if k not in overrides} | overrides
@@ -103,11 +109,19 @@ def make_request(  # noqa: PLR0913
     if overrides:
         named = ", ".join(labels.get(key, f"--set {key}") for key in overrides)
         config = space.overridden(overrides, f"{space.origin} with {named}")
-    config = replace(config, data=resolved_paths(config.data))
-    # A resume from another folder has to find the same data.
+    if FOREIGN & overrides.keys() - own:
+        config = replace(config, foreign=True)
+    config = replace(
+        config,
+        data=resolved_paths(config.data),
+        teacher_source=config.teacher_source.resolved(),
+    )
+    # A resume from another folder has to find the same data and the same teacher.
     for key, path in (
         ("data.source", config.data.source),
         ("data.patients", config.data.patients),
+        ("teacher.from", config.teacher_source.as_plain().get("from")),
+        ("teacher.discriminator", config.teacher_source.discriminator),
     ):
         if key in overrides:
             overrides[key] = path
@@ -214,11 +228,16 @@ def _compare(stored: Config, given: Config, folder: RunFolder) -> None:
 def _identity(config: Config) -> dict[str, Any]:
     """What two searches must share to be one, flat; amounts and machines may differ.
 
-    Where the data are is not part of it, since they may have moved; their content is compared
-    when they are read.
+    Where the data and the teacher are is not part of it, since they may have moved; their
+    content is compared when they are read.
     """
     plain = config.as_dict()
-    paths = {("data", "source"), ("data", "patients")}
+    paths = {
+        ("data", "source"),
+        ("data", "patients"),
+        ("teacher", "from"),
+        ("teacher", "discriminator"),
+    }
     free = {"num_samples", "max_concurrent", "time_budget_s", "retries", "keep_weights"}
     # What was learned at the start is kept, and earlier runs may have moved since.
     free |= {"learn_from"}

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -20,6 +20,7 @@ from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.evaluation.verdict import Results
+from kdsearch.files.bucket import parse_path
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
 from kdsearch.methods.device import resolve_device, resolve_precision
 from kdsearch.methods.protocol import Compute, Task
@@ -28,6 +29,7 @@ from kdsearch.runs.learned import Learned
 from kdsearch.runs.study import Study, sound
 from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
+from kdsearch.teachers.existing import Source, content_of, read_sources, realise
 from kdsearch.texts import printable, redact
 from kdsearch.tuning import cluster
 from kdsearch.tuning.confirm import (
@@ -62,7 +64,15 @@ from kdsearch.tuning.progress import (
 from kdsearch.tuning.request import Request, check_resume
 from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.signals import Signals
-from kdsearch.tuning.teacher import Teacher, TeacherCache, describe_teacher, read_teacher
+from kdsearch.tuning.teacher import (
+    Teacher,
+    TeacherCache,
+    describe_teacher,
+    ensemble_teacher,
+    existing_teacher,
+    read_teacher,
+    with_seed,
+)
 from kdsearch.tuning.temporary import remove_abandoned
 from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers
 from kdsearch.tuning.tune import StudyScheduler, StudySearcher, run_tune
@@ -130,6 +140,7 @@ class _Search:
         self._at_end.callback(view.close)
         if self._complete(records):
             return records
+        sources = self._sources()
         if self._request.address is not None and (
             self._trials_left(records) or self._confirmations_left(records)
         ):
@@ -151,7 +162,7 @@ class _Search:
         self._folder.write_config(self._config.as_dict(), self._request.overrides)
         self._folder.begin_work()
         compute = resolve_teacher_compute(self._request)
-        teacher = self._teacher(dataset, compute)
+        teacher = self._teacher(dataset, compute, sources)
         inputs = self._inputs(dataset, teacher, compute)
         if self._trials_left(records) or self._confirmations_left(records, dataset):
             with (
@@ -238,20 +249,74 @@ class _Search:
         except RunError:
             return {}
 
-    def _teacher(self, dataset: Dataset, compute: Compute) -> Teacher:
-        """The run's own teacher, or else the cache's; the run keeps a copy."""
+    def _sources(self) -> list[Source]:
+        """Teachers that exist, read and checked; empty where the run keeps its teacher.
+
+        Raises:
+            RunError: The run was started with another teacher.
+        """
+        if not self._config.teacher_source.exists:
+            return []
+        stored = read_teacher(self._folder)
+        if stored is None:
+            return read_sources(self._config)
+        paths = [parse_path(path) for path in self._config.teacher_source.paths]
+        if paths and not self._config.foreign and all(path.exists() for path in paths):
+            found = content_of(read_sources(self._config))
+            known = (stored.origin or {}).get("content", found)
+            if found != known:
+                raise RunError(
+                    f"{self._folder.path} holds a search with another teacher (content "
+                    f"{known:.12}, found {found:.12}): resume it with its own, or choose "
+                    "another --name"
+                )
+        return []
+
+    def _teacher(
+        self, dataset: Dataset, compute: Compute, sources: Sequence[Source]
+    ) -> Teacher:
+        """The run's own teacher, or one that exists, or the cache's; the run keeps a copy."""
         stored = read_teacher(self._folder)
         if stored is not None:
             return stored
+        if sources:
+            return self._existing(dataset, compute, sources)
         with teacher_progress(self._console) as on_epoch:
-            teacher = TeacherCache(cache_dir()).get(
-                self._config.method, self._config.teacher, dataset, compute, on_epoch
-            )
+            seed = int(cast("Any", self._config.teacher).seed)
+            members = [
+                TeacherCache(cache_dir()).get(
+                    self._config.method,
+                    with_seed(self._config.teacher, seed + member),
+                    dataset,
+                    compute,
+                    on_epoch,
+                )
+                for member in range(self._config.teacher_source.members)
+            ]
+        teacher = members[0]
+        if len(members) > 1:
+            teacher = ensemble_teacher(members, self._config.method, dataset, compute)
         trained = f"trained in {duration(teacher.seconds)}"
         source = "found in the cache" if teacher.found else trained
         self._say(
             f"teacher {teacher.fingerprint[:12]} {source}: val_auc {teacher.best.val_auc:.4f} "
             f"at epoch {teacher.best.epoch}"
+        )
+        self._check_teacher(teacher)
+        self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))
+        return teacher
+
+    def _existing(
+        self, dataset: Dataset, compute: Compute, sources: Sequence[Source]
+    ) -> Teacher:
+        teacher = existing_teacher(
+            realise(sources, self._config, dataset, compute, cache_dir())
+        )
+        assert teacher.origin is not None
+        kind, note = teacher.origin["kind"], teacher.origin["note"]
+        self._say(
+            f"teacher {teacher.fingerprint[:12]} ({kind}): val_auc "
+            f"{teacher.best.val_auc:.4f}{f'; {note}' if note else ''}"
         )
         self._check_teacher(teacher)
         self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))

@@ -23,7 +23,10 @@ from kdsearch.errors import RunError, SearchFailed, TrialDiverged
 from kdsearch.files.atomic import DamagedFile, load_state, save_state, write_json
 from kdsearch.files.cache import writable_lock
 from kdsearch.methods.protocol import Compute, EpochReport, Method, State, Targets, Task
+from kdsearch.metrics.ranking import rank
 from kdsearch.runs.folder import RunFolder
+from kdsearch.teachers.existing import Existing
+from kdsearch.teachers.kinds import ensemble, part_scores, targets_of
 from kdsearch.tuning.workers.training import judge
 
 logger = logging.getLogger(__name__)
@@ -41,12 +44,14 @@ class Teacher:
         weights: Of its best epoch by validation AUC.
         history: Every epoch.
         found: True where it lay in the cache already.
+        origin: Where a teacher comes from that was not trained here, as in ``teacher.json``.
     """
 
     fingerprint: str
     weights: State
     history: list[EpochReport]
     found: bool
+    origin: dict[str, Any] | None = None
 
     @property
     def best(self) -> EpochReport:
@@ -149,7 +154,7 @@ class TeacherCache:
         try:
             return {key: _array(value) for key, value in load_state(path).items()}
         except (OSError, DamagedFile):
-            targets = method.targets(students, task)
+            targets = targets_of(method, students, task)
         import torch  # noqa: PLC0415
 
         try:
@@ -246,6 +251,52 @@ def _write(entry: Path, teacher: Teacher) -> None:
     (entry / "partial.pt").unlink(missing_ok=True)
 
 
+def with_seed(settings: BaseModel, seed: int) -> BaseModel:
+    """The same recipe with another seed."""
+    return type(settings).model_validate(settings.model_dump() | {"seed": seed})
+
+
+def ensemble_teacher(
+    members: Sequence[Teacher], method: Method, dataset: Dataset, compute: Compute
+) -> Teacher:
+    """Several trained teachers as one, judged together on the validation beats.
+
+    Its history is one epoch, the last one of its members.
+    """
+    training = dataset.training
+    states = [member.weights for member in members]
+    state = ensemble(states, method, training.train, compute)
+    validation = training.validation
+    scores = part_scores(state, method, "validation", validation.x, compute)
+    ranking = rank(scores, validation.abnormal)
+    names = "\n".join(member.fingerprint for member in members)
+    name = hashlib.sha256(names.encode()).hexdigest()
+    report = EpochReport(
+        max(member.history[-1].epoch for member in members),
+        {},
+        sum(member.seconds for member in members),
+        ranking.roc_auc(),
+        ranking.average_precision(),
+    )
+    origin = {
+        "kind": f"ensemble of {len(members)}, trained with consecutive seeds",
+        "members": [member.fingerprint for member in members],
+        "val_auc": [member.best.val_auc for member in members],
+        "content": name,
+        "note": "",
+    }
+    found = all(member.found for member in members)
+    return Teacher(name, state, [report], found=found, origin=origin)
+
+
+def existing_teacher(existing: Existing) -> Teacher:
+    """A teacher that was not trained here: its history is one epoch with number 0."""
+    report = EpochReport(0, {}, 0.0, existing.val_auc, existing.val_ap)
+    return Teacher(
+        existing.fingerprint, existing.state, [report], found=False, origin=existing.origin
+    )
+
+
 def read_teacher(folder: RunFolder) -> Teacher | None:
     """The teacher that a run keeps; None where there is none or it is damaged."""
     if not folder.teacher_file.exists():
@@ -254,7 +305,13 @@ def read_teacher(folder: RunFolder) -> Teacher | None:
         description = folder.read_derived(folder.teacher_file)
         weights = load_state(folder.teacher_weights)
         history = [EpochReport(**report) for report in description["history"]]
-        return Teacher(description["fingerprint"], weights, history, found=True)
+        return Teacher(
+            description["fingerprint"],
+            weights,
+            history,
+            found=True,
+            origin=description.get("origin"),
+        )
     except (RunError, DamagedFile, FileNotFoundError, KeyError, TypeError) as error:
         logger.warning("the run's copy of its teacher cannot be used: %s", error)
         return None
@@ -266,11 +323,12 @@ def describe_teacher(teacher: Teacher, dataset: Dataset) -> dict[str, Any]:
         "fingerprint": teacher.fingerprint,
         "found_in_cache": teacher.found,
         "seconds": teacher.seconds,
-        "epochs": len(teacher.history),
+        "epochs": teacher.history[-1].epoch,
         "best_epoch": teacher.best.epoch,
         "val_auc": teacher.best.val_auc,
         "val_ap": teacher.best.val_ap,
         "history": [asdict(report) for report in teacher.history],
+        **({} if teacher.origin is None else {"origin": teacher.origin}),
         "data": {
             "fingerprint": dataset.fingerprint,
             "description": dataset.description,

@@ -26,6 +26,7 @@ LAYERS = (
     "config",
     "runs",
     "student",
+    "teachers",
     "evaluation",
     "analysis",
     "tuning",

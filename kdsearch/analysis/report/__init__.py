@@ -109,4 +109,4 @@ def _facts(run: Run) -> list[str]:
     """What was searched on, and how far the search is."""
     data = run.teacher["data"] if run.teacher else {}
     facts = [data["description"], *data.get("notes", [])] if data else []
-    return [*facts, *run.progress]
+    return [*facts, *run.about_teacher(), *run.progress]

@@ -75,7 +75,7 @@ def learning_curves(contents: Contents) -> Section:
     drawn = [one for one in series if len(one.x)]
     # Completed trials on top: they are what one looks for among many stopped ones.
     drawn.sort(key=lambda one: one.name == STATES["completed"])
-    if run.teacher.get("history"):
+    if run.teacher.get("history") and "origin" not in run.teacher:
         aucs = [report["val_auc"] for report in run.teacher["history"]]
         drawn.append(
             Series(

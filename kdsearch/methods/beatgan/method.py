@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kdsearch.data.beats import LENGTH_MULTIPLE, BeatShape, FloatArray
+from kdsearch.methods.beatgan import published
 from kdsearch.methods.beatgan.networks import (
     Architecture,
     Discriminator,
@@ -27,10 +28,25 @@ from kdsearch.methods.beatgan.scoring import (
 )
 from kdsearch.methods.beatgan.settings import NetworkSettings, StudentSettings, TeacherSettings
 from kdsearch.methods.beatgan.stack import PER_STUDENT, BeatGanStack
-from kdsearch.methods.beatgan.targets import teacher_targets
+from kdsearch.methods.beatgan.targets import joined_targets, teacher_targets
 from kdsearch.methods.checks import check_shape, expect_settings
 from kdsearch.methods.device import BATCH_COUNTED, VALUES_OF_ADAM
-from kdsearch.methods.protocol import Compute, Method, Sized, Stack, State, Targets, Task
+from kdsearch.methods.protocol import (
+    SCORES,
+    WEIGHTS,
+    Compute,
+    Method,
+    Published,
+    Sized,
+    Stack,
+    State,
+    Targets,
+    Task,
+    Teachable,
+)
+
+# What a target needs of the teacher; the others need nothing of it.
+NEEDS = {"score": SCORES, "reconstruction": "reconstruction", "attention": "attention"}
 
 
 class BeatGan:
@@ -73,12 +89,7 @@ class BeatGan:
 
     def targets(self, students: Sequence[BaseModel], task: Task) -> Targets:
         """Compute only what these students' targets need; see `teacher_targets`."""
-        kinds = {
-            name
-            for student in students
-            for name in expect_settings(student, StudentSettings).targets
-        }
-        return teacher_targets(kinds, task)
+        return teacher_targets(_kinds(students), task)
 
     def student_stack(self, settings: BaseModel, slots: int, task: Task) -> BeatGanStack:
         """Return an empty stack for students that differ in `PER_STUDENT` alone."""
@@ -104,11 +115,59 @@ class BeatGan:
         _check_shape(weights, x)
         return reconstruct(weights, x, compute)
 
+    def needs(self, student: BaseModel) -> frozenset[str]:
+        """What the targets need, and both networks for ``init: teacher``."""
+        ours = expect_settings(student, StudentSettings)
+        needed = {NEEDS[name] for name in ours.targets if name in NEEDS}
+        return frozenset(needed | ({WEIGHTS} if ours.init == "teacher" else set()))
+
+    def gives(self, teacher: State) -> frozenset[str]:
+        """Scores and reconstructions; with a discriminator also what needs one."""
+        with_discriminator = {"attention", WEIGHTS} if "discriminator" in teacher else set()
+        return frozenset({SCORES, "reconstruction"} | with_discriminator)
+
+    def check_start(self, teacher: State, student: BaseModel) -> None:
+        """As `check`, of a teacher that is trained.
+
+        Raises:
+            ValueError: As `check`.
+        """
+        ours = expect_settings(student, StudentSettings)
+        if ours.init == "teacher":
+            theirs = architecture_of(teacher)
+            require_same_architecture(
+                theirs, Architecture(ours.width, ours.latent, theirs.leads, theirs.length)
+            )
+
+    def targets_of_scores(
+        self, scores: NDArray[np.float32], students: Sequence[BaseModel], task: Task
+    ) -> Targets:
+        """Their exponential, as a score whose logarithm is standardised."""
+        kinds = _kinds(students)
+        without = teacher_targets(kinds - NEEDS.keys(), task)
+        return {"score": np.exp(scores), **without} if "score" in kinds else without
+
+    def joined(self, targets: Sequence[Targets]) -> Targets:
+        """See `joined_targets`."""
+        return joined_targets(targets)
+
+    def adopt(self, tensors: Mapping[str, Any], beside: Mapping[str, Any]) -> State | None:
+        """Weights in the published form; see `kdsearch.methods.beatgan.published`."""
+        return published.adopt(tensors, beside)
+
     def scoring_network(self, weights: State) -> ScoringNetwork:
         """Scores and reconstructions as one network on the CPU, for export."""
         return ScoringNetwork(
             load_module(weights, Generator), load_error_weights(weights, "cpu")
         ).eval()
+
+
+def _kinds(students: Sequence[BaseModel]) -> set[str]:
+    return {
+        name
+        for student in students
+        for name in expect_settings(student, StudentSettings).targets
+    }
 
 
 def _check_shape(weights: State, x: FloatArray) -> None:
@@ -126,4 +185,6 @@ if TYPE_CHECKING:
     # The type checker proves here that the protocol is kept.
     _method: Method = BeatGan()
     _sized: Sized = BeatGan()
+    _teachable: Teachable = BeatGan()
+    _published: Published = BeatGan()
     _stack: type[Stack] = BeatGanStack

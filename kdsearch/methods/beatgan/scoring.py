@@ -91,7 +91,7 @@ def load_module(weights: Mapping[str, Any], network: type[Network]) -> Network:
     """The generator or the discriminator as a torch module on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: As `load_generator`; a student's weights have no discriminator.
+        ValueError: As `load_generator`; imported weights may have no discriminator.
     """
     values = _checked_values(weights, network, network.__name__.lower())
     loaded = build(network, architecture_of(weights))
@@ -120,10 +120,10 @@ def load_error_weights(weights: Mapping[str, Any], device: str) -> Tensor | None
 
 
 def load_discriminator(weights: Mapping[str, Any], compute: Compute) -> StackedDiscriminator:
-    """The discriminator as a stack of one; only teachers' weights have it.
+    """The discriminator as a stack of one.
 
     Raises:
-        ValueError: As `load_generator`, or a student's weights.
+        ValueError: As `load_generator`, or there is none.
     """
     values = _checked_values(weights, Discriminator, "discriminator")
     loaded = StackedDiscriminator(architecture_of(weights), 1, compute)

@@ -30,7 +30,6 @@ from kdsearch.methods.beatgan.settings import (
     TAUGHT,
     NetworkSettings,
     StudentSettings,
-    TeacherSettings,
 )
 from kdsearch.methods.checks import expect_structure
 from kdsearch.methods.device import from_numpy
@@ -149,14 +148,14 @@ class BeatGanStack:
         }
 
     def weights(self, slot: int) -> State:
-        """What scoring needs; of a teacher also the discriminator, for its students."""
+        """What scoring needs, and the discriminator: a student may teach the next one."""
         self._student(slot)
         networks = self._engine.take_networks(slot)
         generator = networks["generator"]
         return weights_state(
             self._architecture,
             generator,
-            networks["discriminator"] if isinstance(self._settings, TeacherSettings) else None,
+            networks["discriminator"],
             error_weights=self._error_weights(generator),
         )
 

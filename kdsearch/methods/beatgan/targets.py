@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import FloatArray
-from kdsearch.methods.beatgan.losses import attention_map
+from kdsearch.methods.beatgan.losses import SMALLEST_SCORE, attention_map
 from kdsearch.methods.beatgan.scoring import (
     BATCH,
     load_discriminator,
@@ -21,6 +21,8 @@ from kdsearch.methods.device import from_numpy
 from kdsearch.methods.memory.settings import TeacherSettings as Neighbours
 from kdsearch.methods.memory.teacher import fill, own_scores
 from kdsearch.methods.protocol import Compute, State, Targets, Task
+
+SMALLEST_STD = 1e-6
 
 
 def teacher_targets(kinds: Collection[str], task: Task) -> Targets:
@@ -56,6 +58,30 @@ def teacher_targets(kinds: Collection[str], task: Task) -> Targets:
     if "attention" in kinds:
         found["attention"] = _attention(teacher, x, compute)
     return found
+
+
+def joined_targets(parts: Sequence[Targets]) -> Targets:
+    """The targets of an ensemble, given those of its members.
+
+    Returns:
+        The mean of reconstructions and attention maps, the latter of unit length again. Scores
+        are averaged as standardised logarithms and given the members' mean location and
+        spread, so that no member counts more because its errors are larger.
+    """
+    return {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
+
+
+def _joined(name: str, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    if name in ("score", "neighbours"):
+        logs = np.log(np.maximum(np.stack(parts), SMALLEST_SCORE))
+        mean = logs.mean(axis=1, keepdims=True)
+        std = np.maximum(logs.std(axis=1, keepdims=True), SMALLEST_STD)
+        joined = ((logs - mean) / std).mean(axis=0)
+        return np.asarray(np.exp(mean.mean() + std.mean() * joined), dtype=np.float32)
+    mean = np.mean(np.stack(parts), axis=0)
+    if name == "attention":
+        mean /= np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), SMALLEST_STD)
+    return np.asarray(mean, dtype=np.float32)
 
 
 @torch.inference_mode()

@@ -23,11 +23,12 @@ from kdsearch.methods.memory.stack import (
     StudentStack,
     contrast,
     score_regression,
+    standardised_targets,
     teach,
 )
 from kdsearch.methods.memory.student import Scorer, ScoringNetwork, initial_components
 from kdsearch.methods.memory.teacher import METHOD, Recall, recall
-from kdsearch.methods.protocol import Compute, Method, Stack, State, Targets, Task
+from kdsearch.methods.protocol import SCORES, Compute, Method, Stack, State, Targets, Task
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.methods.torch_stack import shape_of
 
@@ -35,6 +36,8 @@ from kdsearch.methods.torch_stack import shape_of
 SEED = 0
 # Part of the training in which the learning rate rises.
 WARM_UP = 0.05
+# What a teacher has to score besides the beats of the data source.
+OF_DISTORTED = "scores of distorted beats"
 
 
 class Memory(TorchMethod):
@@ -103,7 +106,9 @@ class Memory(TorchMethod):
         return MemoryStack(task.data)
 
     def targets(self, students: Sequence[BaseModel], task: Task) -> Targets:
-        """Distort beats, and compute the memory's scores of them and of its own beats.
+        """Distort beats, and compute the teacher's scores of them and of the training beats.
+
+        The teacher is a memory or an earlier student.
 
         Raises:
             ConfigError: A student starts from more components than the beats have.
@@ -122,7 +127,21 @@ class Memory(TorchMethod):
         distorted = np.concatenate(
             [distort(data.train, rng, context=data.context) for _ in range(rounds)]
         )
-        return teach(task.teacher, distorted)
+        if task.teacher.get("kind") == "teacher":
+            return teach(task.teacher, distorted)
+        return standardised_targets(
+            self.score(task.teacher, data.train, task.compute),
+            distorted,
+            self.score(task.teacher, distorted, task.compute),
+        )
+
+    def needs(self, student: BaseModel) -> frozenset[str]:
+        """Scores also of distorted beats, which the data source does not have."""
+        return frozenset({SCORES, OF_DISTORTED})
+
+    def gives(self, teacher: State) -> frozenset[str]:
+        """A memory and a student of one score any beats."""
+        return frozenset({SCORES, OF_DISTORTED})
 
     def student_stack(self, settings: BaseModel, slots: int, task: Task) -> StudentStack:
         """Return an empty stack for students that differ in `per_student` alone."""

@@ -21,7 +21,7 @@ from kdsearch.config.dimensions import Choice, Dimension, Float, to_yaml
 from kdsearch.data import DataSettings, load_dataset
 from kdsearch.errors import RunError
 from kdsearch.evaluation.finalists import (
-    Finalist,
+    answers_of,
     choose_examples,
     evaluate_run,
     read_evaluation,
@@ -98,14 +98,14 @@ def search(folder: RunFolder, records: list[TrialRecord]) -> None:
 
 def measure(folder: RunFolder, method: Any = None, cache: Path = Path("unused")) -> Any:
     settings = DataSettings.model_validate({"simulated": {"patients": 6, "beats": 900}})
+    method, dataset = method or Mirror(), load_dataset(settings, cache)
     return evaluate_run(
         folder,
-        method or Mirror(),
-        load_dataset(settings, cache),
+        dataset,
         trial=1,
         rule=Rule(),
-        student=Finalist({"scale": 1.0}, Compute()),
-        teacher=Finalist({"scale": 2.0}, Compute()),
+        student=answers_of(method, {"scale": 1.0}, dataset, Compute()),
+        teacher=answers_of(method, {"scale": 2.0}, dataset, Compute()),
     )
 
 

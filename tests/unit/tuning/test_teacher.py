@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,13 @@ from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.settings import StudentSettings
 from kdsearch.methods.protocol import Compute, EpochReport, Task
 from kdsearch.metrics.ranking import rank
-from kdsearch.tuning.teacher import Teacher, TeacherCache, fingerprint
+from kdsearch.tuning.teacher import (
+    Teacher,
+    TeacherCache,
+    ensemble_teacher,
+    fingerprint,
+    with_seed,
+)
 
 SETTINGS = tiny_teacher()
 
@@ -354,3 +361,22 @@ def test_a_description_is_plain_json(cache: Path):
     assert [EpochReport(**report) for report in plain["history"]] == teacher.history
     save_state(cache / "copy.pt", teacher.weights)
     assert_equal(load_state(cache / "copy.pt"), teacher.weights)
+
+
+def test_members_of_an_ensemble_are_cached_each_and_judged_together(tmp_path: Path) -> None:
+    dataset = tiny_dataset()
+    members = [get(tmp_path, seed=with_seed(SETTINGS, seed).seed) for seed in (0, 1, 2)]
+    assert len({member.fingerprint for member in members}) == 3
+    assert get(tmp_path, seed=1).found
+    teacher = ensemble_teacher(members, BeatGan(), dataset, CPU)
+    x = dataset.training.validation
+    parts = []
+    for member in members:
+        train = np.log(BeatGan().score(member.weights, dataset.training.train, CPU))
+        scores = np.log(BeatGan().score(member.weights, x.x, CPU))
+        parts.append((scores - train.mean()) / train.std())
+    expected = rank(np.mean(parts, axis=0), x.abnormal)
+    assert teacher.best.val_auc == expected.roc_auc()
+    assert teacher.seconds == pytest.approx(math.fsum(m.seconds for m in members))
+    again = ensemble_teacher(members[:2], BeatGan(), dataset, CPU)
+    assert again.fingerprint != teacher.fingerprint

@@ -1,0 +1,1 @@
+"""Teachers of any kind: trained here, or weights, scores and detectors that exist already."""
