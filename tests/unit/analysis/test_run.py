@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
+from run_cases import CURVES, make_run
 from search_cases import report
-from test_summary import CURVES, make_run
 
 import kdsearch
 from kdsearch.errors import RunError

@@ -13,71 +13,21 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from search_cases import space_file, write_trial
+from run_cases import CURVES, TEACHER, make_config, make_run
+from search_cases import space_file
 
 from kdsearch.analysis.run import open_run
 from kdsearch.analysis.summary import _select, summarise
 from kdsearch.analysis.terminal import Screen
-from kdsearch.config.space_file import Config, parse_config
+from kdsearch.config.space_file import parse_config
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
-from kdsearch.runs.study import Study
-from kdsearch.runs.trial_folder import TrialRecord
 
 COLUMNS = [
     *("rank", "trial", "state", "val_auc", "best_epoch", "epochs"),
     *("temperature", "alpha", "w_adv"),
     *("seconds", "reason"),
 ]
-CURVES = {
-    0: ("completed", [0.5, 0.875, 0.875]),
-    1: ("stopped", [0.25]),
-    2: ("failed", [0.75]),
-    3: ("running", [0.625, 0.625]),
-}
-TEACHER = {
-    "fingerprint": "f" * 64,
-    "seconds": 12.5,
-    "epochs": 4,
-    "best_epoch": 3,
-    "val_auc": 0.9375,
-    "history": [],
-    "data": {"description": "made-up waves", "simulated": True, "fingerprint": "d" * 64},
-}
-
-
-def make_config(**changes: Any) -> Config:
-    return parse_config(space_file(**changes), "kd.yaml")
-
-
-def make_run(
-    path: Path,
-    curves: dict = CURVES,
-    *,
-    teacher: bool = False,
-    config: Config | None = None,
-    **changes: Any,
-):
-    """A run as a driver leaves it, its trials ending as ``curves`` tells."""
-    config, folder = config or make_config(**changes), RunFolder(path)
-    folder.write_config(config.as_dict(), {})
-    study = Study(config.space, config.search, [])
-    for order, (state, curve) in enumerate(curves.values()):
-        suggestion = study.ask()
-        record = TrialRecord(
-            number=suggestion.number,
-            state=state,
-            params=suggestion.params,
-            curve=dict(enumerate(curve, start=1)),
-            reason="boom" if state == "failed" else "",
-            order=None if state == "running" else order,
-            began=f"2026-11-27T10:0{order}:00+00:00",
-            ended="" if state == "running" else f"2026-11-27T11:0{order}:00+00:00",
-        )
-        write_trial(folder, record)
-    if teacher:
-        folder.write_teacher({}, TEACHER)
-    return folder
 
 
 @pytest.fixture

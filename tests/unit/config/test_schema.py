@@ -22,6 +22,8 @@ from kdsearch.errors import ConfigError
 from kdsearch.methods.beatgan import BeatGan
 
 ROOT = Path(__file__).parents[3]
+# As whatever pytest imports this file.
+OWN = f"{__name__}:OwnMethod"
 SPACES = ROOT / "search_spaces"
 SHIPPED = sorted(SPACES.glob("*.yaml"))
 
@@ -177,10 +179,10 @@ def test_the_smallest_file_of_the_reference_is_one():
 
 
 def test_a_method_of_ones_own(capsys: pytest.CaptureFixture[str]):
-    assert main(["schema", "--method", "test_schema:OwnMethod"]) == 0
+    assert main(["schema", "--method", OWN]) == 0
     own = Draft202012Validator(json.loads(capsys.readouterr().out))
     file = {
-        "method": "test_schema:OwnMethod",
+        "method": OWN,
         **dict.fromkeys(("data", "teacher", "student", "search")),
         "space": {
             "depth": {"choice": [2, 4]},
@@ -191,7 +193,7 @@ def test_a_method_of_ones_own(capsys: pytest.CaptureFixture[str]):
     assert list(own.iter_errors(file)) == []
     assert not own.is_valid({**file, "method": "beatgan"})
     assert not own.is_valid({**file, "space": {"depth": {"choice": [2, 3]}}})
-    assert main(["schema", "--markdown", "--method", "test_schema:OwnMethod"]) == 0
+    assert main(["schema", "--markdown", "--method", OWN]) == 0
     assert "| `depth` | `2` or `4` | required | Layers. |" in capsys.readouterr().out
 
 
