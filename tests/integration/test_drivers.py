@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsearch.files.bucket import Place, place
+from kdsearch.files.bucket import Place, parse_path
 from kdsearch.runs.driver_lock import claims_on
 
 
@@ -26,7 +26,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "folder":
         return tmp_path / "kd"
     request.getfixturevalue("s3")
-    return place(f"s3://bucket/runs/{uuid.uuid4().hex}")
+    return parse_path(f"s3://bucket/runs/{uuid.uuid4().hex}")
 
 
 # A driver as on a machine of its own, where no file lock tells of the others.
@@ -34,7 +34,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from kdsearch.errors import RunError
-from kdsearch.files.bucket import place
+from kdsearch.files.bucket import parse_path
 from kdsearch.runs import driver_lock
 
 machine, lease_s, runs = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
@@ -47,7 +47,7 @@ def say(text):
     sys.stdin.readline()
 
 for run in runs:
-    lock = driver_lock.DriverLock(place(run), machine, lambda text: None)
+    lock = driver_lock.DriverLock(parse_path(run), machine, lambda text: None)
     say("ready")
     try:
         with lock.held():

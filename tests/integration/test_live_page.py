@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report_page import ARGUMENTS, WIDTHS, chromium
+from browser import ARGUMENTS, WIDTHS, chromium
 
 from kdsearch.analysis.report import html
 from kdsearch.analysis.report.html import Live

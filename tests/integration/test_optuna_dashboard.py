@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import ARGUMENTS, chromium
 
 from kdsearch.config.space_file import parse_config
 from kdsearch.methods.protocol import EpochReport
@@ -92,16 +91,6 @@ def answer(url: str) -> Any:
             time.sleep(0.1)
 
 
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        message = "no chromium: install it (Debian: apt-get install chromium)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
 def test_the_dashboard_shows_every_trial(dashboard: str):
     (study,) = answer(f"{dashboard}/api/studies")["study_summaries"]
     trials = answer(f"{dashboard}/api/studies/{study['study_id']}")["trials"]
@@ -111,10 +100,7 @@ def test_the_dashboard_shows_every_trial(dashboard: str):
 
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=chromium(),
-            args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"],
-        )
+        browser = driver.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         page = browser.new_page()
         page.goto(f"{dashboard}/dashboard/studies/{study['study_id']}/trials")
         for state in ("Complete", "Pruned", "Fail"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import ARGUMENTS, WIDTHS, chromium
 
 from kdsearch.analysis.report import SECTIONS
 
@@ -31,28 +31,6 @@ search: {num_samples: 5}
 confirm: {top: 1, seeds: 2}
 resources: {device: cpu, precision: fp32}
 """
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-
-
-def chromium() -> str:
-    """Where the browser is; without one there is nothing to test, except in CI."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        message = "no chromium: install it (Debian: apt-get install chromium) to test the page"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 @pytest.fixture(scope="module")
