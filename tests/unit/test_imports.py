@@ -30,6 +30,7 @@ LAYERS = (
     "evaluation",
     "analysis",
     "tuning",
+    "sklearn",
     "api",
     "cli",
     "__main__",
