@@ -72,7 +72,7 @@ def check_refusals(place: Workplace) -> None:
         (("[0.5, 4]", "[0.5, 3]"), ("--resume",), "space.temperature"),
         (("epochs: 2", "epochs: 3"), ("--resume",), "teacher.epochs=2, not 3"),
         (("beats: 900", "beats: 901"), ("--resume",), "data.simulated"),
-        (None, ("--resume", "--num-samples", "3"), "more than num_samples=3"),
+        (None, ("--resume", "--num-samples", "3"), "more than this search asks for"),
     ):
         original = place.space.read_text()
         if change:
