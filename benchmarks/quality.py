@@ -13,12 +13,12 @@ import argparse
 import time
 
 import numpy as np
-import torch
 
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.settings import DataSettings
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.settings import StudentSettings
+from kdsearch.methods.device import use_threads
 from kdsearch.methods.protocol import Compute, Task
 from kdsearch.metrics.ranking import rank
 from kdsearch.metrics.statistics import paired_by_seed
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--beats", type=int, default=4000)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    use_threads(1)
     settings = DataSettings(
         source=options.data, split="fold", train_limit=options.beats, validation_limit=4000
     )

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from kdsearch.data.beats import LabelledBeats, TrainingData
-from kdsearch.methods.device import autocast
+from kdsearch.methods.device import autocast, use_threads
 from kdsearch.methods.memory import Memory
 from kdsearch.methods.memory.settings import StudentSettings
 from kdsearch.methods.memory.stack import contrast, score_regression
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     print(f"torch {torch.__version__}, {options.device}, {options.threads} thread(s)\n")
     print("| precision | students | loop, ms | stack, ms | wall | CPU |")
     print("|---|---|---|---|---|---|")

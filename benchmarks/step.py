@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdsearch.methods.beatgan.engine import NO_GRAPH, Engine, Student, new_parts
 from kdsearch.methods.beatgan.networks import Architecture, Discriminator, Generator, build
 from kdsearch.methods.beatgan.settings import StudentSettings
+from kdsearch.methods.device import use_threads
 from kdsearch.methods.protocol import Compute
 
 BATCH, LENGTH = 64, 320
@@ -44,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.no_graph:
         os.environ[NO_GRAPH] = "1"
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     limits = {kind: product_rate(kind, options) for kind in ("fp32", "bf16")}
     print(f"torch {torch.__version__}, {device_name(options)}")
     for kind, rate in limits.items():

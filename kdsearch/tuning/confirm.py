@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 import ray
-import torch
 from pydantic import BaseModel, ValidationError
 
 from kdsearch.analysis.leaderboard import leaderboard
@@ -22,6 +21,7 @@ from kdsearch.data.beats import LabelledBeats
 from kdsearch.errors import RunError, StorageFailed, TrialDiverged
 from kdsearch.evaluation.adaptive import FIRST_LOOK, plan
 from kdsearch.evaluation.verdict import Results
+from kdsearch.methods.device import use_threads
 from kdsearch.methods.protocol import Stack, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Confirmation, Superseded, TrialRecord
@@ -345,7 +345,7 @@ def _result(candidate: Candidate, seed: int, **figures: Any) -> dict[str, Any]:
 
 def _stack(inputs: TrialInputs, candidate: Candidate, slots: int) -> Stack:
     if candidate.role == "teacher":
-        torch.set_num_threads(inputs.threads)
+        use_threads(inputs.threads)
         task = Task(inputs.task.data, inputs.task.compute)
         return inputs.config.method.teacher_stack(candidate.settings, task)
     return student_stack(candidate.settings, slots, inputs)

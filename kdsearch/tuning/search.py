@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from rich.console import Console
 
 from kdsearch.analysis.leaderboard import best_record
@@ -22,7 +21,7 @@ from kdsearch.errors import ConfigError, RunError
 from kdsearch.evaluation.verdict import Results
 from kdsearch.files.bucket import parse_path
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
-from kdsearch.methods.device import resolve_device, resolve_precision
+from kdsearch.methods.device import resolve_device, resolve_precision, use_threads
 from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
@@ -525,7 +524,7 @@ def resolve_teacher_compute(request: Request) -> Compute:
         # OpenMP takes a list, a number for each level of nesting; torch uses the first.
         first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
         given = int(first) if first.isdecimal() else 0
-        torch.set_num_threads(given or max(1, available_cpus() // 2))
+        use_threads(given or max(1, available_cpus() // 2))
     return Compute(device, resolve_precision(resources.precision, device))
 
 

@@ -20,6 +20,8 @@ aten = torch.ops.aten
 TAPS = 4
 MOMENTUM = 0.1
 EPSILON = 1e-5
+# Elements of an outer product from which oneDNN's inner product is faster than its convolution.
+LARGE_PRODUCT = 2**15
 
 
 class Norm(NamedTuple):
@@ -48,23 +50,32 @@ NormGradients = tuple[Tensor, Tensor]
 
 def product(x: Tensor, matrices: Tensor) -> Tensor:
     """Multiply each student's rows by its own matrix: (..., K, I) by (K, I, O)."""
-    rows = x.reshape(-1, *x.shape[-2:])
-    students, outputs = matrices.shape[0], matrices.shape[2]
-    if students == 1 and _onednn_is_faster(x):
-        found = _linear(rows[:, 0], matrices[0].mT)
+    students, inputs, outputs = matrices.shape
+    if students == 1 and x.device.type == "cpu":
+        rows, matrix = x.reshape(-1, inputs), matrices[0]
+        found = _linear(rows, matrix.T) if _onednn_is_faster(x) else rows @ matrix
     else:
-        found = x.new_empty(len(rows), students, outputs)
+        rows = x.reshape(-1, students, inputs)
+        found = x.new_empty(rows.shape[0], students, outputs)
         torch.bmm(rows.transpose(0, 1), matrices, out=found.transpose(0, 1))
     return found.view(*x.shape[:-1], outputs)
 
 
 def outer_product(x: Tensor, y: Tensor, out: Tensor) -> None:
-    """Sum over all rows of x_i * y_j for each student, into ``out`` of shape (K, I, J)."""
-    left, right = (v.reshape(-1, *v.shape[-2:]) for v in (x, y))
-    if left.shape[1] == 1 and _onednn_is_faster(x):
-        out[0].copy_(_linear(left[:, 0].mT, right[:, 0].mT))
-    else:
+    """Sum x_i * y_j over all rows for each student, into ``out`` of shape (K, I, J)."""
+    students, left_size, right_size = out.shape
+    if students > 1 or x.device.type != "cpu":
+        left, right = (v.reshape(-1, *v.shape[-2:]) for v in (x, y))
         torch.bmm(left.permute(1, 2, 0), right.transpose(0, 1), out=out)
+        return
+    # One student on a CPU; measured at widths 8, 16 and 32.
+    left, right = x.reshape(-1, left_size), y.reshape(-1, right_size)
+    if not _onednn_is_faster(x):
+        torch.mm(left.T, right, out=out[0])
+    elif left_size * right_size > LARGE_PRODUCT:
+        out[0].copy_(_linear(left.T, right.T))
+    else:
+        out[0].copy_(_small_outer_product(left, right))
 
 
 def padded(like: Tensor) -> Tensor:
@@ -181,7 +192,7 @@ def normalise_backward(
     if kernels.fits(x):
         pair = norm.weight, norm.bias
         return kernels.normalise_backward(gradient, x, pair, statistics, None)
-    parts = len(statistics.mean)
+    parts = statistics.mean.shape[0]
     found = [
         aten.native_batch_norm_backward(
             _rows(upper),
@@ -196,7 +207,9 @@ def normalise_backward(
             [True, True, True],
         )
         for upper, source, mean, inverse in zip(
-            gradient.chunk(parts), x.chunk(parts), *statistics, strict=True
+            *(v.chunk(parts) for v in (gradient, x)),
+            *(v.unbind() for v in statistics),
+            strict=True,
         )
     ]
     inputs, weights, biases = (
@@ -211,9 +224,9 @@ def _normalise(x: Tensor, norm: Norm, parts: int) -> tuple[Tensor, Statistics | 
         evaluated, *_ = aten.native_batch_norm(_rows(x), *norm, False, MOMENTUM, EPSILON)
         return evaluated.view(x.shape), None
     found = torch.empty_like(x)
-    statistics = Statistics(*norm.weight.new_empty(2, parts, len(norm.weight)))
+    statistics = Statistics(*norm.weight.new_empty(2, parts, norm.weight.shape[0]).unbind())
     for source, target, mean, inverse in zip(
-        x.chunk(parts), found.chunk(parts), *statistics, strict=True
+        *(v.chunk(parts) for v in (x, found)), *(v.unbind() for v in statistics), strict=True
     ):
         aten.native_batch_norm.out(
             _rows(source),
@@ -237,7 +250,7 @@ def _statistics(x: Tensor, norm: Norm, parts: int) -> Statistics:
 
 
 def _rows(x: Tensor) -> Tensor:
-    return x.flatten(2).flatten(0, 1)
+    return x.reshape(-1, x.shape[2] * x.shape[3])
 
 
 def _onednn_is_faster(x: Tensor) -> bool:
@@ -246,6 +259,27 @@ def _onednn_is_faster(x: Tensor) -> bool:
 
 
 _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _small_outer_product(x: Tensor, y: Tensor) -> Tensor:
+    """The weights' gradient of a convolution of width 1 over rows (n, J) to rows (n, I)."""
+    gradient, inputs = (v.T.unsqueeze(0).unsqueeze(2) for v in (x, y))
+    weight = x.new_empty(x.shape[1], 1, 1, y.shape[1]).permute(0, 3, 1, 2)
+    _, found, _ = aten.convolution_backward(
+        gradient,
+        inputs,
+        weight,
+        None,
+        [1, 1],
+        [0, 0],
+        [1, 1],
+        False,
+        [0, 0],
+        1,
+        [False, True, False],
+    )
+    rows: Tensor = found.flatten(1)
+    return rows
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:

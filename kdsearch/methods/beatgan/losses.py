@@ -54,13 +54,14 @@ def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
     discriminator cannot tell apart (Zhou et al., BeatGAN, IJCAI 2019).
 
     Args:
-        real: Features of real beats, shape (B, K, C, L), without gradient.
+        real: Features of real beats, shape (B, L, K, C) as the products give them, without
+            gradient.
         fake: Features of their reconstructions, same shape.
 
     Returns:
         One value per student, shape (K,).
     """
-    return (real - fake).square().mean(dim=(0, 2, 3))
+    return (real - fake).square().mean(dim=(0, 1, 3))
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

@@ -223,7 +223,7 @@ class Parameters:
         """From two vectors for each layer, (parts, K * C), to rows (K, V) for each part."""
         joined = torch.cat([vectors for pair in layers for vectors in pair], dim=1)
         rows = joined.index_select(1, self._by_student)
-        return list(rows.view(len(joined), self.students, -1))
+        return list(rows.view(joined.shape[0], self.students, -1).unbind())
 
 
 class Pass(NamedTuple):

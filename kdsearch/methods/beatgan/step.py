@@ -140,7 +140,7 @@ def _feature_matching(real: Tensor, fake: Tensor) -> Tensor:
     """`losses.feature_matching` of (B, L, K, C) in the precision of the products."""
     if kernels.fits(fake):
         return kernels.feature_matching(real, fake)
-    return feature_matching(_by_lead(full_precision(real)), _by_lead(full_precision(fake)))
+    return feature_matching(full_precision(real), full_precision(fake))
 
 
 def _generator_terms(

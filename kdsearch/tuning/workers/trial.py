@@ -6,13 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 from ray import tune
 
 from kdsearch.config.space_file import Config
 from kdsearch.errors import TrialDiverged
 from kdsearch.files.bucket import Place
+from kdsearch.methods.device import use_threads
 from kdsearch.methods.protocol import Stack, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Superseded, TrialFolder
@@ -104,7 +104,7 @@ def _train(training: Training, inputs: TrialInputs) -> None:
 
 def student_stack(settings: BaseModel, slots: int, inputs: TrialInputs) -> Stack:
     """An empty stack for students of the structure of these settings."""
-    torch.set_num_threads(inputs.threads)
+    use_threads(inputs.threads)
     return inputs.config.method.student_stack(settings, slots, inputs.task)
 
 
