@@ -20,8 +20,8 @@ aten = torch.ops.aten
 TAPS = 4
 MOMENTUM = 0.1
 EPSILON = 1e-5
-# Elements of an outer product from which oneDNN's inner product is faster than its convolution.
-LARGE_PRODUCT = 2**15
+# Channels up to which oneDNN's convolution is faster than a product over windows.
+NARROW = 64
 
 
 class Norm(NamedTuple):
@@ -49,8 +49,13 @@ NormGradients = tuple[Tensor, Tensor]
 
 
 def product(x: Tensor, matrices: Tensor) -> Tensor:
-    """Multiply each student's rows by its own matrix: (..., K, I) by (K, I, O)."""
+    """Multiply each student's rows by its own matrix: (..., K, I) by (K, I, O).
+
+    The rows may be activations whose windows are meant, see `unfold`.
+    """
     students, inputs, outputs = matrices.shape
+    if inputs == TAPS * x.shape[-1]:
+        return _convolve(x, matrices[0].T)
     if students == 1 and x.device.type == "cpu":
         rows, matrix = x.reshape(-1, inputs), matrices[0]
         found = _linear(rows, matrix.T) if _onednn_is_faster(x) else rows @ matrix
@@ -62,8 +67,14 @@ def product(x: Tensor, matrices: Tensor) -> Tensor:
 
 
 def outer_product(x: Tensor, y: Tensor, out: Tensor) -> None:
-    """Sum x_i * y_j over all rows for each student, into ``out`` of shape (K, I, J)."""
+    """Sum x_i * y_j over all rows for each student, into ``out`` of shape (K, I, J).
+
+    ``y`` may be activations whose windows are meant, see `unfold`.
+    """
     students, left_size, right_size = out.shape
+    if right_size == TAPS * y.shape[-1]:
+        out[0].copy_(_convolution_weights(x, y))
+        return
     if students > 1 or x.device.type != "cpu":
         left, right = (v.reshape(-1, *v.shape[-2:]) for v in (x, y))
         torch.bmm(left.permute(1, 2, 0), right.transpose(0, 1), out=out)
@@ -72,10 +83,8 @@ def outer_product(x: Tensor, y: Tensor, out: Tensor) -> None:
     left, right = x.reshape(-1, left_size), y.reshape(-1, right_size)
     if not _onednn_is_faster(x):
         torch.mm(left.T, right, out=out[0])
-    elif left_size * right_size > LARGE_PRODUCT:
-        out[0].copy_(_linear(left.T, right.T))
     else:
-        out[0].copy_(_small_outer_product(left, right))
+        out[0].copy_(_linear(left.T, right.T))
 
 
 def padded(like: Tensor) -> Tensor:
@@ -100,7 +109,9 @@ def windows(room: Tensor) -> Tensor:
 
 
 def unfold(x: Tensor) -> Tensor:
-    """The same windows of activations that are not padded: (B, L, K, C)."""
+    """Windows of activations (B, L, K, C), or these themselves where no copy is needed."""
+    if _convolves(x):
+        return x
     room = padded(x)
     room[:, 1:-1] = x
     return windows(room)
@@ -124,6 +135,10 @@ def activated_windows(
     before: Tensor, norm: Norm | None, slope: float, parts: int = 1
 ) -> tuple[Tensor, Statistics | None]:
     """Windows of `activated`; without a norm, those of the leaky ReLU alone."""
+    if _convolves(before):
+        if norm is None:
+            return aten.leaky_relu(before, slope), None
+        return activated(before, norm, slope, parts)
     if kernels.fits(before):
         own = None if norm is None else _statistics(before, norm, parts)
         pair = None if norm is None else (norm.weight, norm.bias)
@@ -141,6 +156,11 @@ def fold_activated(x: Tensor, activated: Tensor, slope: float) -> Tensor:
     if kernels.fits(x):
         return kernels.fold(x, activated, slope)
     gradient = fold(x)
+    if gradient.shape == activated.shape:
+        aten.leaky_relu_backward.grad_input(
+            gradient, activated, slope, True, grad_input=gradient
+        )
+        return gradient
     b, half, k, c = *activated.shape[:3], activated.shape[3] // TAPS
     # Between them the two taps in the middle have every sample once.
     middle = activated.view(b, half, k, TAPS, c)[:, :, :, 1:3].transpose(2, 3)
@@ -261,24 +281,43 @@ def _onednn_is_faster(x: Tensor) -> bool:
 _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _small_outer_product(x: Tensor, y: Tensor) -> Tensor:
-    """The weights' gradient of a convolution of width 1 over rows (n, J) to rows (n, I)."""
-    gradient, inputs = (v.T.unsqueeze(0).unsqueeze(2) for v in (x, y))
-    weight = x.new_empty(x.shape[1], 1, 1, y.shape[1]).permute(0, 3, 1, 2)
+def _convolves(x: Tensor) -> bool:
+    """Whether oneDNN's convolution of activations (B, L, K, C) is faster than windows."""
+    return x.shape[2] == 1 and x.shape[3] <= NARROW and _onednn_is_faster(x)
+
+
+def _image(x: Tensor) -> Tensor:
+    """(B, L, C) as (B, C, 1, L), channels innermost in memory."""
+    # The strides tell oneDNN so only if the dimension of size 1 comes from outside of L.
+    return x.unsqueeze(1).permute(0, 3, 1, 2)
+
+
+def _convolve(x: Tensor, matrix: Tensor) -> Tensor:
+    weight = _image(matrix.view(-1, TAPS, x.shape[3]))
+    found = aten.convolution(
+        _image(x[:, :, 0]), weight, None, [1, 2], [0, 1], [1, 1], False, [0, 0], 1
+    )
+    rows: Tensor = found.permute(0, 3, 2, 1)
+    return rows
+
+
+def _convolution_weights(gradient: Tensor, x: Tensor) -> Tensor:
+    """Shape (outputs, TAPS * channels)."""
+    outputs, channels = gradient.shape[3], x.shape[3]
     _, found, _ = aten.convolution_backward(
-        gradient,
-        inputs,
-        weight,
+        _image(gradient[:, :, 0]),
+        _image(x[:, :, 0]),
+        _image(x.new_empty(outputs, TAPS, channels)),
         None,
-        [1, 1],
-        [0, 0],
+        [1, 2],
+        [0, 1],
         [1, 1],
         False,
         [0, 0],
         1,
         [False, True, False],
     )
-    rows: Tensor = found.flatten(1)
+    rows: Tensor = found.permute(0, 2, 3, 1).reshape(outputs, TAPS * channels)
     return rows
 
 

@@ -34,7 +34,8 @@ def test_reconstruction_by_hand() -> None:
 
 
 def test_feature_matching_by_hand() -> None:
-    torch.testing.assert_close(losses.feature_matching(X, FAKE), torch.tensor([2.5, 1.5]))
+    real, fake = (x.permute(0, 3, 1, 2) for x in (X, FAKE))
+    torch.testing.assert_close(losses.feature_matching(real, fake), torch.tensor([2.5, 1.5]))
 
 
 def test_reconstruction_distillation_by_hand() -> None:
