@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import platform
+import resource
+
 import pytest
 import torch
 
 from kdsearch.errors import ConfigError
-from kdsearch.methods.device import autocast, resolve_device, resolve_precision
+from kdsearch.methods.device import autocast, resolve_device, resolve_precision, use_threads
 from kdsearch.methods.protocol import Compute
 
 
@@ -60,3 +63,17 @@ def test_what_was_asked_for_is_used(precision: str) -> None:
         layer = torch.nn.Conv1d(1, 1, 1)
         expected = torch.bfloat16 if precision == "bf16" else torch.float32
         assert layer(torch.ones(1, 1, 4)).dtype == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets options of glibc")
+def test_freed_memory_is_used_again():
+    """Otherwise each of these tensors of 64 MiB consists of 16,384 new pages."""
+    use_threads(torch.get_num_threads())
+
+    def new_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(2**24)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    new_pages()
+    assert new_pages() < 1000
