@@ -20,8 +20,9 @@ from kdsearch.cli.schema import SCHEMA
 from kdsearch.cli.score import SCORE
 from kdsearch.cli.search import SEARCH
 from kdsearch.cli.spaces import SPACES
+from kdsearch.cli.stop import STOP
 
-COMMANDS = (SEARCH, ANALYZE, SCORE, EXPORT, SPACES, SCHEMA, COMPLETION)
+COMMANDS = (SEARCH, STOP, ANALYZE, SCORE, EXPORT, SPACES, SCHEMA, COMPLETION)
 STAND_INS = {"µ": "u", "±": "+-", "·": "|", "…": "...", "→": "->"}
 EXAMPLES = """examples:
   {prog} search --space kd
@@ -37,24 +38,24 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m kdsearch`` and ``kdsearch``: one command for all."""
+    """Run ``python -m kdsearch`` or ``kdsearch``, which have all commands."""
     # By the name that the user called: the installed command's, or else the module's.
     installed = Path(sys.argv[0]).name == "kdsearch"
     return _call(parser("kdsearch" if installed else "python -m kdsearch"), arguments)
 
 
 def search_command(arguments: Sequence[str] | None = None) -> int:
-    """``run_search.py``: run or resume a search."""
+    """Run ``run_search.py``: start or resume a search."""
     return _call(SEARCH.parser("python run_search.py"), arguments)
 
 
 def analyze_command(arguments: Sequence[str] | None = None) -> int:
-    """``analyze.py``: the leaderboard of one or several runs."""
+    """Run ``analyze.py``: print the leaderboard of one or several runs."""
     return _call(ANALYZE.parser("python analyze.py"), arguments)
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     root = argparse.ArgumentParser(
         prog=prog,
         description="Search, judge and use knowledge-distilled anomaly detectors.",
@@ -69,7 +70,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _call(commands: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    # Does nothing, unless a shell asks what may stand next; then it does not come back.
+    # Exits if a shell asks for completions; otherwise does nothing.
     argcomplete.autocomplete(commands)
     for stream in (sys.stdout, sys.stderr):
         # A terminal in Latin-1 or ASCII shows most of what is printed.
@@ -87,7 +88,7 @@ def _perform(commands: argparse.ArgumentParser, arguments: Sequence[str] | None)
 
 
 def _as_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Stand-ins for the characters that a terminal's encoding does not have."""
+    """Replace the characters that a terminal's encoding does not have."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]

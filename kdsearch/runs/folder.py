@@ -17,6 +17,7 @@ runs/<name>/
   leaderboard.csv    a row per trial
   study.journal      the trials as an Optuna study, for optuna-dashboard; a view
   search.log         the log
+  .stop/             requests of ``kdsearch stop``, see `kdsearch.runs.stop_requests`
 
 It may be in a bucket. Then study.journal and search.log are on the driver's machine, in its
 cache, because objects cannot be appended to; the log is copied into the bucket.

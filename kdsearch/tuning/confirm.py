@@ -27,7 +27,6 @@ from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Confirmation, Superseded, TrialRecord
 from kdsearch.texts import one_line, redact
 from kdsearch.tuning.placement import Placement
-from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.workers.training import STORAGE_ERRORS, Training, train_to_the_end
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack
 
@@ -177,7 +176,7 @@ def confirm(
     *,
     placement: Placement,
     on_done: Callable[[str, int, int], None],
-    signals: Signals,
+    check: Callable[[], None],
 ) -> None:
     """Train configurations with new seeds, as Ray tasks, in stacks as the trials were.
 
@@ -192,6 +191,7 @@ def confirm(
         placement: How many networks a process trains, and how many processes there are.
         on_done: Called with what came of some trainings, how many are done, and how many there
             are so far.
+        check: Called often; raises an exception if the search is to end.
 
     Raises:
         StorageFailed: The run folder takes no more.
@@ -211,7 +211,7 @@ def confirm(
         def on_left(said: str, count: int, total: int = total) -> None:
             on_done(said, total - count, total)
 
-        _train(folder, left, inputs, shared, placement, on_left, signals)
+        _train(folder, left, inputs, shared, placement, on_left, check)
         finished = total
 
 
@@ -222,7 +222,7 @@ def _train(
     shared: Any,
     placement: Placement,
     on_left: Callable[[str, int], None],
-    signals: Signals,
+    check: Callable[[], None],
 ) -> None:
     """Train some networks to their ends, or find out why they fail."""
     config = inputs.trial.config
@@ -238,7 +238,7 @@ def _train(
             crew = crews.pop(0)
             running[task.remote(shared, crew)] = crew
         ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_S)
-        signals.check()
+        check()
         for finished in ready:
             crew = running.pop(finished)
             try:

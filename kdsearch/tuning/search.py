@@ -25,6 +25,7 @@ from kdsearch.methods.device import resolve_device, resolve_precision, use_threa
 from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
+from kdsearch.runs.stop_requests import PAUSED, Paused, StopRequests
 from kdsearch.runs.study import Study, sound
 from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
@@ -125,6 +126,7 @@ class _Search:
         self._folder = request.folder
         self._console = request.console
         self._request = request
+        self._requests = StopRequests(request.folder)
         self._trackers: list[Tracker] = []
         self._progress: SearchProgress | None = None
 
@@ -160,6 +162,7 @@ class _Search:
         self._check_data(dataset)
         self._folder.write_config(self._config.as_dict(), self._request.overrides)
         self._folder.begin_work()
+        self._requests.forget_pause()
         compute = resolve_teacher_compute(self._request)
         teacher = self._teacher(dataset, compute, sources)
         inputs = self._inputs(dataset, teacher, compute)
@@ -171,11 +174,17 @@ class _Search:
                 views = Observers(view, live)
                 self._run_trials(records, learned, views, on_cluster, placement)
                 records = sound_records(self._folder, self._config)
-                self._confirm(records, dataset, on_cluster, placement, live)
+                try:
+                    self._confirm(records, dataset, on_cluster, placement, live)
+                except Paused as paused:
+                    self._say(f"{paused}; rerun with --resume")
+                    return records
         write_leaderboard(self._folder, records, self._config)
         if left := self._trials_left(records):
             budget = self._config.search.time_budget_s
-            if budget is not None and self._progress is not None:
+            if self._requests.search_paused():
+                self._say(PAUSED)
+            elif budget is not None and self._progress is not None:
                 self._say(self._progress.within(budget))
             self._say(f"{left} trials are left; rerun with --resume")
             return records
@@ -369,8 +378,12 @@ class _Search:
         tables = [notebook_table(self._folder)] if progress.in_notebook else []
         observers = Observers(progress, tracking, views, *tables)
         searcher, scheduler = open_trials(
-            self._folder, self._config, earlier, observers, learned
+            self._folder, self._config, earlier, observers, self._requests, learned
         )
+        if self._config.search.sampler == "auto":
+            self._say(
+                f"search.sampler: auto picks {searcher.sampler} for this space and budget"
+            )
         self._progress = progress
         with progress.shown(), closing(tracking), ExitStack() as shown:
             for table in tables:
@@ -383,6 +396,7 @@ class _Search:
                 trials=trials,
                 scratch=self._folder.scratch.resolve(),
                 signals=self._signals,
+                requests=self._requests,
             )
 
     def _candidates(self, records: Sequence[TrialRecord]) -> list[Candidate]:
@@ -431,8 +445,13 @@ class _Search:
                 ConfirmationInputs(inputs, dataset.test),
                 placement=placement,
                 on_done=on_done,
-                signals=self._signals,
+                check=self._check,
             )
+
+    def _check(self) -> None:
+        """Raise an exception if a signal has come, or a pause is requested."""
+        self._signals.check()
+        self._requests.check()
 
     def _inputs(self, dataset: Dataset, teacher: Teacher, compute: Compute) -> TrialInputs:
         students = [self._config.student_settings(p) for p in self._config.corners()]
@@ -486,6 +505,7 @@ def open_trials(
     config: Config,
     records: Sequence[TrialRecord],
     observer: Observer,
+    requests: StopRequests,
     learned: Sequence[Learned] = (),
 ) -> tuple[StudySearcher, StudyScheduler]:
     """Return what suggests and what stops trials, with the history of earlier drivers."""
@@ -505,7 +525,7 @@ def open_trials(
         rungs = Rungs(config.scheduler, config.max_epochs())
         rungs.refill(r for r in records if r.finished or not r.reason)
     searcher = StudySearcher(ledger, unfinished, config.trials, retries=settings.retries)
-    return searcher, StudyScheduler(ledger, rungs)
+    return searcher, StudyScheduler(ledger, rungs, requests)
 
 
 def resolve_teacher_compute(request: Request) -> Compute:

@@ -6,6 +6,7 @@ No state of Tune is reused. The trials to run and their results are in the trial
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from kdsearch.errors import StorageFailed
+from kdsearch.runs.stop_requests import StopRequests
 from kdsearch.runs.study import Suggestion
 from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.placement import THIN_CPUS, Placement
@@ -33,6 +35,7 @@ from kdsearch.tuning.workers.trial import TrialInputs, train_student
 
 logger = logging.getLogger(__name__)
 DIED = "the worker process exited without an error message: killed, out of memory, or os._exit"
+STOPPED_BY_USER = "stopped by 'kdsearch stop'"
 # Calls that a packer answers beside those in which its students wait.
 CALLS = 16
 
@@ -73,6 +76,11 @@ class StudySearcher(_LivesInTheDriver, Searcher):
         self._retries = retries
         self._retried: Counter[int] = Counter()
         self._running: dict[str, Suggestion] = {}
+
+    @property
+    def sampler(self) -> str:
+        """The name of the sampler; for ``auto``, the one that was picked."""
+        return self._ledger.study.sampler
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial's number and parameters; None until a running one has ended."""
@@ -118,11 +126,12 @@ class StudySearcher(_LivesInTheDriver, Searcher):
 class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
     """Takes note of every epoch, and stops what lags behind."""
 
-    def __init__(self, ledger: Ledger, rungs: Rungs | None) -> None:
-        """Stop by ``rungs``, or nothing at all."""
+    def __init__(self, ledger: Ledger, rungs: Rungs | None, requests: StopRequests) -> None:
+        """Stop trials by ``rungs``, if any, and at requests of ``kdsearch stop``."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._ledger = ledger
         self._rungs = rungs
+        self._requests = requests
 
     def on_trial_result(
         self, tune_controller: object, trial: Trial, result: dict[str, Any]
@@ -143,26 +152,30 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
         epoch, best_so_far = int(result[EPOCH]), float(result[VAL_AUC])
         if epoch >= int(result[EPOCHS]):
             self._ledger.finish(number, "completed")
+        elif self._requests.trial_stopped(number):
+            self._ledger.finish(number, "stopped", STOPPED_BY_USER)
+            return str(TrialScheduler.STOP)
         elif self._rungs is not None and self._rungs.lags(number, epoch, best_so_far):
             self._ledger.finish(number, "stopped")
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
 
 
-class TimeBudget(tune.Stopper):
-    """Ends the search after some seconds of a monotonic clock, unlike Tune's own."""
+class Pause(_LivesInTheDriver, tune.Stopper):
+    """Pauses the search after its time budget, or at a request of ``kdsearch stop``."""
 
-    def __init__(self, seconds: float) -> None:
-        """Start the clock."""
-        self._end = time.monotonic() + seconds
+    def __init__(self, seconds: float | None, requests: StopRequests) -> None:
+        """Start the clock, a monotonic one, unlike that of Tune's own stopper."""
+        self._end = time.monotonic() + (math.inf if seconds is None else seconds)
+        self._requests = requests
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Return False: no trial is stopped alone."""
         return False
 
     def stop_all(self) -> bool:
-        """Return whether the time is over."""
-        return time.monotonic() >= self._end
+        """Return whether the time is over, or a pause is requested."""
+        return time.monotonic() >= self._end or self._requests.search_paused()
 
 
 class _CheckSignals(tune.Callback):
@@ -184,6 +197,7 @@ def run_tune(
     trials: int,
     scratch: Path,
     signals: Signals,
+    requests: StopRequests,
 ) -> None:
     """Run what the searcher suggests; the results are in the trials' folders.
 
@@ -202,7 +216,6 @@ def run_tune(
     else:
         function = tune.with_parameters(train_student, inputs=inputs)
         resources = {"cpu": placement.main.cpus, "gpu": placement.main.gpus}
-    budget = inputs.config.search.time_budget_s
     shutil.rmtree(scratch, ignore_errors=True)
     # The terminal has the search's progress; failures are in the leaderboard.
     for name in ("ray.tune", "ray.train", "ray._private", "ray"):
@@ -222,7 +235,7 @@ def run_tune(
             name="tune",
             storage_path=str(scratch),
             callbacks=[_CheckSignals(signals)],
-            stop=None if budget is None else TimeBudget(budget),
+            stop=Pause(inputs.config.search.time_budget_s, requests),
             verbose=0,
         ),
     )

@@ -14,10 +14,11 @@ from search_cases import SPACE, report, write_trial
 from kdsearch.config.space_file import SearchSettings
 from kdsearch.errors import StorageFailed
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.stop_requests import StopRequests
 from kdsearch.runs.study import Study, Suggestion
 from kdsearch.runs.trial_folder import TrialFolder, TrialRecord, TrialState
 from kdsearch.tuning.ledger import Ledger
-from kdsearch.tuning.tune import DIED, StudyScheduler, StudySearcher, TimeBudget
+from kdsearch.tuning.tune import DIED, STOPPED_BY_USER, Pause, StudyScheduler, StudySearcher
 
 PARAMS = {"temperature": 2.0, "w_adv": 1.0, "epochs": 3, "target": "score"}
 
@@ -253,7 +254,10 @@ def test_the_last_trys_reason_is_the_trials(folder: RunFolder):
 
 def test_a_decision_is_on_the_disk_when_tune_hears_of_it(folder: RunFolder):
     ledger = opened(folder)
-    searcher, scheduler = searcher_of(ledger), StudyScheduler(ledger, None)
+    searcher, scheduler = (
+        searcher_of(ledger),
+        StudyScheduler(ledger, None, StopRequests(folder)),
+    )
     trial = SimpleNamespace(config=searcher.suggest("abc"))
     folder.trial(0).write(report(1, 0.5), [], {}, {})
     result = {"epoch": 1, "epochs": 1, "val_auc": 0.5, "seconds": 0.25}
@@ -263,11 +267,40 @@ def test_a_decision_is_on_the_disk_when_tune_hears_of_it(folder: RunFolder):
     assert scheduler.on_trial_result(None, trial, result) == "STOP"
 
 
-def test_the_time_budget_does_not_count_jumps_of_the_clock(monkeypatch: pytest.MonkeyPatch):
+def test_a_trial_that_is_stopped_from_outside_ends_at_its_next_epoch(folder: RunFolder):
+    ledger, requests = opened(folder), StopRequests(folder)
+    searcher = StudySearcher(ledger, [], 2, retries=0)
+    scheduler = StudyScheduler(ledger, None, requests)
+    trials = [SimpleNamespace(config=searcher.suggest(name)) for name in "ab"]
+    requests.stop_trial(1)
+    for number, told in ((0, "CONTINUE"), (1, "STOP")):
+        folder.trial(number).write(report(1, 0.5), [], {}, {})
+        result = {"epoch": 1, "epochs": 3, "val_auc": 0.5, "seconds": 0.25}
+        assert scheduler.on_trial_result(None, trials[number], result) == told
+    stopped = folder.trial(1).record()
+    assert (stopped.state, stopped.epochs, stopped.reason) == ("stopped", 1, STOPPED_BY_USER)
+    assert folder.trial(0).record().state == "running"
+
+
+def test_a_search_that_is_paused_from_outside_ends(folder: RunFolder):
+    requests = StopRequests(folder)
+    pause = Pause(None, requests)
+    assert not pause.stop_all()
+    folder.path.mkdir(exist_ok=True)
+    with folder.lock():
+        StopRequests(folder).pause_search()
+    assert Pause(None, StopRequests(folder)).stop_all()
+    requests.forget_pause()
+    assert not Pause(None, StopRequests(folder)).stop_all()
+
+
+def test_the_time_budget_does_not_count_jumps_of_the_clock(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     monkeypatch.setattr("time.time", lambda: clock[0] * 1e6)
-    budget = TimeBudget(60)
+    budget = Pause(60, StopRequests(folder))
     assert not budget.stop_all()
     clock[0] += 59
     assert not budget.stop_all()
