@@ -39,7 +39,7 @@ BUILT_IN = {
     "beatgan": "kdsearch.methods.beatgan:BeatGan",
     "memory": "kdsearch.methods.memory:Memory",
 }
-# Far above any space file; a small file of aliases can stand for billions of values.
+# Far more than any space file has; aliases in a small file can expand to billions of values.
 MOST_BYTES, MOST_VALUES = 2**20, 100_000
 REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
 
@@ -51,10 +51,12 @@ class SearchSettings(Section):
 
     num_samples: Count = 24
     """Total number of trials, also after a resume."""
-    sampler: Literal["tpe", "random", "qmc"] = "tpe"
-    """Optuna sampler: multivariate TPE with the constant liar, random, or quasi-Monte Carlo."""
+    sampler: Literal["auto", "tpe", "gp", "random", "qmc"] = "tpe"
+    """Optuna sampler: multivariate TPE with the constant liar, a Gaussian process, random, or
+    quasi-Monte Carlo. ``auto`` is ``gp`` for at most 250 trials in a space of numbers, and
+    ``tpe`` otherwise."""
     startup_trials: CountOrZero = 8
-    """Number of random trials before TPE is used."""
+    """Number of random trials before TPE or the Gaussian process is used."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the suggestions and of every student."""
     points: tuple[dict[str, bool | int | float | str], ...] = ()
@@ -229,7 +231,7 @@ class Config:
         )
 
     def corners(self) -> list[dict[str, Value]]:
-        """Points that stand for the space: each value of each dimension."""
+        """Return representative points of the space: each value of each dimension."""
         dimensions = self.searched()
         base = {key: dimension.candidates()[0] for key, dimension in dimensions.items()}
         return [base] + [
@@ -322,7 +324,7 @@ def parse_config(
     Args:
         origin: Names it in messages.
         beside: As of `load_method`.
-        foreign: Likewise.
+        foreign: As of `load_method`.
 
     Raises:
         ConfigError: As `load_space`.
@@ -393,8 +395,8 @@ def read_yaml(path: Place) -> object:
     """Read one YAML document safely.
 
     Raises:
-        ConfigError: It is missing or no YAML, a key is set twice, or it is too large; anchors
-            and merges count as often as they are repeated.
+        ConfigError: It is missing or not YAML, a key is set twice, or it is too large, where
+            each repetition of an alias counts.
     """
     try:
         content = path.read_bytes()
@@ -419,12 +421,12 @@ def parse_yaml(text: str, origin: str) -> object:
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # PyYAML lets a ValueError pass for the thirteenth month of a year.
+        # PyYAML raises a plain ValueError for a date with month 13.
         raise ConfigError(f"{origin}: broken YAML: {' '.join(str(error).split())}") from None
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses equal keys and what aliases make endless."""
+    """PyYAML's safe loader, which also refuses duplicate keys and endless aliases."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -470,16 +472,16 @@ class _StrictLoader(yaml.SafeLoader):
 def load_method(
     name: object, origin: str, *, beside: Path | None = None, foreign: Place | None = None
 ) -> Method:
-    """The method of this name: a built-in one, or a user's own by where it is imported from.
+    """Return the built-in method of this name, or import ``package.module:Class``.
 
     Args:
-        origin: Who asked for it, for messages.
-        beside: A folder that is searched, too, after everything that is installed.
+        origin: The file that names it, for messages.
+        beside: Another folder to import from, after everything that is installed.
         foreign: A run folder, or one in it. Nothing is imported from it, nor from beside it
             unless that folder is on PYTHONPATH: it may be another person's.
 
     Raises:
-        ConfigError: There is none of this name, or it is no method.
+        ConfigError: There is no such method, or the class is not a method.
     """
     module, colon, attribute = BUILT_IN.get(str(name), str(name)).partition(":")
     if not colon:
@@ -488,28 +490,25 @@ def load_method(
             f"{origin}: method: expected {known} or 'package.module:Class', found {name!r}"
         )
     try:
-        if beside is not None:
-            _import_from_too(beside, module)
+        if beside is not None and importlib.util.find_spec(_package(module)) is None:
+            sys.path.append(str(beside.resolve()))
         if isinstance(foreign, Path):
             _refuse_code_of(foreign, module)
-        return _instance(getattr(importlib.import_module(module), attribute))
+        found: Any = getattr(importlib.import_module(module), attribute)
+        # A run folder may name any class that is installed.
+        if not isinstance(found, type):
+            raise TypeError("not a class")
+        _require(found, {"score", "student_settings"})
+        method: Method = found()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         missing = isinstance(error, ModuleNotFoundError)
-        hint = "; is the folder that it lies in on PYTHONPATH?" if missing else ""
+        hint = "; is its folder on PYTHONPATH?" if missing else ""
         raise ConfigError(f"{origin}: method: cannot import {name!r}: {error}{hint}") from None
-
-
-def _instance(found: Any) -> Method:
-    """Of a class that looks like a method; a run folder can name whatever is installed."""
-    if not isinstance(found, type):
-        raise TypeError("it is no class")
-    _require(found, {"score", "student_settings"})
-    method: Method = found()
     return method
 
 
 def _check_protocol(method: Method, name: str, origin: str) -> None:
-    """Scoring needs little of a method; a search needs all of it."""
+    """Check all members, since a search needs them; scoring needs only a few."""
     members = {*vars(Method), *Method.__annotations__}
     try:
         _require(method, {name for name in members if not name.startswith("_")})
@@ -520,13 +519,7 @@ def _check_protocol(method: Method, name: str, origin: str) -> None:
 def _require(found: object, members: set[str]) -> None:
     missing = sorted(name for name in members if not hasattr(found, name))
     if missing:
-        raise TypeError(f"it is no method, it has no {', '.join(missing)}")
-
-
-def _import_from_too(folder: Path, module: str) -> None:
-    """Have Python look for a module in a folder as well, if it knows it from nowhere."""
-    if importlib.util.find_spec(_package(module)) is None:
-        sys.path.append(str(folder.resolve()))
+        raise TypeError(f"not a method: {', '.join(map(repr, missing))} missing")
 
 
 def _refuse_code_of(folder: Path, module: str) -> None:
@@ -578,7 +571,7 @@ def _is_model(kind: Any) -> bool:
 
 
 def _validated(model: type[M], values: dict[str, Any]) -> M:
-    """Validate, but do not take ``true`` for 1, which is probably a mistake."""
+    """Validate; refuse ``true`` for a number, which pydantic would read as 1."""
     settings = model.model_validate(values)
     for key, value in values.items():
         if isinstance(value, bool) and not isinstance(getattr(settings, key), bool):
@@ -703,13 +696,13 @@ def _refuse_unknown(
 
 
 def _describe(error: ValidationError, section: str) -> str:
-    """The first thing that pydantic found, as ``key: rule, found value``."""
+    """Return the first error of pydantic as ``key: rule, but found value``."""
     first = error.errors()[0]
     # Of a union pydantic also names the branch, such as constrained-int.
     branches = re.compile(r"constrained-\w+|int|float|str|literal\[.*")
     parts = [str(part) for part in first["loc"] if not branches.fullmatch(str(part))]
     key = ".".join([section, *parts])
-    # What a validator of a method's own settings says is a sentence of its own.
+    # A validator of a method's own settings writes a whole sentence.
     message = first["msg"].removeprefix("Value error, ")
     rule = message[0].lower() + message[1:]
     return f"{key}: {rule}, but found {short(first['input'])}"

@@ -5,22 +5,24 @@ from __future__ import annotations
 import copy
 import heapq
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from kdsearch.config.dimensions import Choice, Dimension
 from kdsearch.config.space_file import SearchSettings
 from kdsearch.runs.optuna_internals import NumberedQmc, View, all_trials
 
 # TPE models all trials for every suggestion: 0.1 s with 3,000 of them. So many are enough to
 # tell the good from the rest.
 LEARNS_FROM = 1000
-OF_THEM_BEST = 250
+# A Gaussian process takes seconds for a suggestion with more trials.
+MOST_FOR_GP = 250
 # The attribute of a trial that names the earlier run which it is from.
 LEARNED_FROM = "learned_from"
 
@@ -33,13 +35,16 @@ def new_sampler(settings: SearchSettings, number: int, attempt: int = 0) -> Base
     """
     entropy = [settings.seed, number] + ([attempt] if attempt else [])
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-    if settings.sampler == "random" or (settings.sampler == "qmc" and attempt):
+    # A Gaussian process and a sequence would suggest the same point again.
+    if settings.sampler == "random" or (settings.sampler in ("gp", "qmc") and attempt):
         return RandomSampler(seed=seed)
     with warnings.catch_warnings():
         # Multivariate TPE, the constant liar and QMC are marked experimental in Optuna 5.0.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if settings.sampler == "qmc":
             return NumberedQmc(seed=settings.seed, number=number)
+        if settings.sampler == "gp":
+            return WindowedGp(n_startup_trials=settings.startup_trials, seed=seed)
         return WindowedTpe(
             n_startup_trials=settings.startup_trials,
             multivariate=True,
@@ -48,8 +53,25 @@ def new_sampler(settings: SearchSettings, number: int, attempt: int = 0) -> Base
         )
 
 
-class WindowedTpe(TPESampler):
-    """TPE that learns from the best and the newest trials, or from all while they are few.
+def picked_sampler(settings: SearchSettings, space: Mapping[str, Dimension]) -> SearchSettings:
+    """Return the settings with the sampler that ``auto`` stands for.
+
+    The rules are those of AutoSampler (OptunaHub) for one objective: TPE for a space with
+    choices of words, and for a long search; otherwise a Gaussian process. CMA-ES, which
+    AutoSampler uses for long searches, keeps a state that a resume could not restore.
+    """
+    if settings.sampler != "auto":
+        return settings
+    words = any(
+        isinstance(d, Choice) and not all(type(o) in (int, float) for o in d.options)
+        for d in space.values()
+    )
+    long = settings.num_samples > MOST_FOR_GP
+    return settings.changed(sampler="tpe" if words or long else "gp")
+
+
+class _Windowed(BaseSampler):
+    """Learns from the best and the newest trials, or from all while they are few.
 
     One for each suggestion: what it sees does not change while it suggests.
     """
@@ -59,8 +81,8 @@ class WindowedTpe(TPESampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The settings that TPE models together."""
-        return super().infer_relative_search_space(self._seen(study), trial)
+        """The settings that are modelled together."""
+        return super().infer_relative_search_space(self._seen(study), trial)  # type: ignore[safe-super]
 
     def sample_relative(
         self,
@@ -69,7 +91,7 @@ class WindowedTpe(TPESampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Suggest all of them at once."""
-        return super().sample_relative(self._seen(study), trial, search_space)
+        return super().sample_relative(self._seen(study), trial, search_space)  # type: ignore[safe-super]
 
     def sample_independent(
         self,
@@ -78,26 +100,56 @@ class WindowedTpe(TPESampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Suggest one alone, as in the random trials before TPE starts to learn."""
-        return super().sample_independent(
+        """Suggest one alone, as in the random trials at the start."""
+        return super().sample_independent(  # type: ignore[safe-super]
             self._seen(study), trial, param_name, param_distribution
         )
 
     def _seen(self, study: optuna.Study) -> Any:
         if self._seen_study is None:
-            trials = all_trials(study)
-            few = len(trials) <= LEARNS_FROM and not any(map(run_of, trials))
-            self._seen_study = study if few else View(study, comparable(window(trials)))
+            self._seen_study = self._view(study)
         return self._seen_study
 
+    def _view(self, study: optuna.Study) -> Any:
+        trials = all_trials(study)
+        few = len(trials) <= LEARNS_FROM and not any(map(run_of, trials))
+        return study if few else View(study, comparable(window(trials)))
 
-def window(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The best finished trials, the newest ones and all that run, in the order given."""
-    if len(trials) <= LEARNS_FROM:
+
+class WindowedTpe(_Windowed, TPESampler):
+    """TPE on a part of a long history."""
+
+
+class WindowedGp(_Windowed, GPSampler):
+    """A Gaussian process on a part of a long history.
+
+    Optuna's ignores pruned trials. Here they have the value that they were stopped with, since
+    ASHA stops most trials of a search.
+    """
+
+    def _view(self, study: optuna.Study) -> Any:
+        trials = window(all_trials(study), MOST_FOR_GP)
+        seen = [copy.copy(trial) for trial in comparable(trials)]
+        for trial in seen:
+            # Optuna's notes on running trials do not survive a resume; their params do.
+            trial.system_attrs = {}
+            if trial.state == TrialState.PRUNED:
+                trial.state = TrialState.COMPLETE
+        return View(study, seen)
+
+
+def window(trials: Sequence[FrozenTrial], most: int | None = None) -> list[FrozenTrial]:
+    """Return the best finished trials, the newest ones and all running ones, in their order.
+
+    Args:
+        most: Number of trials; `LEARNS_FROM` without it. A quarter are the best ones.
+    """
+    most = most or LEARNS_FROM
+    if len(trials) <= most:
         return list(trials)
-    kept = {t.number for t in trials[-(LEARNS_FROM - OF_THEM_BEST) :]}
-    older = trials[: -(LEARNS_FROM - OF_THEM_BEST)]
-    kept |= {t.number for t in heapq.nlargest(OF_THEM_BEST, older, key=_value)}
+    newest = most - most // 4
+    kept = {t.number for t in trials[-newest:]}
+    kept |= {t.number for t in heapq.nlargest(most // 4, trials[:-newest], key=_value)}
     return [t for t in trials if t.number in kept or t.state == TrialState.RUNNING]
 
 

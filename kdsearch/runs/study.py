@@ -37,7 +37,7 @@ from kdsearch.config.space_file import SearchSettings
 from kdsearch.errors import RunError
 from kdsearch.runs.learned import Learned
 from kdsearch.runs.optuna_internals import add_trial
-from kdsearch.runs.sampler import LEARNED_FROM, new_sampler
+from kdsearch.runs.sampler import LEARNED_FROM, new_sampler, picked_sampler
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
 # Fewer leave two trials or less in the best quarter.
@@ -88,7 +88,7 @@ class Study:
             records: This search's own trials.
             learned: Trials of earlier runs, whose best points are tried next.
         """
-        self._settings = settings
+        self._settings = picked_sampler(settings, space)
         self._space = {k: d for k, d in space.items() if not isinstance(d, Fixed)}
         self._first = _points_to_try(settings, learned)
         self._distributions = distributions(space)
@@ -111,6 +111,11 @@ class Study:
 
     def __len__(self) -> int:
         return self._storage.get_n_trials(self._id) - self._offset
+
+    @property
+    def sampler(self) -> str:
+        """The name of the sampler: for ``auto``, the one that was picked."""
+        return self._settings.sampler
 
     def unfinished(self) -> list[int]:
         """Return the numbers of the trials that are not finished, in order."""

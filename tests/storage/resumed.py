@@ -194,7 +194,7 @@ class Opener:
             yield from self._check_results(folder, config, records, tree, told)
             folder.begin_work()
             generation = folder.generation
-            searcher, _ = open_trials(folder, config, records, Nobody())
+            searcher, _ = open_trials(folder, config, records, Nobody(), StopRequests(folder))
             for _ in [*searcher._unfinished]:
                 trial: Any = searcher.suggest(str(len(searcher._running)))
                 number, params = trial["number"], trial["params"]

@@ -107,7 +107,7 @@ def test_optuna_sees_states_values_and_times():
     assert failed.user_attrs["reason"] == "boom"
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
 def test_suggestions_do_not_depend_on_interruptions(sampler: str):
     settings = {"sampler": sampler, "startup_trials": 3, "seed": 11}
     states: list[TrialState] = ["completed", "stopped", "failed"]
@@ -120,11 +120,11 @@ def test_suggestions_do_not_depend_on_interruptions(sampler: str):
         asked = opened(records, **settings).ask()
         assert asked == expected[number]
         again = opened([*records, TrialRecord(number, "running", asked.params)], **settings)
-        assert again.take(number) == asked
+        assert again.take(number).params == asked.params
         records.append(train(again, asked, states[number % 3]))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
 def test_trials_that_run_at_the_same_time_differ(sampler: str):
     study = opened(sampler=sampler, startup_trials=2)
     asked = [study.ask() for _ in range(4)]
