@@ -13,7 +13,7 @@ import yaml
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.texts import one_line, printable
 
-# The columns, in order; the searched values are between these two groups.
+# The columns in order. The searched settings are between these two groups.
 LEADING = ("rank", "trial", "state", "val_auc", "best_epoch", "epochs")
 TRAILING = ("seconds", "reason")
 # With several runs a first column names the run.
@@ -30,10 +30,10 @@ Format = Literal["table", "csv", "markdown", "json"]
 
 
 def leaderboard(records: Sequence[TrialRecord], searched: Sequence[str]) -> pd.DataFrame:
-    """A row per trial, the best validation AUC first.
+    """Return one row per trial, the best validation AUC first.
 
-    Failed trials and those without an epoch have no rank and stand at the end; equal trials
-    stand in the order of their numbers and share the better rank.
+    Failed trials and trials without an epoch have no rank and come last. Equal trials share
+    the better rank, in the order of their numbers.
 
     Args:
         records: Of one study, in any order.
@@ -50,12 +50,12 @@ def leaderboard(records: Sequence[TrialRecord], searched: Sequence[str]) -> pd.D
 
 
 def column_of(setting: str) -> str:
-    """Name of a searched setting's column: ``space.epochs`` where ``epochs`` is another's."""
+    """Return the column of a searched setting: ``space.epochs`` if ``epochs`` is taken."""
     return f"space.{setting}" if setting in (*LEADING, *TRAILING, RUN) else setting
 
 
 def best_record(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The first trial of the leaderboard, or None if nothing has a rank."""
+    """Return the first trial of the leaderboard, or None if no trial has a rank."""
     ranked = [r for r in records if r.state != "failed" and not math.isnan(r.val_auc)]
     return max(ranked, key=lambda r: (r.val_auc, -r.number), default=None)
 
@@ -74,35 +74,39 @@ def _row(record: TrialRecord, searched: Sequence[str]) -> dict[str, Any]:
 
 
 def render(table: pd.DataFrame, form: Format) -> str:
-    """The table as text.
+    """Return the table as text.
 
     ``json`` is a list of objects with the columns as keys; a missing figure is null.
     """
     if form == "csv":
         return table.to_csv(index=False).rstrip("\n")
     if form == "json":
-        # Not `to_json`: it cuts a number off after fifteen decimal places.
+        # Not `to_json`, which truncates numbers after fifteen decimal places.
         plain = table.astype(object)
         return json.dumps(plain.where(table.notna(), None).to_dict("records"))
     shown = rounded(table)
-    if form == "markdown":
-        return _markdown(shown)
-    return str(shown.to_string(index=False))
+    if form == "table":
+        return str(shown.to_string(index=False))
+    rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows
+    )
 
 
 def best_yaml(config: Mapping[str, Any], params: Mapping[str, Any]) -> str:
-    """The best configuration as the sections ``student`` and ``space`` of a space file."""
+    """Return the best configuration as sections ``student`` and ``space`` in YAML."""
     space = {**config["space"], **params}
     return yaml.safe_dump({"student": config["student"], "space": space}, sort_keys=False)
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as texts for people; neither cells nor headings steer a terminal."""
-    return pd.DataFrame({_clean(column): _texts(table[column]) for column in table.columns})
-
-
-def _texts(column: pd.Series[Any]) -> list[str]:
-    return [_text(str(column.name), value) for value in column]
+    """Return the table as rounded texts, without control codes."""
+    return pd.DataFrame(
+        {
+            _clean(column): [_text(str(column), value) for value in table[column]]
+            for column in table.columns
+        }
+    )
 
 
 def _text(column: str, value: Any) -> str:
@@ -117,10 +121,3 @@ def _text(column: str, value: Any) -> str:
 
 def _clean(value: object) -> str:
     return printable(str(value)).replace("\n", " ")
-
-
-def _markdown(shown: pd.DataFrame) -> str:
-    rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
-    return "\n".join(
-        "| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows
-    )

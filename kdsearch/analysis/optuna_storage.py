@@ -13,7 +13,7 @@ from kdsearch.runs.study_view import ForeignStudy, OptunaTarget, replace_study
 
 
 def write_optuna(runs: Sequence[Run], target: OptunaTarget) -> list[str]:
-    """Write each run as a study of its own, in place of one that is the same run's.
+    """Write each run as an Optuna study; an earlier study of the same run is replaced.
 
     Args:
         target: A file that is there keeps its other studies.

@@ -25,7 +25,7 @@ from kdsearch.student.student import Student, load_student
 from kdsearch.texts import BEAT
 
 SHOWN_IN_NOTEBOOK = 10
-# Columns of `Run.trials`; the losses of the method stand behind them.
+# Columns of `Run.trials`; those of the method's losses follow.
 EPOCH_COLUMNS = ("trial", "state", "epoch", "val_auc", "val_ap", "seconds")
 
 
@@ -90,7 +90,7 @@ class Run:
         """How the student's threshold was chosen.
 
         Raises:
-            RunError: ``search.yaml`` has one that is none.
+            RunError: That in ``search.yaml`` is not valid.
         """
         try:
             return parse_rule(self.config.get("threshold", "f1"))
@@ -107,7 +107,7 @@ class Run:
         """The searched settings.
 
         Raises:
-            RunError: ``search.yaml`` has one that is none.
+            RunError: That in ``search.yaml`` is not valid.
         """
         try:
             return {key: parse_dimension(self.config["space"][key]) for key in self.searched}
@@ -211,7 +211,7 @@ def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
     """Read a run folder, whatever state its search is in; nothing in it is executed.
 
     Raises:
-        RunError: It is no run folder, or is damaged.
+        RunError: It is not a run folder, or it is damaged.
     """
     folder = RunFolder.existing(parse_path(path))
     config = read_yaml(folder.config_file)
@@ -263,5 +263,5 @@ def _figure(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    """For HTML: a run folder may be a stranger's, and nothing in it becomes markup."""
+    """Escape text for HTML, because a run folder may come from another person."""
     return html.escape(text)

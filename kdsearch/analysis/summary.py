@@ -30,11 +30,11 @@ from kdsearch.texts import did_you_mean, in_unit, printable
 
 # A pipe or a file: no colours, and no limit of the width.
 PIPE = Screen()
-# Columns of the leaderboard that a narrow terminal does without, the first ones first.
+# Columns that are left out on a narrow terminal, in this order.
 DISPENSABLE = ("seconds", "best_epoch", "epochs")
-# Sorted upwards; every other column has its largest value first.
+# Sorted in ascending order; all other columns in descending order.
 ASCENDING = ("rank", "trial", "state", "reason", "run")
-# What a user gets: at the threshold that ships with the student.
+# Figures of the best student at its own threshold.
 TEST_FIGURES = {"AUC": "roc_auc", "AP": "average_precision"}
 AT_THRESHOLD = {
     "sensitivity": "sensitivity",
@@ -61,12 +61,12 @@ def summarise(
     form: Format = "table",
     screen: Screen = PIPE,
 ) -> str:
-    """The leaderboard of one or several runs, and what belongs to it.
+    """Return the leaderboard of one or several runs with verdict, costs and hints.
 
     Args:
         runs: With several, all trials are ranked together.
-        top: Only so many rows.
-        sort: Column to sort by in place of the rank.
+        top: Maximum number of rows.
+        sort: Column to sort by instead of the rank.
         states: Only trials in these states.
         form: ``csv`` and ``json`` hold the trials alone, for other programs.
         screen: The terminal that shows a ``table``.
@@ -76,7 +76,9 @@ def summarise(
     """
     _refuse_other_data(runs)
     for run in runs:
-        _keep_leaderboard(run)
+        # The folder may be another person's, and not writable.
+        with suppress(OSError):
+            run.folder.write_leaderboard(run.leaderboard().to_csv(index=False))
     table = _select(_table(runs), top=top, sort=sort, states=states)
     if form in ("csv", "json"):
         return render(table, form)
@@ -107,7 +109,7 @@ def _shown(
 
 
 def _refuse_other_data(runs: Sequence[Run]) -> None:
-    """Figures on different beats have no common ranking."""
+    """Refuse runs on different data: their figures cannot be compared."""
     known = {
         str(run.folder.path): str(run.teacher["data"]["fingerprint"])
         for run in runs
@@ -123,7 +125,7 @@ def _refuse_other_data(runs: Sequence[Run]) -> None:
 
 
 def _compared(runs: Sequence[Run], form: Format) -> list[str]:
-    """What each run had reached after so many trials, and after so much training."""
+    """Return the best AUC of each run by number of trials and by training time."""
     records = {str(run.folder.path): run.records for run in runs}
     blocks = {
         "best val_auc so far, by trials": over_trials(records),
@@ -140,13 +142,6 @@ def _figures(table: pd.DataFrame, form: Format) -> str:
         shown[column] = [f"{v:.4f}" if pd.notna(v) else "-" for v in table[column]]
     shown[table.columns[0]] = [f"{v:.0f}" for v in table[table.columns[0]]]
     return render(shown, form)
-
-
-def _keep_leaderboard(run: Run) -> None:
-    """Refresh ``leaderboard.csv``, unless the folder cannot be written."""
-    text = run.leaderboard().to_csv(index=False)
-    with suppress(OSError):
-        run.folder.write_leaderboard(text)
 
 
 def _table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -214,17 +209,17 @@ def _headline(run: Run) -> str:
     if run.teacher:
         lines[0] += f": {run.teacher['data']['description']}"
         if run.teacher["data"]["simulated"]:
-            lines.append("The beats are simulated: nothing here says anything about patients.")
+            lines.append("The beats are simulated; the figures are not valid for patients.")
         lines += run.teacher["data"].get("notes", [])
         lines += run.about_teacher()
     lines += _hints(run)
-    lines += [f"{text}; --resume makes it again" for text in run.damaged]
+    lines += [f"{text}; --resume computes it again" for text in run.damaged]
     lines += run.progress
     return "\n".join(lines)
 
 
 def _hints(run: Run) -> list[str]:
-    """What a best AUC of 1, or one below chance, means for the ranking."""
+    """Return hints for a best AUC of 1 or below chance."""
     best = best_record(run.records)
     if best is None:
         return []
@@ -232,8 +227,8 @@ def _hints(run: Run) -> list[str]:
     if best.val_auc == 1:
         few = f" (data.validation_limit is {limit})" if limit else ""
         return [
-            "Hint: the best validation AUC is 1, so that the validation beats cannot rank the "
-            f"trials{few}: validate with more beats."
+            "Hint: the best validation AUC is 1, so the validation beats cannot rank the "
+            f"trials{few}: use more validation beats."
         ]
     if best.val_auc < CHANCE:
         return [
@@ -327,7 +322,7 @@ def _verdict(verdict: Mapping[str, Any], form: Format, screen: Screen) -> str:
 
 
 def _words(name: str) -> str:
-    """A configuration's name as people say it."""
+    """Return a configuration's name in words."""
     if name.startswith("control-of-"):
         return "the same without distillation"
     if name == "teacher":

@@ -16,7 +16,7 @@ from kdsearch.files.atomic import write_text
 from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import EpochReport
 
-# Of our own files, which are replaced; those of others stay.
+# The suffix of our own files, which are replaced; other files are kept.
 SUFFIX = ".kdsearch"
 EVENTS = f"events.out.tfevents.*{SUFFIX}"
 # A file in a run's folder of events: which run it shows.
@@ -89,7 +89,7 @@ def run_folder(folder: Path, run: Place) -> Path:
 
 
 def trial_folder(folder: Path, number: int) -> Path:
-    """Where the events of a trial lie; TensorBoard sorts by name."""
+    """Return the folder of a trial's events; TensorBoard sorts by name."""
     return folder / f"trial-{number:03d}"
 
 
@@ -135,7 +135,7 @@ def write_tensorboard(runs: Sequence[Run], folder: Path) -> None:
 
 
 def _write_run(run: Run, folder: Path) -> None:
-    """The teacher stands beside its students."""
+    """Write a folder of events for each trial and one for the teacher."""
     best = run.best
     for record in run.records:
         history = run.folder.trial(record.number).history()

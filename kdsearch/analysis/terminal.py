@@ -37,7 +37,7 @@ class Screen:
     """Where a text is shown.
 
     Attributes:
-        width: Columns of a terminal; None where it is none, as in a pipe or a file.
+        width: Columns of the terminal; None for a pipe or a file.
     """
 
     width: int | None = None

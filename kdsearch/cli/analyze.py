@@ -44,7 +44,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--confirm",
         action="store_true",
-        help="train the best trials again with new seeds first, if that is still to be done",
+        help="first train the best trials again with new seeds, if not done yet",
     )
     add(
         "--follow",
@@ -52,8 +52,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="show a running search until it ends, and then the leaderboard",
     )
     add("--format", choices=("table", "csv", "markdown", "json"), default="table")
-    add("--html", type=Path, metavar="FILE", help="write the report as one page, offline")
-    add("--plots", type=Path, metavar="DIR", help="write its pictures for a paper")
+    add("--html", type=Path, metavar="FILE", help="write the report as one HTML page")
+    add("--plots", type=Path, metavar="DIR", help="write the report's pictures as files")
     add("--plot-format", choices=("png", "svg"), default="png", help="default: png")
     add(
         "--optuna-storage",
@@ -85,7 +85,7 @@ def _follow(options: argparse.Namespace) -> None:
 
 
 def _columns(parsed_args: argparse.Namespace, **_: object) -> list[str]:
-    """The columns of the leaderboards that stand in the runs named so far."""
+    """Return the columns of the leaderboards of the runs named so far."""
     from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
 
     columns: list[str] = []
@@ -130,24 +130,24 @@ def _analyze(options: argparse.Namespace) -> int:
 
 
 def _dashboards(options: argparse.Namespace, runs: list[Run]) -> None:
-    """Each run as other programs show it, and how they are started."""
+    """Write the runs for other programs, and print how to start these."""
     if options.optuna_storage:
         from kdsearch.analysis.optuna_storage import write_optuna  # noqa: PLC0415
         from kdsearch.runs.study_view import OptunaTarget  # noqa: PLC0415
 
         target = OptunaTarget.parse(options.optuna_storage)
         write_optuna(runs, target)
-        print(f"for Optuna: look at it by: optuna-dashboard {target}", file=sys.stderr)
+        print(f"Optuna study: show it with: optuna-dashboard {target}", file=sys.stderr)
     if options.tensorboard:
         from kdsearch.analysis.tensorboard import write_tensorboard  # noqa: PLC0415
 
         write_tensorboard(runs, options.tensorboard)
         command = f"tensorboard --logdir {options.tensorboard}"
-        print(f"for TensorBoard: look at it by: {command}", file=sys.stderr)
+        print(f"TensorBoard events: show them with: {command}", file=sys.stderr)
 
 
 def _report(options: argparse.Namespace, runs: list[Run]) -> None:
-    """The page and the pictures; where they are goes to people, not into a pipe."""
+    """Write the page and the pictures; print their paths to standard error."""
     from kdsearch.analysis.report import write_html, write_plots  # noqa: PLC0415
 
     if len(runs) > 1:
@@ -163,8 +163,8 @@ def _report(options: argparse.Namespace, runs: list[Run]) -> None:
 
 ANALYZE = Command(
     name="analyze",
-    summary="the leaderboard of one or several runs, as analyze.py",
-    description="The leaderboard of one or several runs, finished or not.",
+    summary="print the leaderboard of one or several runs (same as analyze.py)",
+    description="Print the leaderboard of one or several runs, finished or not.",
     examples=EXAMPLES,
     arguments=_arguments,
     run=_analyze,

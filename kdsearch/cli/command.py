@@ -18,12 +18,12 @@ class Command:
     """One command, on its own as ``run_search.py`` or below ``python -m kdsearch``.
 
     Attributes:
-        name: What it is called below ``python -m kdsearch``.
+        name: Its name in ``python -m kdsearch NAME``.
         summary: What it does, for the list of commands.
-        description: The same in a sentence or two, for its own help.
-        examples: The arguments of some calls, a call per line.
-        arguments: Adds what it takes to a parser.
-        run: Does it and gives the exit status.
+        description: The same in one or two sentences, for its own help.
+        examples: Arguments of example calls, one call per line.
+        arguments: Adds its arguments to a parser.
+        run: Runs it and returns the exit status.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
     def parser(self, prog: str) -> argparse.ArgumentParser:
-        """The parser of the command on its own."""
+        """Return the parser of a script with this command only."""
         return self._filled(
             argparse.ArgumentParser(
                 prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -42,7 +42,7 @@ class Command:
         )
 
     def add_to(self, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-        """Put the command below another parser."""
+        """Add the command to the parser of all commands."""
         parser = commands.add_parser(
             self.name,
             help=self.summary,
@@ -60,7 +60,7 @@ class Command:
 
 
 def completed(action: argparse.Action, completer: Callable[..., Iterable[str]]) -> None:
-    """Say what a shell may put for an argument; where nothing is said, it takes files."""
+    """Set the completions of an argument; without them, shells complete file names."""
     action.completer = completer  # type: ignore[attr-defined]
 
 
@@ -93,16 +93,16 @@ def _complain(text: str, status: int) -> int:
 
 
 def say(text: str, *, clean: bool = False) -> None:
-    """Print to a reader who may stop reading, as ``head`` does after ten lines.
+    """Print; a reader such as ``head`` may close the pipe early.
 
-    What a terminal cannot show is replaced. Control codes are removed: names and reasons may
-    come from another person's run folder.
+    Control codes are removed, because names and reasons may come from another person's run
+    folder.
 
     Args:
-        clean: Without any but our own control codes already, those of colours.
+        clean: The text has no control codes but our own colours.
     """
     try:
         print(text if clean else printable(text), flush=True)
     except BrokenPipeError:
-        # Python flushes once more at its end, and would complain then.
+        # Python flushes again at exit, which would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, help="the shell to write it for")
+    parser.add_argument("shell", choices=SHELLS, help="the shell")
 
 
 def _completion(options: argparse.Namespace) -> int:
@@ -23,9 +23,9 @@ def _completion(options: argparse.Namespace) -> int:
 
 COMPLETION = Command(
     name="completion",
-    summary="completion of the commands' arguments for bash, zsh or fish",
-    description="Print what makes a shell complete the arguments of kdsearch; 'eval' it in the "
-    "shell's start file. For the scripts, as in 'python run_search.py', run "
+    summary="print a completion script for bash, zsh or fish",
+    description="Print a script with which a shell completes the arguments of kdsearch; "
+    "'eval' it in the shell's start file. For the scripts, as in 'python run_search.py', run "
     "activate-global-python-argcomplete once.",
     examples="bash\nfish > ~/.config/fish/completions/kdsearch.fish",
     arguments=_arguments,

@@ -25,7 +25,7 @@ def _export(options: argparse.Namespace) -> int:
         student = student.at(options.threshold)
     difference = export(student, options.onnx)
     tried = (
-        "not tried, as onnxruntime is not installed"
+        "not tested, because onnxruntime is not installed"
         if difference is None
         else f"its scores agree with the student's to {max(difference, 1e-9):.1g} "
         f"(allowed: {TOLERANCE:g})"
@@ -38,7 +38,7 @@ EXPORT = Command(
     name="export",
     summary="write the best student of a run as an ONNX file",
     description="Write a trained student as an ONNX file that takes raw beats; its metadata "
-    "say how they have to be filtered and cut, and the threshold.",
+    "contain the filter, the window and the threshold.",
     examples="runs/kd --onnx student.onnx",
     arguments=_arguments,
     run=_export,

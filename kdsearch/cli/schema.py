@@ -10,8 +10,12 @@ from kdsearch.cli.command import Command, say
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--markdown", action="store_true", help="a reference to read, not a JSON Schema")
-    known = "beatgan, memory, or package.module:Class of your own"
+    add(
+        "--markdown",
+        action="store_true",
+        help="print a Markdown reference instead of a JSON Schema",
+    )
+    known = "beatgan, memory, or your own package.module:Class; default: beatgan"
     add("--method", default="beatgan", help=known)
 
 
@@ -29,7 +33,7 @@ def _schema(options: argparse.Namespace) -> int:
 
 SCHEMA = Command(
     name="schema",
-    summary="what a space file may hold, as JSON Schema or Markdown",
+    summary="print the keys of a space file as JSON Schema or Markdown",
     description="Print the JSON Schema (draft 2020-12) of a space file, or its reference.",
     examples="> search_spaces/schema.json\n--markdown > docs/space.md\n"
     "--method package.module:Class > own.json",

@@ -18,8 +18,8 @@ runs/kd beats.npz --threshold sensitivity=0.95
 runs/kd/best beats.csv
 """
 THRESHOLD_HELP = (
-    "flag from another score on: a number, or f1, sensitivity=0.95 or specificity=0.99 as "
-    "reached on the search's validation beats"
+    "another threshold: a score, or f1, sensitivity=0.95 or specificity=0.99 on the search's "
+    "validation beats"
 )
 MODEL_HELP = "a run folder, its best/, or the model.safetensors in it"
 
@@ -37,8 +37,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("scores"), metavar="DIR", help="default: scores")
     add("--format", choices=("csv", "json"), default="csv", help="of the table; default: csv")
     add("--threshold", metavar="RULE", help=THRESHOLD_HELP)
-    add("--lead", metavar="NAME", help="score this lead of a record, not the one trained on")
-    add("--detect", action="store_true", help="find beats by R peaks even if annotated")
+    add(
+        "--lead",
+        metavar="NAME",
+        help="score this lead of a record instead of the lead used in training",
+    )
+    add(
+        "--detect",
+        action="store_true",
+        help="detect beats by R peaks, also in an annotated record",
+    )
 
 
 def _score(options: argparse.Namespace) -> int:

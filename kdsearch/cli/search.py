@@ -35,7 +35,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="the space file, or the name of a shipped one, such as kd",
     )
     completed(space, _spaces)
-    add("--name", help="name of the run; the space file's name where nothing is said")
+    add("--name", help="name of the run; default: the name of the space file")
     add(
         "--runs-dir",
         type=parse_path,
@@ -55,14 +55,19 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="a teacher that exists: a BeatGAN checkpoint, a run folder, or an .npz of scores; "
         "replaces the space file's",
     )
-    add("--num-samples", type=int, metavar="N", help="trials in all, also after a resume")
-    add("--max-concurrent", type=int, metavar="N", help="trials at a time")
+    add(
+        "--num-samples",
+        type=int,
+        metavar="N",
+        help="total number of trials, also after a resume",
+    )
+    add("--max-concurrent", type=int, metavar="N", help="maximum number of concurrent trials")
     add("--time-budget", type=float, metavar="S", help="seconds after which the search pauses")
     add("--address", help="Ray cluster to use, for example 'auto'; default: this machine")
     add(
         "--optuna-storage",
         metavar="URL",
-        help="write the live Optuna study there and not to study.journal in the run folder: "
+        help="where to write the live Optuna study; default: study.journal in the run folder: "
         "FILE.log, FILE.db or postgresql://user@host/database",
     )
     add(
@@ -73,7 +78,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="report to a tracker while the search runs: tensorboard[=DIR], mlflow[=URI] or "
         "wandb[=PROJECT]; may be repeated",
     )
-    add("--seed", type=int, help="seed of suggestions and students")
+    add("--seed", type=int, help="seed of the suggestions and of every student")
     add(
         "--set",
         action="append",
@@ -89,8 +94,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="continue or extend this run; 'auto' also starts it if there is none",
     )
-    add("--dry-run", action="store_true", help="print the configuration and its cost only")
-    add("--quiet", action="store_true", help="no progress, just the leaderboard")
+    add("--dry-run", action="store_true", help="only print the configuration and its cost")
+    add("--quiet", action="store_true", help="print only the leaderboard, no progress")
 
 
 def _spaces(prefix: str, **_: object) -> list[str]:
@@ -98,7 +103,7 @@ def _spaces(prefix: str, **_: object) -> list[str]:
 
 
 def _search(options: argparse.Namespace) -> int:
-    # Torch and Ray take seconds to import: not before the command line is known to be right.
+    # Torch and Ray take seconds to import, so the command line is parsed first.
     with needs("search", "a search"):
         from rich.console import Console  # noqa: PLC0415
 
@@ -147,7 +152,7 @@ def _dry_run(request: Any) -> int:
 
 SEARCH = Command(
     name="search",
-    summary="search the settings of a student, as run_search.py",
+    summary="search the settings of a student (same as run_search.py)",
     description="Search the settings with which a student learns best from its teacher.",
     examples=EXAMPLES,
     arguments=_arguments,

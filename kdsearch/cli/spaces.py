@@ -11,7 +11,7 @@ from kdsearch.config.shipped import copy_spaces, shipped_spaces
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--copy", type=Path, metavar="DIR", help="copy them there, with their schemas"
+        "--copy", type=Path, metavar="DIR", help="copy them to this folder, with their schemas"
     )
 
 
@@ -27,7 +27,7 @@ def _spaces(options: argparse.Namespace) -> int:
 
 
 def _first_sentence(space: Path) -> str:
-    """What the comment at the top of a space file begins with, after the schema's line."""
+    """Return the first sentence of the comment at the top of a space file."""
     _, *lines = space.read_text(encoding="utf-8").splitlines()
     end = next(index for index, line in enumerate(lines) if not line.startswith("#"))
     comment = " ".join(line.removeprefix("#").strip() for line in lines[:end])
@@ -36,7 +36,7 @@ def _first_sentence(space: Path) -> str:
 
 SPACES = Command(
     name="spaces",
-    summary="the space files that are shipped, by name",
+    summary="list or copy the shipped space files",
     description="List the shipped space files, which --space takes by name, or copy them to "
     "change them.",
     examples="\n--copy search_spaces",

@@ -26,9 +26,9 @@ class Float:
     step: float | None = None
 
     def candidates(self) -> tuple[Value, ...]:
-        """Values that stand for all: if a setting accepts these, it accepts every one.
+        """Return representative values: if a setting accepts these, it accepts all values.
 
-        Between the two ends stands a fraction, which a setting in whole numbers refuses.
+        They include a fraction between the bounds, which an integer setting refuses.
         """
         if self.step is not None:
             return tuple(dict.fromkeys((self.low, self.low + self.step, self.high)))
@@ -37,7 +37,7 @@ class Float:
         return (self.low, *between, self.high)
 
     def points(self) -> tuple[Value, ...] | None:
-        """Every value, or None where there is no end of them."""
+        """Return every value, or None if there are infinitely many."""
         if self.step is None:
             return None
         return tuple(self.low + k * self.step for k in range(self._steps() + 1))
@@ -132,7 +132,7 @@ FORMS = (
     "{uniform: [lo, hi]}, {loguniform: [lo, hi]}, {int: [lo, hi]}, {choice: [...]}, "
     "{grid: [...]} or a value"
 )
-# What may stand beside the key that names the form.
+# The keys that are allowed beside the key that names the form.
 EXTRAS = {"uniform": {"step"}, "int": {"log", "step"}}
 
 
@@ -272,7 +272,7 @@ def to_yaml(dimension: Dimension) -> Any:
 
 
 def finite_points(space: Mapping[str, Dimension]) -> int | None:
-    """How many different trials a space has; None where there is no end of them.
+    """Return the number of different trials of a space; None if it is infinite.
 
     A space in which nothing is searched has none either: its trials differ by their seeds.
     """

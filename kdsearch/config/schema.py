@@ -33,7 +33,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "uniform": {"step": (Positive, None)},
     "int": {"step": (Count, 1), "log": (bool, False)},
 }
-# The forms that suit a setting; all of them if its type is none of these.
+# The forms that suit a setting of each type; all forms suit any other type.
 FORMS_OF = {int: ("int", *LISTS), str: LISTS, bool: LISTS, Literal: LISTS}
 Schema = dict[str, Any]
 
@@ -81,7 +81,7 @@ def _file_model(method_name: str) -> type[BaseModel]:
     method = load_method(method_name, "--method")
     settings = method.student_settings.model_fields
     student = {key: field for key, field in settings.items() if key not in REQUIRED_IN_SPACE}
-    # Any other method than the default one has to be named.
+    # A method other than the default must be named.
     default = method_name if method_name == DEFAULT_METHOD else ...
     fixed = _model(Section, {key: (field.annotation, field) for key, field in student.items()})
     space = _model(Section, {key: _dimension(key, field) for key, field in settings.items()})

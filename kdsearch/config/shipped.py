@@ -12,14 +12,14 @@ SCHEMAS = "schema*.json"
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """Name and file of every space that is shipped."""
+    """Return the file of each shipped space, by name."""
     return {path.stem: path for path in sorted(_folder().glob(f"*{SUFFIX}"))}
 
 
 def find_space(given: Path) -> Path:
-    """The file that is meant: itself, or where only a name is given, the shipped space.
+    """Return the file, or the shipped space of this name.
 
-    ``kd`` is shipped, ``kd.yaml`` is a file: a wrong folder never starts another search.
+    ``kd`` is a shipped space, ``kd.yaml`` a file: in a wrong folder, no other space is used.
 
     Raises:
         ConfigError: There is no such file, and no shipped space of this name.
@@ -36,16 +36,16 @@ def find_space(given: Path) -> Path:
 
 
 def copy_spaces(folder: Path) -> list[Path]:
-    """Copy all shipped spaces and their schemas to a folder, which is made.
+    """Copy all shipped spaces and their schemas to a new folder.
 
     Raises:
-        ConfigError: One of the files is there already; then none is copied.
+        ConfigError: One of the files exists already; nothing is copied then.
     """
     sources = [*shipped_spaces().values(), *sorted(_folder().glob(SCHEMAS))]
     targets = [folder / source.name for source in sources]
     for target in targets:
         if target.exists():
-            raise ConfigError(f"{target}: exists already, and is not overwritten")
+            raise ConfigError(f"{target}: exists already; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for source, target in zip(sources, targets, strict=True):
         shutil.copyfile(source, target)
@@ -53,7 +53,7 @@ def copy_spaces(folder: Path) -> list[Path]:
 
 
 def _folder() -> Path:
-    """Inside of the package in a wheel, beside it in a checkout."""
+    """Return the folder: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "search_spaces"
     return inside if inside.is_dir() else package.parent / "search_spaces"

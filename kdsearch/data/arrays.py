@@ -77,9 +77,9 @@ def load_folder(folder: Path, leads: int) -> Beats:
     paths = {name: folder / f"{name}_samples.npy" for name in AAMI_CLASSES}
     present = {name: path for name, path in paths.items() if path.is_file()}
     if NORMAL not in present:
-        raise DataError(f"{paths[NORMAL]}: missing, but it has to hold the normal beats")
+        raise DataError(f"{paths[NORMAL]}: missing; this file must have the normal beats")
     read = {name: _read_npy(path) for name, path in present.items()}
-    # An empty one says that there are no beats of its class.
+    # An empty array means that there are no beats of its class.
     parts = {
         name: _check_beats(array, leads, str(paths[name]))
         for name, array in read.items()
@@ -127,7 +127,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of an .npz file.
 
     Raises:
-        DataError: It is none, or holds pickles.
+        DataError: It is not an .npz file, or it has pickled objects.
     """
     with reading(path, "a readable .npz file"), path.open("rb") as file:
         return read_arrays(file)
@@ -144,7 +144,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
 def _check_beats(x: NDArray[Any], leads: int, where: str) -> FloatArray:
     """The first leads as float32, shape (n, leads, length), or the reason why not."""
     if x.dtype.kind not in "iuf":
-        raise DataError(f"{where}: beats have to be real numbers, but are {x.dtype}")
+        raise DataError(f"{where}: beats must be real numbers, but are {x.dtype}")
     if x.ndim == 2:
         x = x[:, None, :]
     if x.ndim != 3 or 0 in x.shape:
@@ -182,7 +182,7 @@ def read_labels(y: NDArray[Any], beats: int, where: str) -> TextArray:
 
     Args:
         y: 0 and 1, as numbers or texts, or names, of which ``N`` and ``normal`` are normal.
-        beats: How many there have to be.
+        beats: Their number.
         where: Names them in messages.
 
     Raises:
@@ -197,17 +197,19 @@ def read_labels(y: NDArray[Any], beats: int, where: str) -> TextArray:
             y = np.char.decode(y, "utf-8")
     if y.dtype.kind == "U":
         names = np.char.strip(y)
-        return (
-            _read_names(names, where)
-            if set(names.tolist()) - {"0", "1"}
-            else _of_numbers(names == "1")
-        )
+        if set(names.tolist()) <= {"0", "1"}:
+            return _of_numbers(names == "1")
+        if (names == "").any():
+            empty = np.flatnonzero(names == "")[0]
+            raise DataError(f"{where}: the label of beat {empty} is empty")
+        normal = (names == NORMAL) | (np.char.lower(names) == "normal")
+        return np.where(normal, NORMAL, names)
     if y.dtype.kind not in "biuf":
-        raise DataError(f"{where}: labels have to be 0 and 1 or text, but are {y.dtype}")
+        raise DataError(f"{where}: labels must be 0 and 1 or text, but are {y.dtype}")
     unknown = y[(y != 0) & (y != 1)]
     if len(unknown):
         raise DataError(
-            f"{where}: labels have to be 0 (normal) or 1 (abnormal), "
+            f"{where}: labels must be 0 (normal) or 1 (abnormal), "
             f"but {unknown[0]} was found; other classes are given by name"
         )
     return _of_numbers(y != 0)
@@ -217,18 +219,11 @@ def _of_numbers(abnormal: BoolArray) -> TextArray:
     return np.where(abnormal, ABNORMAL, NORMAL)
 
 
-def _read_names(names: TextArray, where: str) -> TextArray:
-    if (names == "").any():
-        raise DataError(f"{where}: the label of beat {np.flatnonzero(names == '')[0]} is empty")
-    normal = (names == NORMAL) | (np.char.lower(names) == "normal")
-    return np.where(normal, NORMAL, names)
-
-
 def classes_of_labels(labels: TextArray) -> TextArray:
     """Classes of labels, of which ``N`` is normal, shape (n,).
 
     Labels that are all symbols of WFDB's annotations, ``N`` among them, stand for their AAMI
-    classes: ``L``, a bundle branch block, is no abnormal beat.
+    classes: ``L``, a bundle branch block, is a normal beat.
     """
     names, index = np.unique(labels, return_inverse=True)
     if not {NORMAL} <= set(names.tolist()) <= CLASS_OF_SYMBOL.keys():
@@ -237,7 +232,7 @@ def classes_of_labels(labels: TextArray) -> TextArray:
 
 
 def taken_for_symbols(labels: TextArray, classes: TextArray, path: Path) -> tuple[str, ...]:
-    """What became of labels that stand for WFDB's symbols, in a sentence if there are any."""
+    """Return a note on labels that were read as WFDB's symbols, if there are any."""
     names, first, counts = np.unique(labels, return_index=True, return_counts=True)
     changes = [
         f"{name} as {classes[row]} ({count:,})"
@@ -246,7 +241,7 @@ def taken_for_symbols(labels: TextArray, classes: TextArray, path: Path) -> tupl
     ]
     if not changes:
         return ()
-    return (f"{path.name}: labels are taken for WFDB's symbols: {', '.join(changes)}",)
+    return (f"{path.name}: labels are read as WFDB's symbols: {', '.join(changes)}",)
 
 
 def read_records(record: NDArray[Any], beats: int, where: str) -> TextArray:
@@ -266,7 +261,7 @@ def read_records(record: NDArray[Any], beats: int, where: str) -> TextArray:
 def read_moments(
     arrays: Mapping[str, NDArray[Any]], record: TextArray, beats: int, path: Path
 ) -> Moments | None:
-    """When beats came, from the array ``time_s``, shape (n,); None where there is none.
+    """Return the moments of beats from the array ``time_s``, shape (n,), or None without it.
 
     Raises:
         DataError: It is of another form, or not in order in every record.
@@ -285,7 +280,7 @@ def read_moments(
         own = Moments.of_times(time_s[rows])
         if not (np.diff(own.time_s) > 0).all() or not np.isfinite(own.time_s).all():
             raise DataError(
-                f"{path}: time_s: has to increase from beat to beat"
+                f"{path}: time_s: must increase from beat to beat"
                 + (f", but does not in record {name}" if name else "")
             )
         for column in fields(Moments):

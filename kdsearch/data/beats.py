@@ -22,7 +22,7 @@ NORMAL = "N"
 # The five stride-2 convolutions of BeatGAN halve a beat five times.
 LENGTH_MULTIPLE = 32
 
-# Where the R peak lies, as a part of a beat: sample 140 of 320.
+# Position of the R peak as a fraction of a beat: sample 140 of 320.
 R_PEAK = 140 / 320
 
 
@@ -52,7 +52,7 @@ class Moments:
     Attributes:
         time_s: From any moment of the recording, shape (n,).
         before_s: From the beat before, of whatever kind, shape (n,); NaN where unknown.
-        after_s: To the next beat, likewise.
+        after_s: Seconds to the next beat, shape (n,).
     """
 
     time_s: NDArray[np.float64]
@@ -156,12 +156,12 @@ class LabelledBeats:
 
 
 class BeatShape(NamedTuple):
-    """What a network needs to know of the beats that it is made for.
+    """The shape of the beats that a network is made for.
 
     Attributes:
         leads: Those of a context included.
         length: Padded samples, a multiple of 32.
-        signal_leads: Leads of the beat itself, which stand first.
+        signal_leads: Number of leads of the beat itself, which come first.
     """
 
     leads: int
@@ -175,7 +175,7 @@ class TrainingData:
 
     Attributes:
         train: Normal beats, normalised and padded, shape (n, leads, length), float32;
-            the augmented copies, if any, stand behind the originals.
+            the augmented copies, if any, follow the originals.
         validation: What epochs, rungs and trials are judged by.
         context: Whether leads that compare a beat with its patient's own stand behind those
             of the beat itself; see `kdsearch.data.context.with_context`.

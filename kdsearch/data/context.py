@@ -107,5 +107,5 @@ def all_leads(leads: int, *, context: bool) -> int:
 
 
 def signal_leads(leads: int, *, context: bool) -> int:
-    """How many of a prepared beat's leads are the beat itself; they stand first."""
+    """Return the number of leads of the beat itself, which come first."""
     return (leads - 1) // 2 if context else leads

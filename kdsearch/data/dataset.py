@@ -15,7 +15,6 @@ from kdsearch.data.beats import (
     NORMAL,
     Beats,
     BoolArray,
-    Cutting,
     Dataset,
     FloatArray,
     IndexArray,
@@ -49,7 +48,7 @@ def load_dataset(settings: DataSettings, cache: Path) -> Dataset:
         cache: Folder for what is cut or downloaded only once, see `kdsearch.data.cache_dir`.
 
     Raises:
-        DataError: The beats cannot be read or split as asked.
+        DataError: The beats cannot be read, or not be split as requested.
     """
     with speaking_of(settings.unit):
         return prepare(load_beats(settings, cache), settings)
@@ -61,7 +60,7 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
     Augmentation comes after normalising, as in BeatGAN, and touches training beats alone.
 
     Raises:
-        DataError: The beats have too few leads, or cannot be split as asked.
+        DataError: The beats have too few leads, or cannot be split as requested.
     """
     if beats.x.shape[1] < settings.lead_count:
         raise DataError(
@@ -91,7 +90,9 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
         ),
         simulated=beats.simulated,
         length=beats.x.shape[2],
-        cutting=_cutting(beats, settings),
+        # The beats may have more leads than are used.
+        cutting=beats.cutting
+        and replace(beats.cutting, leads=beats.cutting.leads[: settings.lead_count]),
         notes=tuple(in_unit(note, settings.unit) for note in notes),
         unit=settings.unit,
         rows=rows,
@@ -99,15 +100,8 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
     )
 
 
-def _cutting(beats: Beats, settings: DataSettings) -> Cutting | None:
-    """How the leads that are used were cut; the beats may have more."""
-    if beats.cutting is None:
-        return None
-    return replace(beats.cutting, leads=beats.cutting.leads[: settings.lead_count])
-
-
 def _shared(beats: Beats, parts: Split, settings: DataSettings) -> BoolArray | None:
-    """Which test beats are of patients who are in training, where there should be none."""
+    """Return which test beats are of patients in training; None if the split allows these."""
     if resolve(beats, settings) != "inter_patient" or beats.patients is None:
         return None
     learned = np.unique(beats.patients[np.concatenate([parts.train, parts.validation])])
@@ -116,7 +110,7 @@ def _shared(beats: Beats, parts: Split, settings: DataSettings) -> BoolArray | N
 
 
 def _on_both_sides(test: LabelledBeats) -> list[str]:
-    """A warning where not all the test beats are of new patients."""
+    """Return a warning if some test beats are of patients in training."""
     if test.shared is None or test.record is None:
         return []
     records = ", ".join(np.unique(test.record[test.shared]))
@@ -127,7 +121,7 @@ def _on_both_sides(test: LabelledBeats) -> list[str]:
 
 
 def _few(validation: LabelledBeats, test: LabelledBeats) -> list[str]:
-    """Warnings where an AUC would rest on a handful of beats."""
+    """Return warnings about an AUC of very few beats."""
     notes = []
     for name, part in (("validate", validation), ("test", test)):
         abnormal = int(part.abnormal.sum())
@@ -177,7 +171,7 @@ class _Source:
         return cls(beats, settings.lead_count, own)
 
     def normalised(self, rows: IndexArray) -> FloatArray:
-        # Leads first, so that a memory map is not read for what is not used.
+        # Leads first, so that only those in use are read from a memory map.
         return normalise(np.asarray(self.beats.x[:, : self.leads][rows]))
 
     def prepared(self, x: FloatArray, rows: IndexArray) -> FloatArray:
@@ -208,7 +202,7 @@ def _fingerprint(beats: Beats, settings: DataSettings) -> str:
         "beats": beats.fingerprint,
         "leads": settings.lead_count,
         "split": kind,
-        # Settings that change nothing here must not make a trained teacher look like another.
+        # Settings without effect here must not change the fingerprint.
         "fold": settings.fold if kind == "fold" else None,
         "n_aug": settings.n_aug,
         "train_limit": settings.train_limit,
@@ -216,7 +210,7 @@ def _fingerprint(beats: Beats, settings: DataSettings) -> str:
         "seed": settings.seed,
     }
     if settings.context != "none":
-        # Left out where there is none, so that such data keep the name that they had.
+        # Left out without context, so that the fingerprint of such data stays the same.
         parts["context"] = f"{settings.context} {CONTEXT_VERSION}"
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -239,7 +233,7 @@ def _describe(
 
 
 def _left_out(beats: Beats, settings: DataSettings, test: LabelledBeats) -> str:
-    """How many normal beats are missing for want of an R peak, as detectors do not know."""
+    """Return the number of normal beats that were left out without an R peak, in words."""
     missing, where = dict(beats.left_out), ""
     if resolve(beats, settings) == "inter_patient":
         records = set() if test.record is None else set(test.record.tolist())

@@ -38,8 +38,8 @@ DS2 = (
 NOT_PACED = tuple(sorted(DS1 + DS2))
 ALL_RECORDS = frozenset(NOT_PACED + PACED)
 SAMPLES = 650_000  # of each record
-# Both records are of one man, says 202's header; the others are of one patient each. All
-# literature has 201 in DS1 and 202 in DS2.
+# According to the header of 202, both records are of the same man; all others are of one
+# patient each. The literature has 201 in DS1 and 202 in DS2.
 PATIENT_OF = {"202": "201"}
 
 PHYSIONET_NAME = "mitdb"
@@ -68,7 +68,7 @@ def download(folder: Path) -> None:
     """Fetch the 44 records from PhysioNet; the folder appears once all of it is there.
 
     Raises:
-        DataError: PhysioNet cannot be reached, or what came is not what its sums say.
+        DataError: PhysioNet cannot be reached, or a checksum differs.
     """
     try:
         make_folder(folder.parent)
@@ -84,9 +84,10 @@ def download(folder: Path) -> None:
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
     except (OSError, HTTPException) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise DataError(
             "data.source: cannot download MIT-BIH from PhysioNet; if you have its records, "
-            f"give their folder with --data ({_reason(error)})"
+            f"give their folder with --data ({reason})"
         ) from None
 
 
@@ -98,7 +99,7 @@ def _download_into(folder: Path) -> None:
     expected = {name: digest for digest, name in (line.split() for line in lines if line)}
     for name in (name for batch in files[1:] for name in batch):
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected.get(name):
-            raise OSError(f"{name} came damaged; try again")
+            raise OSError(f"{name}: wrong checksum after the download; try again")
 
 
 def _fetch_files(folder: Path, names: list[str]) -> None:
@@ -107,7 +108,3 @@ def _fetch_files(folder: Path, names: list[str]) -> None:
 
     with contextlib.redirect_stdout(io.StringIO()):  # wfdb prints as it goes
         wfdb.dl_files(PHYSIONET_NAME, str(folder), names)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]

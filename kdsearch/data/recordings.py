@@ -53,20 +53,20 @@ from kdsearch.errors import DataError
 from kdsearch.files.cache import cached_arrays, sha256_of_files
 
 # Part of the fingerprint: raise it whenever the same files would give other beats. MIT-BIH,
-# which is cut as published, has a number of its own, and has kept it.
+# which is cut as published, has a separate number.
 RECIPE_VERSION, PUBLISHED_RECIPE = 3, "wfdb recipe 2, {leads} leads"
 # Of the entries in the cache, which hold more than the fingerprint vouches for.
 CACHE_VERSION = 1
 
 NEAREST_R_PEAK_SAMPLES = 10
 LEADS_KEPT = 2
-# What a record may lose of its normal beats before it is worth a warning.
+# Fraction of left-out normal beats in a record above which there is a warning.
 LOST_SHARE = 0.05
 # Of names in a note; what is left is counted.
 NAMED = 8
 
-# Normal beats without an R peak nearby: left out as BeatGAN does, left out where there is none
-# in the lead turned over either, or kept.
+# Normal beats without an R peak nearby: left out as BeatGAN does, left out if the inverted lead
+# has none either, or kept.
 Rule = Literal["published", "either sign", "none"]
 # The columns of what is counted in each record.
 COUNTS = ("beats", "outside", "in a gap", "normal", "unconfirmed")
@@ -105,7 +105,7 @@ def load(folder: Path, settings: DataSettings, cache: Path) -> Beats:
     Args:
         folder: Holds NAME.hea, its signal files and its annotations, of each record; or
             folders of such records. MIT-BIH's paced records are left out.
-        settings: Leads, annotator, and what becomes of bad records and unconfirmed beats.
+        settings: Leads, annotator, and the rules for bad records and unconfirmed beats.
         cache: Where cut beats are kept.
 
     Raises:
@@ -291,7 +291,7 @@ def cut_record(
 
 
 def _over_a_gap(position: IndexArray, gap: NDArray[np.bool_]) -> BoolArray:
-    """Which beats have a missing value so near that the filter mixes it into them."""
+    """Return which beats have a missing value within reach of the filter, shape (n,)."""
     before = np.concatenate([[0], np.cumsum(gap)])
     low = (position - SAMPLES_BEFORE - FILTER_ORDER).clip(0, len(gap))
     high = (position + SAMPLES_AFTER + FILTER_ORDER).clip(0, len(gap))
@@ -301,18 +301,15 @@ def _over_a_gap(position: IndexArray, gap: NDArray[np.bool_]) -> BoolArray:
 def _confirmed(position: IndexArray, signal: NDArray[np.float64], rule: Rule) -> BoolArray:
     """Which beats have an R peak of the first lead nearby, shape (n,).
 
-    A detector looks for peaks that point up; a lead that is upside down has none. Where the
-    rule allows it, the way up on which more beats are confirmed is taken.
+    A detector looks for peaks that point up. If the rule allows it, the lead is also tried
+    inverted, and the sign with more confirmed beats is used.
     """
     if rule == "none" or len(position) == 0 or signal.shape[1] == 0:
         return np.ones(len(position), dtype=np.bool_)
     signs = (1,) if rule == "published" else (1, -1)
-    found = [_near_an_r_peak(position, sign * signal[0]) for sign in signs]
-    return max(found, key=np.count_nonzero)
-
-
-def _near_an_r_peak(position: IndexArray, lead: NDArray[np.float64]) -> BoolArray:
-    return np.asarray(distance(position, r_peaks(lead)) < NEAREST_R_PEAK_SAMPLES)
+    peaks = [r_peaks(sign * signal[0]) for sign in signs]
+    near = [np.asarray(distance(position, p) < NEAREST_R_PEAK_SAMPLES) for p in peaks]
+    return max(near, key=np.count_nonzero)
 
 
 def _describe(headers: Sequence[Header], beats: int) -> str:
@@ -357,11 +354,11 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _left_out(names: Sequence[str], counts: Mapping[str, IndexArray]) -> list[str]:
-    """How many beats were left out and why, by record."""
+    """Return how many beats were left out and why, by record."""
     notes = []
     for column, reason in LEFT_OUT.items():
         of = counts["normal" if column == "unconfirmed" else "beats"]
-        # A beat or two at the ends of a record are not worth a word.
+        # One or two beats at the ends of a record are normal.
         lost = counts[column] * (counts[column] > (2 if column == "outside" else 0))
         share = lost / np.maximum(of, 1)
         if lost.any():

@@ -83,8 +83,13 @@ def simulate(settings: SimulatedSettings, seed: int) -> Beats:
     classes = _draw_classes(patient, settings, rng)
     interval_s = _intervals(patient, classes, rng)
     waves = _waves(patient, classes, interval_s, rng)
-    peak = _peaks(patient, interval_s)
+    # Sample of each beat in one long recording of all patients. A pause keeps each patient's
+    # beats out of the next one's windows.
+    pause_s = PAUSE_S * np.diff(patient, prepend=-1)
+    peak = np.rint(np.cumsum(interval_s + pause_s) * SAMPLING_RATE_HZ).astype(np.int64)
     x = _record(patient, peak, waves, settings.noise_mv, rng)
+    last = np.diff(patient, append=patient[-1] + 1) > 0
+    after_s = np.where(last, np.nan, np.append(interval_s[1:], np.nan))
     recipe = f"simulated {VERSION}, seed {seed}, {settings.model_dump_json()}"
     return Beats(
         x=x,
@@ -94,21 +99,8 @@ def simulate(settings: SimulatedSettings, seed: int) -> Beats:
         description=f"simulated ECG, {settings.patients} patients, {len(x):,} beats",
         simulated=True,
         cutting=CUTTING,
-        moments=_moments(patient, interval_s, peak),
+        moments=Moments(peak / SAMPLING_RATE_HZ, interval_s, after_s),
     )
-
-
-def _peaks(patient: IndexArray, interval_s: Float) -> IndexArray:
-    """Sample of each beat in one long recording of all patients."""
-    # A pause keeps each patient's beats out of the next one's windows.
-    pause_s = PAUSE_S * np.diff(patient, prepend=-1)
-    return np.rint(np.cumsum(interval_s + pause_s) * SAMPLING_RATE_HZ).astype(np.int64)
-
-
-def _moments(patient: IndexArray, interval_s: Float, peak: IndexArray) -> Moments:
-    last = np.diff(patient, append=patient[-1] + 1) > 0
-    after_s = np.where(last, np.nan, np.append(interval_s[1:], np.nan))
-    return Moments(peak / SAMPLING_RATE_HZ, interval_s, after_s)
 
 
 def _draw_classes(

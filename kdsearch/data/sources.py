@@ -38,7 +38,7 @@ def load_beats(settings: DataSettings, cache: Path) -> Beats:
         cache: Folder for what is cut or downloaded only once, see `kdsearch.data.cache_dir`.
 
     Raises:
-        DataError: The source does not exist, is none of the known kinds, or is damaged.
+        DataError: The source does not exist, has an unknown format, or is damaged.
     """
     beats = _load(settings, cache)
     if settings.patients is not None:
@@ -104,7 +104,7 @@ def _load_records(folder: Path, settings: DataSettings, cache: Path) -> Beats:
 
 
 def _check_is_npz(path: Path) -> None:
-    """Say what a file of another kind is, since many look for it under its own name."""
+    """Refuse a file that is not an .npz, with a hint for its kind."""
     kinds = {
         **dict.fromkeys(
             (".hea", ".dat", ".atr"), "a part of a WFDB record: give the folder of records"
@@ -118,7 +118,7 @@ def _check_is_npz(path: Path) -> None:
 
 
 def _with_patients(beats: Beats, path: Path) -> Beats:
-    """The same beats with the patients of a table in index of their records."""
+    """Return the same beats with the patients of a table."""
     if beats.record is None:
         raise DataError(
             f"data.patients: {path} says whose records are, but the records of these beats are "

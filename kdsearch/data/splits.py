@@ -21,14 +21,14 @@ from kdsearch.errors import DataError
 FOLDS = 5
 VALIDATION_SHARE = 0.1
 # Held out of DS1: a quarter of its normal beats, 582 S, 1,525 V and 390 F beats. Record 208
-# has to be among them, for it has nearly all of DS1's F beats.
+# must be among them, because it has nearly all of DS1's F beats.
 DS1_VALIDATION = ("114", "118", "208", "209", "223")
-# How many random divisions of the records are tried before we say that there is none.
+# Number of random divisions of the records that are tried before an error.
 DIVISIONS_TRIED = 200
 
 
 def resolve(beats: Beats, settings: DataSettings) -> SplitKind:
-    """The split that ``auto`` stands for: by fold where the beats have AAMI classes."""
+    """Return the split; ``auto`` is ``fold`` if the beats have AAMI classes."""
     if settings.split != "auto":
         return settings.split
     known = set(np.unique(beats.classes).tolist())
@@ -39,7 +39,7 @@ def split(beats: Beats, settings: DataSettings) -> Split:
     """Divide the beats into training, validation and test.
 
     ``fold``: like the published division, with other random numbers, for its authors shuffled
-    their beats without a seed; patients stand on both sides. Fold k of five of the shuffled
+    their beats without a seed; patients are on both sides. Fold k of five of the shuffled
     normal beats is the test set, 10 % of the other normal beats and of each abnormal class
     are validation, and the other abnormal beats are test.
     ``inter_patient``: no patient on two sides. For MIT-BIH the test set is DS2 and validation
@@ -56,7 +56,10 @@ def split(beats: Beats, settings: DataSettings) -> Split:
         DataError: A part has no normal beats, or validation or test has no abnormal ones;
             or the patients are not known.
     """
-    _check_both_kinds(beats)
+    normal = beats.classes == NORMAL
+    for name, found in (("normal", normal), ("abnormal", ~normal)):
+        if not found.any():
+            raise DataError(f"{beats.description}: no {name} beats, but both kinds are needed")
     kind = resolve(beats, settings)
     if kind == "fold":
         parts = _by_fold(beats.classes, settings.fold, settings.seed)
@@ -71,13 +74,6 @@ def split(beats: Beats, settings: DataSettings) -> Split:
             "use more beats or another data.split"
         )
     return parts
-
-
-def _check_both_kinds(beats: Beats) -> None:
-    normal = beats.classes == NORMAL
-    for name, found in (("normal", normal), ("abnormal", ~normal)):
-        if not found.any():
-            raise DataError(f"{beats.description}: no {name} beats, but both kinds are needed")
 
 
 def _by_fold(classes: TextArray, fold: int, seed: int) -> Split:

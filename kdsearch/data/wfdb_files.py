@@ -48,7 +48,7 @@ FLUTTER_WAVE = "!"
 
 @dataclass(frozen=True)
 class Header:
-    """What has to be known of a record before its signal is read.
+    """The header of a record, read before its signal.
 
     Attributes:
         path: Path of the record without extension.
@@ -103,7 +103,7 @@ def read_header(path: Path, name: str | None = None) -> Header:
 
     Args:
         path: Path of the record without extension.
-        name: What the record is called in index of the path's last part.
+        name: The name of the record, if it is not the last part of the path.
 
     Raises:
         DataError: The header cannot be read, or describes no signal that can be used.
@@ -154,7 +154,7 @@ def _check_header(header: Header) -> None:
     for rate in sorted(rates):
         if not LOWEST_RATE_HZ <= rate <= HIGHEST_RATE_HZ:
             raise DataError(
-                f"{header.file}: an ECG has to be sampled at {LOWEST_RATE_HZ:g} to "
+                f"{header.file}: an ECG must be sampled at {LOWEST_RATE_HZ:g} to "
                 f"{HIGHEST_RATE_HZ:,.0f} Hz, but found {rate:g} Hz"
             )
     if header.frames is not None and header.frames < 1:
@@ -321,7 +321,7 @@ def read_annotations(header: Header, annotator: str = ANNOTATOR) -> Annotations:
         at, symbols = np.asarray(marks.sample, dtype=np.int64), list(marks.symbol)
         rate_hz = header.rate_hz if marks.fs is None else float(marks.fs)
         if any(not isinstance(symbol, str) for symbol in symbols):
-            raise ValueError("it has codes that stand for nothing")
+            raise ValueError("it has unknown codes")
         if (np.diff(at) < 0).any() or (len(at) and at[0] < 0):
             raise ValueError("its times go backwards")
         if not math.isfinite(rate_hz) or rate_hz <= 0:
@@ -329,7 +329,8 @@ def read_annotations(header: Header, annotator: str = ANNOTATOR) -> Annotations:
     ratio = header.ratio if rate_hz == header.rate_hz else _ratio(rate_hz)
     classes = np.array([CLASS_OF_SYMBOL.get(symbol, "") for symbol in symbols], dtype="<U1")
     if not (classes != "").any():
-        raise DataError(f"{file}: no beats: none of its annotations is one of {_all_symbols()}")
+        known = " ".join(CLASS_OF_SYMBOL)
+        raise DataError(f"{file}: no beats: none of its annotations is one of {known}")
     counts = (classes != "") | (np.array(symbols) == FLUTTER_WAVE)
     at, classes = at[counts], classes[counts]
     _check_end(header, file, float(at[-1] / rate_hz))
@@ -340,10 +341,6 @@ def read_annotations(header: Header, annotator: str = ANNOTATOR) -> Annotations:
         classes=classes,
         notes=tuple(_notes(header, at / rate_hz, rate_hz, classes)),
     )
-
-
-def _all_symbols() -> str:
-    return " ".join(CLASS_OF_SYMBOL)
 
 
 def _check_form(file: Path) -> None:
@@ -379,7 +376,7 @@ def _notes(
         yield f"{name}: {flutter:,} waves of ventricular flutter (!) are not beats"
     if rate_hz < LOWEST_RATE_HZ:
         yield (
-            f"warning: {name}: its annotations count at {rate_hz:g} Hz and index a beat to "
+            f"warning: {name}: its annotations count at {rate_hz:g} Hz and place a beat to "
             f"within {500 / rate_hz:.0f} ms"
         )
     end_s = math.inf if header.frames is None else header.frames / header.rate_hz

@@ -65,7 +65,7 @@ class BaselineScores:
 def baseline_scores(dataset: Dataset, cache: Path) -> dict[str, BaselineScores]:
     """Scores of all baselines, by their name for people; fitted once per data set.
 
-    Where there are fewer beats than components, as many components as can be had are used.
+    With fewer beats than components, the number of components is reduced.
 
     Args:
         dataset: Fitted on its training beats; validation and test beats are scored.

@@ -29,7 +29,7 @@ from kdsearch.metrics.ranking import Metrics, evaluate, rank
 from kdsearch.metrics.threshold import Rule
 from kdsearch.runs.folder import RunFolder
 
-# Of each class, so many beats that raised an alarm and so many that did not.
+# Number of example beats per class with an alarm, and as many without.
 EXAMPLES = 4
 
 
@@ -59,12 +59,12 @@ def answers_of(method: Method, weights: State, dataset: Dataset, compute: Comput
 
 @dataclass(frozen=True)
 class Scores:
-    """What one network makes of all beats that are kept from training.
+    """Scores of one network on the validation and test beats.
 
     Attributes:
         validation: Anomaly score of each validation beat, shape (n,).
-        test: Likewise, shape (m,).
-        threshold: Chosen on the validation beats: the test beats choose nothing.
+        test: Anomaly score of each test beat, shape (m,).
+        threshold: Chosen on the validation beats only.
     """
 
     validation: NDArray[np.float32]
@@ -100,7 +100,7 @@ class Examples:
         x: The beats as the networks see them, shape (k, leads, length).
         student: The student's reconstructions, of the same shape, or None if its method
             makes none.
-        teacher: The teacher's, likewise.
+        teacher: The teacher's reconstructions, or None.
         time_ms: Time from the R peak, shape (length,); None if it is unknown how the beats
             were cut.
     """
@@ -121,7 +121,7 @@ class Evaluation:
         validation_classes: Class of each validation beat, shape (n,).
         test_classes: Class of each test beat, shape (m,).
         validation_record: Record (patient) of each, or None where not known.
-        test_record: Likewise.
+        test_record: Record (patient) of each test beat, or None.
         test_shared: As of the `LabelledBeats`.
     """
 
@@ -199,23 +199,19 @@ def read_evaluation(folder: RunFolder) -> Evaluation | None:
 def choose_examples(scores: FloatArray, classes: TextArray, threshold: float) -> IndexArray:
     """Rows of a few beats of every class, with and without an alarm.
 
-    They stand evenly over the scores of their kind: neither the clearest cases alone nor the
-    worst ones.
+    They are spread evenly over the scores of their kind.
     """
     alarm = scores >= threshold
     chosen = []
-    for label in _in_order(classes):
+    # The normal class last.
+    labels = {str(label) for label in np.unique(classes)}
+    for label in sorted(labels, key=lambda label: (label == NORMAL, label)):
         for kind in (alarm, ~alarm):
             rows = np.flatnonzero((classes == label) & kind)
             rows = rows[np.argsort(-scores[rows], kind="stable")]
             spread = (np.arange(EXAMPLES) + 0.5) / EXAMPLES * len(rows)
             chosen.append(rows[np.unique(spread.astype(np.int64))] if len(rows) else rows)
     return np.concatenate(chosen).astype(np.int64)
-
-
-def _in_order(classes: TextArray) -> list[str]:
-    """Abnormal classes first, as they are what one looks for; normal beats last."""
-    return sorted({str(label) for label in np.unique(classes)}, key=lambda c: (c == NORMAL, c))
 
 
 def _scores(answers: Answers, validation: LabelledBeats, rule: Rule) -> Scores:
@@ -248,7 +244,7 @@ def _arrays(evaluation: Evaluation) -> Iterator[tuple[str, NDArray[Any]]]:
     for name in ("validation_classes", "test_classes", "validation_record", "test_record"):
         texts = getattr(evaluation, name)
         if texts is not None:
-            # Fixed-width texts: arrays of Python objects would have to be unpickled.
+            # Fixed-width texts, because reading arrays of Python objects needs pickle.
             yield name, np.asarray(texts, dtype=np.str_)
     for name, scores in (("student", evaluation.student), ("teacher", evaluation.teacher)):
         yield f"{name}_validation", scores.validation
@@ -290,7 +286,7 @@ def _stored_scores(arrays: Mapping[str, NDArray[Any]], name: str) -> Scores:
 
 
 def _check(evaluation: Evaluation) -> None:
-    """Refuse arrays that contradict each other: they would be drawn without a word."""
+    """Refuse arrays that contradict each other."""
     examples = evaluation.examples
     for scores in (evaluation.student, evaluation.teacher):
         _same_shape(scores.validation, evaluation.validation_classes)

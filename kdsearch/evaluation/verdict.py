@@ -120,7 +120,7 @@ def conclude(
         roles: ``candidate``, ``control`` or ``teacher`` by name, the search's best first.
         seeds: The seeds that each was trained with; of an adaptive confirmation, the most.
         dataset: The beats that the scores belong to.
-        baselines: Scores of what anyone would try first, by name.
+        baselines: Scores of simple baselines, by name.
         left_out: Why some of the roles were not trained, by name.
         adaptive: Whether the number of seeds was decided while they were trained, see
             `kdsearch.evaluation.adaptive`.
@@ -233,7 +233,7 @@ def _pairs(confirmed: Mapping[str, Confirmed]) -> list[tuple[str, str]]:
 def _difference(
     of: Confirmed, against: Confirmed, test: LabelledBeats, error: float | None
 ) -> dict[str, Any]:
-    """Interval and p-value over the seeds that both have; all None where there are none."""
+    """Return interval and p-value over the common seeds; all None without such seeds."""
     entry: dict[str, Any] = {"of": of.name, "against": against.name, "metric": "test_auc"}
     seeds = [seed for seed in of.seeds if seed in against.seeds]
     if not seeds:
@@ -289,5 +289,5 @@ def _words(found: Confirmed) -> str:
 
 
 def _number(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """Return None for NaN, which JSON does not have."""
     return float(value) if np.isfinite(value) else None

@@ -79,7 +79,7 @@ class BucketPath:
         return bool(self._info().type.name == "Directory")
 
     def iterdir(self) -> Iterator[BucketPath]:
-        """What lies directly below, in no order; nothing where there is nothing."""
+        """Return the paths directly below, in no order."""
         with self._reached() as storage:
             from pyarrow.fs import FileSelector  # noqa: PLC0415
 
@@ -197,7 +197,7 @@ def _storage(scheme: str, bucket: str) -> FileSystem:
         connect_timeout=CONNECT_TIMEOUT_S,
         request_timeout=REQUEST_TIMEOUT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        # One request for a small object in place of three.
+        # One request for a small object instead of three.
         allow_delayed_open=True,
         **options,
     )

@@ -51,12 +51,12 @@ def cache_dir() -> Path:
 
 
 def cached_arrays(entry: Path, make: Callable[[], Arrays]) -> Arrays:
-    """Arrays of a cache entry; made and written if there are none, or only damaged ones.
+    """Return the arrays of a cache entry; compute and write them if missing or damaged.
 
     Processes that ask for the same entry at the same time wait for the one that makes it.
 
     Args:
-        entry: Folder of the entry; its name has to change whenever the content would.
+        entry: Folder of the entry; its name must change whenever the content would.
         make: Calculates the arrays; called at most once.
 
     Returns:
@@ -117,7 +117,7 @@ def _read(entry: Path) -> dict[str, NDArray[Any]] | None:
         if meta["format"] != FORMAT:
             return None
         return {name: _read_array(entry, name, facts) for name, facts in meta["arrays"].items()}
-    # A damaged entry is as good as none: it can always be made again.
+    # A damaged entry is ignored: it can always be computed again.
     except (DataError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError):
         return None
 

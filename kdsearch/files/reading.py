@@ -19,14 +19,14 @@ def reading(
 ) -> Iterator[None]:
     """Turn whatever a reader raises over a damaged file into one line.
 
-    NumPy, zipfile and wfdb have no error of their own for a damaged file: a flipped bit gives
+    NumPy, zipfile and wfdb have no specific error for a damaged file: a flipped bit gives
     anything from zlib.error to MemoryError. So everything is caught, but only around the
     reading itself.
 
     Args:
         path: Names the file in the message.
         expected: What it should be, with its article: ``a readable .npz file``.
-        error_type: What is raised in its place.
+        error_type: The type of the error that is raised instead.
 
     Raises:
         UserError: Of that type; a `UserError` of the body passes as it is.

@@ -30,17 +30,17 @@ class Confusion:
 
     @property
     def sensitivity(self) -> float:
-        """Part of the abnormal beats that are found."""
+        """Fraction of the abnormal beats that are called abnormal."""
         return self.true_positives / (self.true_positives + self.false_negatives)
 
     @property
     def specificity(self) -> float:
-        """Part of the normal beats that are left alone."""
+        """Fraction of the normal beats that are called normal."""
         return self.true_negatives / (self.true_negatives + self.false_positives)
 
     @property
     def ppv(self) -> float | None:
-        """Part of the beats called abnormal that are; None where none is called so."""
+        """Fraction of the beats called abnormal that are so; None if there are none."""
         called = self.true_positives + self.false_positives
         return self.true_positives / called if called else None
 
@@ -52,12 +52,12 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Part of all beats that are called what they are."""
+        """Fraction of all beats that are classified correctly."""
         right = self.true_positives + self.true_negatives
         return right / (right + self.false_positives + self.false_negatives)
 
     def as_dict(self) -> dict[str, float]:
-        """Plain numbers; ``ppv`` is left out where there is none."""
+        """Return plain numbers, without ``ppv`` if it is None."""
         figures = {
             **asdict(self),
             "accuracy": self.accuracy,
@@ -70,7 +70,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How one AAMI class is told from the normal beats.
+    """Figures of one AAMI class against the normal beats.
 
     Attributes:
         n: Beats of the class.
@@ -124,7 +124,7 @@ class Ranking:
     Attributes:
         thresholds: The distinct scores, from the highest, shape (t,).
         true_positives: Abnormal beats at or above each threshold, shape (t,).
-        false_positives: Normal beats likewise.
+        false_positives: Normal beats at or above each threshold, shape (t,).
     """
 
     thresholds: DoubleArray
@@ -187,7 +187,7 @@ def rank(scores: ArrayLike, abnormal: BoolArray) -> Ranking:
         ValueError: The shapes differ, a score is not a finite number, or all beats are of one
             kind, so that there is nothing to tell apart.
     """
-    return _Sorted(_checked_scores(scores, abnormal)).ranking(abnormal)
+    return _Sorted(checked_scores(scores, abnormal)).ranking(abnormal)
 
 
 def evaluate(
@@ -205,7 +205,7 @@ def evaluate(
         ValueError: As `rank`.
     """
     abnormal = np.asarray(classes != NORMAL)
-    in_order = _Sorted(_checked_scores(scores, abnormal))
+    in_order = _Sorted(checked_scores(scores, abnormal))
     ranking = in_order.ranking(abnormal)
     if threshold is None:
         _, threshold = ranking.best_f1()
@@ -234,7 +234,7 @@ class _Sorted:
         return Ranking(self.thresholds, self.counts(abnormal), self.counts(~abnormal))
 
     def counts(self, chosen: BoolArray) -> DoubleArray:
-        """How many of the chosen beats stand at or above each threshold."""
+        """Return the number of chosen beats at or above each threshold."""
         counts: DoubleArray = np.cumsum(chosen[self._order], dtype=np.float64)[self._ends]
         return counts
 
@@ -266,7 +266,12 @@ def _abnormal_class(
     )
 
 
-def _checked_scores(scores: ArrayLike, abnormal: BoolArray) -> DoubleArray:
+def checked_scores(scores: ArrayLike, abnormal: BoolArray) -> DoubleArray:
+    """Return the scores in double precision.
+
+    Raises:
+        ValueError: As `rank`.
+    """
     values = np.asarray(scores, dtype=np.float64)
     if values.shape != abnormal.shape or values.ndim != 1:
         raise ValueError(f"scores of shape {values.shape} for {abnormal.shape} labels")

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
 from kdsearch.data.beats import BoolArray, IndexArray, TextArray
-from kdsearch.metrics.ranking import DoubleArray, rank
+from kdsearch.metrics.ranking import DoubleArray, checked_scores
 
 Judgement = Literal["better", "worse", "not distinguishable"]
 BETTER: Judgement = "better"
@@ -27,12 +27,12 @@ NOT_DISTINGUISHABLE: Judgement = "not distinguishable"
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference and what it may really be.
+    """A difference with its confidence interval.
 
     Attributes:
         estimate: The difference as measured.
-        low: Lower end; NaN where there is too little to calculate an interval from.
-        high: Upper end, likewise.
+        low: Lower end; NaN if there are too few values for an interval.
+        high: Upper end; NaN in the same case.
         confidence: How often such intervals contain the true difference, between 0 and 1.
     """
 
@@ -43,7 +43,7 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """False where there was too little to calculate the ends from."""
+        """Whether there is an interval."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     def __str__(self) -> str:
@@ -170,7 +170,7 @@ def compare_areas(
     freedom = variance**2 / (of_seeds**2 / (seeds - 1) + of_patients**2 / (count - 1))
     deviation = math.sqrt(variance)
     reach = float(stdtrit(freedom, 1 - error / 2)) * deviation
-    # Two areas cannot differ by more than 1, which Student's t does not know.
+    # Two areas cannot differ by more than 1, but Student's t has no bounds.
     low, high = max(estimate - reach, -1.0), min(estimate + reach, 1.0)
     p_value = float(2 * stdtr(freedom, -abs(estimate) / deviation))
     interval = Interval(estimate, low, high, confidence)
@@ -204,9 +204,8 @@ def area(scores: ArrayLike, abnormal: BoolArray, patients: TextArray | None = No
     Raises:
         ValueError: Shapes differ, a score is not finite, or all beats are of one kind.
     """
-    rank(scores, abnormal)  # Refuses what cannot be compared.
+    values = checked_scores(scores, abnormal)
     clusters = _clusters(patients, len(abnormal))
-    values = np.asarray(scores, dtype=np.float64)
     count = int(clusters.max()) + 1
     positives, negatives = values[abnormal], values[~abnormal]
     of_positive, of_negative = clusters[abnormal], clusters[~abnormal]
@@ -311,7 +310,7 @@ def sentence(
     beats: int,
     patients: int | None = None,
 ) -> str:
-    """One sentence for a reader who knows no statistics.
+    """Return one sentence for a reader without knowledge of statistics.
 
     Args:
         name: What was compared, as it is called within a sentence: ``the student``.

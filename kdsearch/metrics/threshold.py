@@ -30,8 +30,8 @@ class Rule:
     def threshold(self, ranking: Ranking) -> float:
         """The threshold that the rule chooses on these scores.
 
-        Of all thresholds that reach a sensitivity the highest, which has the best specificity;
-        of all that reach a specificity the lowest.
+        Of the thresholds that reach a sensitivity, the highest is chosen, which has the best
+        specificity; of those that reach a specificity, the lowest.
         """
         if self.kind == "f1" or self.value is None:
             return ranking.best_f1()[1]
@@ -67,7 +67,7 @@ def parse_rule(raw: Any) -> Rule:
     """Read a rule as it is in a space file, or as text such as ``sensitivity=0.95``.
 
     Raises:
-        ValueError: It is none. Says what was expected and found.
+        ValueError: It is not a rule.
     """
     content = _from_text(raw) if isinstance(raw, str) else raw
     if content == "f1":

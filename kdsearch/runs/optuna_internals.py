@@ -22,6 +22,7 @@ PRIVATE = (
     "optuna.samplers:QMCSampler._find_sample_id",
     "optuna.samplers:QMCSampler._sample_qmc(_find_sample_id)",
     "optuna.samplers:TPESampler._sample(_get_trials)",
+    "optuna.samplers:GPSampler.sample_relative(_get_trials)",
 )
 require_private("optuna", optuna.__version__, PRIVATE)
 

@@ -69,7 +69,7 @@ def export(student: Student, path: Path) -> float | None:
     """Write a student as one ONNX file, whole or not at all, after trying it.
 
     Args:
-        student: Its method has to be `Exporting`.
+        student: Its method must be `Exporting`.
         path: Of the file.
 
     Returns:
@@ -130,7 +130,7 @@ def _outputs(student: Student) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of packages that are not needed and of its own insides."""
+    """Suppress the exporter's messages about optional packages and internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -210,6 +210,6 @@ def _some_beats(student: Student) -> FloatArray:
     rng = np.random.default_rng(0)
     walks = rng.normal(size=(TRIED_BEATS, card.all_leads, card.length)).cumsum(axis=-1)
     walks[0] = 0.5
-    # A context lies between -1 and 1 as it comes.
+    # A context is already between -1 and 1.
     walks[:, card.leads :] = np.tanh(walks[:, card.leads :])
     return walks.astype(np.float32)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MOST_BEATS = 12
 COLUMNS = 4
-# Leads on the scale of -1 to 1 stand so far apart that they do not touch.
+# Distance between leads, which are scaled to [-1, 1], so that they do not overlap.
 LEAD_DISTANCE = 2.4
 BEAT, EXPECTED, ERROR, QUIET = "#1f2933", "#0b7fab", "#d64545", "#9aa5b1"
 
@@ -51,7 +51,7 @@ def draw(scored: Scored, path: Path) -> None:
 
 
 def _shown(scored: Scored) -> int:
-    """So many beats that flagged ones fill the picture; some without any, to look at."""
+    """Return the flagged beats that fill the picture, or some others if none is flagged."""
     flagged = int(scored.flagged.sum())
     return min(MOST_BEATS, flagged) if flagged else min(COLUMNS, len(scored.scores))
 
@@ -83,7 +83,7 @@ def _draw_scores(axes: Axes, scored: Scored) -> None:
 
 
 def _places(scored: Scored) -> tuple[NDArray[np.float64], str]:
-    """Where beats stand in the overview: in time, if it is that of one record."""
+    """Return the positions of beats in the overview: times, if all are of one record."""
     if scored.time_s is not None and len(set(scored.record)) == 1:
         return scored.time_s / 60, "minutes"
     return np.arange(len(scored.scores), dtype=np.float64), scored.student.card.data.unit

@@ -39,7 +39,7 @@ def read_folder(folder: Path, student: Student, reading: Reading) -> list[Source
     """All records of a folder; MIT-BIH's paced ones are left out, as in training.
 
     Raises:
-        DataError: There is none, or one of them cannot be scored.
+        DataError: There is no record, or one cannot be scored.
     """
     records = find_records(folder, DataSettings(), annotated=False)
     sources = [_read(header, student, reading) for header in records.headers]
@@ -54,7 +54,7 @@ def read_record(path: Path, student: Student, reading: Reading) -> Source:
 
     Args:
         path: Path of the record without extension.
-        student: Says which leads it needs, and how its own beats were cut.
+        student: Gives the required leads and the cutting of its beats.
         reading: The user's wishes.
 
     Raises:
@@ -184,5 +184,5 @@ def _notes(header: Header, annotated: bool, reading: Reading) -> list[str]:
     if rate_hz != SAMPLING_RATE_HZ:
         notes.append(f"{name}: resampled from {rate_hz:g} to {SAMPLING_RATE_HZ} Hz")
     if reading.lead is not None:
-        notes.append(f"{name}: scored by lead {header.leads[0]}, as asked")
+        notes.append(f"{name}: scored by lead {header.leads[0]}, as requested")
     return notes

@@ -39,7 +39,7 @@ class Scored:
         classes: Shape (n,), empty where unknown; None where unknown of all.
         scores: Shape (n,).
         flagged: Shape (n,).
-        notes: What the user should know of how this came about.
+        notes: Notes for the user on the input and its reading.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Scored:
         return f"{' · '.join(map(str, parts))} · {self.scores[index]:.3g}"
 
     def time_axis(self) -> tuple[NDArray[np.float64], str]:
-        """Where the samples of a beat lie, shape (length,), and in which unit."""
+        """Return the positions of a beat's samples, shape (length,), and their unit."""
         card = self.student.card.input
         samples = np.arange(card.length, dtype=np.float64)
         if card.cutting is None:
@@ -143,7 +143,9 @@ def score_sources(name: str, student: Student, sources: Sequence[Source]) -> Sco
         raise DataError(f"{name}: {error}") from None
     notes = [note for source in sources for note in source.notes]
     if student.card.data.simulated:
-        notes.append("this student learned from simulated beats: it knows nothing of real ones")
+        notes.append(
+            "this student was trained on simulated beats; its scores of real beats mean nothing"
+        )
     return Scored(
         name=name,
         student=student,

@@ -22,7 +22,7 @@ class Source:
             where beats come without one.
         time_s: The same in seconds, shape (n,).
         moments: The same and the intervals around each beat; None where that is not known.
-        classes: What each beat is known to be, shape (n,); None where nothing is known.
+        classes: The known class of each beat, shape (n,); None if unknown.
         notes: What a user should know of how the beats came about, a sentence each.
     """
 

@@ -157,7 +157,7 @@ class Student:
         """Put together a student; `load_student` reads one.
 
         Raises:
-            ValueError: The method does not know such settings.
+            ValueError: The method does not have such settings.
         """
         self.card = card
         self.settings = method.student_settings.model_validate(card.student)
@@ -175,7 +175,7 @@ class Student:
                 text, ``"sensitivity=0.95"``.
 
         Raises:
-            ConfigError: It is none of these.
+            ConfigError: It is not a rule.
             RunError: The student's ``validation.npz`` is needed, but missing or damaged.
         """
         try:
@@ -264,7 +264,7 @@ class Student:
         moments: Moments | None = None,
         record: TextArray | None = None,
     ) -> FloatArray:
-        """What the student makes of beats; where it differs from them lies the anomaly.
+        """Return the student's reconstructions of beats; large differences are the anomaly.
 
         Returns:
             Shape (n, leads, length), to be compared with `normalised`.
@@ -468,7 +468,7 @@ def _real_numbers(beats: ArrayLike) -> NDArray[Any]:
     except UNFIT as error:
         raise DataError(f"beats: not an array of numbers: {_first_line(error)}") from None
     if x.dtype.kind not in "iuf":
-        raise DataError(f"beats: have to be real numbers, but are {x.dtype}")
+        raise DataError(f"beats: must be real numbers, but are {x.dtype}")
     return x
 
 

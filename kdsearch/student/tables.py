@@ -71,7 +71,7 @@ def read_csv(path: Path, student: Student) -> Source:
     Args:
         path: Each row holds a beat's samples, one lead after the other, separated by commas.
             There may be a header; then columns named ``class`` and ``record`` are no samples.
-        student: Says how many leads and samples a beat has.
+        student: Gives the number of leads and samples of a beat.
 
     Raises:
         DataError: It is not such a file: no rows, rows of different length, a cell that is

@@ -127,7 +127,7 @@ def test_a_record_with_annotations(
     assert f"r1: {sum(flagged)} of 18 beats flagged" in said
     assert "class V: " in said
     assert "1 beat too near the record's ends not scored" in said
-    assert "learned from simulated beats" in said
+    assert "trained on simulated beats" in said
 
 
 def test_without_annotations_beats_are_found_at_their_peaks(run: Path, tmp_path: Path, capsys):
@@ -313,7 +313,7 @@ def refused(arguments: list[Any], message: str, capsys: pytest.CaptureFixture[st
         ({"x": np.zeros(320)}, "expected the shape (beats, leads, samples)"),
         ({"x": np.zeros((0, 320))}, "there are no beats"),
         ({"x": np.full((3, 320), np.nan)}, "beat 0, lead 0, sample 0 is nan"),
-        ({"x": np.zeros((3, 320), dtype=bool)}, "have to be real numbers, but are bool"),
+        ({"x": np.zeros((3, 320), dtype=bool)}, "must be real numbers, but are bool"),
         ({"x": np.zeros((3, 320)), "y": np.zeros(2)}, "one label for each of 3 beats"),
         ({"x": np.zeros((3, 320), dtype=object)}, "holds Python objects"),
     ],
@@ -518,7 +518,7 @@ def test_an_export_that_fails_leaves_nothing(
         refused(["export", run, "--onnx", file], "not written: its scores would differ", capsys)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", str(run), "--onnx", str(file)]) == 0
-    assert "not tried, as onnxruntime is not installed" in capsys.readouterr().out
+    assert "not tested, because onnxruntime is not installed" in capsys.readouterr().out
     file.unlink()
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     refused(["export", run, "--onnx", file], "pip install 'kdsearch[onnx]'", capsys)

@@ -20,6 +20,7 @@ from watched_disk import Operation, Plan, watched
 from kdsearch.config.space_file import Config
 from kdsearch.errors import UserError
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.stop_requests import StopRequests
 from kdsearch.runs.study import Suggestion
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.tuning.finish import missing_results

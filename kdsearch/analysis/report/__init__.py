@@ -46,7 +46,7 @@ SECTIONS = (
     histograms_section,
     beats_section,
 )
-SIMULATED = "The beats are simulated: nothing here says anything about patients."
+SIMULATED = "The beats are simulated; the figures are not valid for patients."
 
 
 def write_html(run: Run, path: Place) -> None:

@@ -25,7 +25,7 @@ class Axis:
         title: What it shows, with its unit.
         log: Logarithmic.
         limits: Its two ends, or None to fit the data.
-        ticks: Positions and texts in position of numbers.
+        ticks: Positions and their texts, instead of numbers.
         hidden: Draw neither ticks nor title.
     """
 
@@ -51,7 +51,7 @@ class Series:
 
     Attributes:
         name: Its entry in the legend; series of one name share one entry.
-        kind: ``bars`` lie flat, from zero to ``x``; ``area`` is a line over a light surface.
+        kind: ``bars`` are horizontal, from 0 to ``x``; ``area`` is a line over a light surface.
         hover: A text per point, or one for all.
         values: Colour each point by a figure, on the scale that the chart names.
         low: Left end of an interval around each point; ``high`` is the right one.
@@ -91,7 +91,7 @@ class Chart:
 
     Attributes:
         title: Above it.
-        series: The later ones lie on top.
+        series: Later ones are drawn on top.
         lines: Vertical lines, each with a text.
         labels: Texts inside.
         shade: A figure from 0 to 1 per x of the first series, drawn as depth of colour behind
@@ -134,7 +134,7 @@ class Table:
     """Columns and rows; with ``searchable`` the reader can sort and filter it.
 
     Attributes:
-        marked: Numbers of the rows that stand out.
+        marked: Numbers of the highlighted rows.
     """
 
     columns: Sequence[str]
@@ -145,7 +145,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Group:
-    """Charts side by side under one heading; ``small`` ones stand several in a row."""
+    """Charts side by side under one heading; ``small`` ones are several in a row."""
 
     charts: Sequence[Chart]
     title: str = ""

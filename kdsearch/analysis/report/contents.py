@@ -18,7 +18,7 @@ from kdsearch.methods.protocol import EpochReport
 from kdsearch.metrics.ranking import rank
 from kdsearch.runs.study import importances
 
-NOT_YET = "There is nothing yet: it is measured at the end of the search."
+NOT_YET = "Not available yet: this is measured at the end of the search."
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Contents:
     Attributes:
         histories: Epochs by trial.
         evaluation: None before the search's end, or where it cannot be read.
-        evaluation_missing: Why there is none.
+        evaluation_missing: The reason if there is no evaluation.
         controls: The control's scores, a `Curve` per seed.
-        importance: Importance by searched setting, or why there is none.
+        importance: Importance by searched setting, or the reason for its absence.
     """
 
     run: Run
@@ -87,7 +87,7 @@ def _evaluation(run: Run) -> tuple[Evaluation | None, str]:
     except RunError as error:
         return None, str(error)
     if evaluation is None and run.metrics:
-        return None, "This run was made before scores and example beats were kept."
+        return None, "The scores and example beats of this run are missing."
     return evaluation, "" if evaluation else NOT_YET
 
 
@@ -101,7 +101,7 @@ def _controls(run: Run, evaluation: Evaluation) -> list[Curve]:
             ranking = rank(scores["validation"], evaluation.validation_classes != NORMAL)
             threshold = run.threshold_rule.threshold(ranking)
         except (RunError, ValueError):
-            # A confirmation that is missing or belongs to other beats has no curve.
+            # The confirmation is missing or belongs to other beats.
             continue
         if scores["test"].shape == evaluation.test_classes.shape:
             name = "control (no distillation)"
@@ -114,7 +114,7 @@ def _control_of(verdict: Mapping[str, Any]) -> dict[str, Any]:
     controls = [
         c
         for c in verdict.get("configurations", ())
-        # A name is a folder of the run, and leads nowhere else.
+        # A name is used as a folder; it must not lead out of the run folder.
         if c.get("role") == "control" and Path(c["name"]).name == c["name"]
     ]
     own = [c for c in controls if c["name"] == f"control-of-{verdict.get('chosen')}"]

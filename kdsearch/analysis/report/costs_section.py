@@ -22,7 +22,9 @@ def costs_section(contents: Contents) -> Section:
         return Section(key, title, missing=NOT_YET)
     sizes = {costs[str(r.number)]["parameters"] for r in records}
     if len(sizes) == 1:
-        return Section(key, title, text=_alike(costs, str(records[0].number)))
+        each = _words(costs[str(records[0].number)])
+        text = f"All students of this search cost the same: {each}. {_teacher(costs)}"
+        return Section(key, title, text=text)
     return Section(
         key,
         title,
@@ -80,12 +82,6 @@ def _star(cost: dict[str, Any], val_auc: float) -> Series:
         symbol="star",
         size=14,
         hover=f"teacher: val_auc {val_auc:.4f}, {_words(cost)}",
-    )
-
-
-def _alike(costs: dict[str, Any], number: str) -> str:
-    return f"All students of this search cost the same: {_words(costs[number])}. " + _teacher(
-        costs
     )
 
 

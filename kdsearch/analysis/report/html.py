@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from kdsearch.analysis.report.chart import Chart, Section
+from kdsearch.analysis.report.chart import Section
 from kdsearch.analysis.report.plotly_charts import figure_json
 
 
@@ -55,7 +55,7 @@ def page_text(*, title: str, notice: str, facts: Sequence[str], sections: Sequen
         facts=facts,
         live=live,
         sections=sections,
-        figure=_figure,
+        figure=lambda chart, small: Markup(figure_json(chart, small=small)),
         style=_own("report.css"),
         script=_own("report.js"),
         # Markup: these come with their packages.
@@ -64,10 +64,6 @@ def page_text(*, title: str, notice: str, facts: Sequence[str], sections: Sequen
         tables_script=base64.b64encode(_datatables("dt_bundle.js")).decode(),
     )
     return page
-
-
-def _figure(chart: Chart, *, small: bool) -> Markup:
-    return Markup(figure_json(chart, small=small))
 
 
 def _own(name: str) -> Markup:

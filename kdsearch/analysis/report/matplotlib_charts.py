@@ -95,7 +95,7 @@ def _rows(section: Section) -> Iterator[tuple[str, Sequence[Chart], int]]:
 
 
 def _new(chart: Chart, seen: set[str]) -> bool:
-    """Whether a chart needs a legend: not where an earlier one has told all its names."""
+    """Return whether a chart needs a legend: only if it has names not shown earlier."""
     names = {series.name for series in chart.series if series.in_legend}
     new = not names <= seen
     seen |= names

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
-VERMILION, PURPLE, SKY = "#D55E00", "#CC79A7", "#56B4E9"
+VERMILION, PURPLE = "#D55E00", "#CC79A7"
 GREY, INK = "#8A94A0", "#1F2933"
 
 Symbol = Literal["circle", "square", "x", "star"]

@@ -66,13 +66,9 @@ def _hover(series: Series) -> dict[str, Any]:
         figures = "%{x:.4~g}, %{y:.4~g}" if series.kind in ("line", "area") else ""
         text = "<br>".join(filter(None, [escape(series.hover), figures]))
         return {"hovertemplate": f"{text}<extra></extra>"}
-    texts = [_wrapped(text) for text in series.hover]
+    # A line per part, so that a box fits onto a phone.
+    texts = [escape(t).replace("; ", "<br>").replace(", ", "<br>") for t in series.hover]
     return {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
-
-
-def _wrapped(text: str) -> str:
-    """A line per part, so that a box fits onto a phone."""
-    return escape(text).replace("; ", "<br>").replace(", ", "<br>")
 
 
 def _bars(series: Series) -> dict[str, Any]:

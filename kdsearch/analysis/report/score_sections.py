@@ -21,7 +21,7 @@ COLOURS = {
 }
 POINTS = 400
 BINS = 40
-# Leads on the scale of -1 to 1 stand so far apart that they do not touch.
+# Distance between leads, which are scaled to [-1, 1], so that they do not overlap.
 LEAD_DISTANCE = 2.4
 
 
@@ -34,13 +34,13 @@ def curves_section(contents: Contents) -> Section:
     abnormal = evaluation.test_classes != NORMAL
     ranked = [(curve, rank(curve.scores, abnormal)) for curve in contents.curves()]
     text = (
-        f"On {len(abnormal):,} test beats, {abnormal.sum():,} of them abnormal, which chose "
-        "nothing. The dots are the thresholds chosen on the validation beats."
+        f"On {len(abnormal):,} test beats, {abnormal.sum():,} of them abnormal, which were "
+        "not used to choose anything. The dots are the thresholds chosen on validation beats."
     )
     if contents.controls:
         text += " The control is drawn once per seed."
     else:
-        text += " There is no control: nothing was confirmed, or nothing distilled."
+        text += " There is no control, because nothing was confirmed or nothing is distilled."
     return Section(key, title, text=text, groups=[Group([_roc(ranked), _pr(ranked)])])
 
 
@@ -87,7 +87,7 @@ def _pr(ranked: Ranked) -> Chart:
 
 
 def _named(curve: Curve, what: str, figures: Sequence[tuple[str, float]]) -> str:
-    """The entry of the legend that all seeds of a network share."""
+    """Return the legend entry that all seeds of a network share."""
     own = [figure for name, figure in figures if name == curve.name]
     ends = dict.fromkeys(f"{end:.3f}" for end in (min(own), max(own)))
     return f"{curve.name}, {what} {'–'.join(ends)}"
@@ -116,7 +116,7 @@ def _curve(
 
 
 def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rows of so few points that a page stays small, evenly along the curve, ends included."""
+    """Return at most `POINTS` rows, evenly along the curve, with both ends."""
     if len(x) <= POINTS:
         return np.arange(len(x))
     way = np.cumsum(np.abs(np.diff(x, prepend=x[0])) + np.abs(np.diff(y, prepend=y[0])))
@@ -157,7 +157,7 @@ def _classes(evaluation: Evaluation) -> list[str]:
 
 
 def _class_row(curves: Sequence[Curve], label: str, evaluation: Evaluation) -> list[Cell]:
-    """One network, its figures being means over its seeds."""
+    """Return the row of one network, with means over its seeds."""
     classes = evaluation.test_classes
     members = (classes != NORMAL) if label == "all" else (classes == label)
     figures = np.mean([_figures(curve, members, classes == NORMAL) for curve in curves], axis=0)
@@ -228,14 +228,14 @@ def _edges(scores: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
     low, high = float(scores.min()), float(scores.max())
     if high <= low:
         high = low * 1.1 if log else low + 1
-    # The outermost edges a little further out: rounding must not lose the extreme beats.
+    # The outermost edges are a little wider, so that rounding loses no beat.
     if log:
         return np.geomspace(low * 0.999, high * 1.001, BINS + 1)
     return np.linspace(low, high, BINS + 1)
 
 
 def beats_section(contents: Contents) -> Section:
-    """A few beats of every kind: what came in, what was expected, where they differ."""
+    """Example beats of every kind with their reconstructions and errors."""
     key, title = "beats", "Example beats"
     evaluation = contents.evaluation
     if evaluation is None:
@@ -252,11 +252,11 @@ def beats_section(contents: Contents) -> Section:
     return Section(
         key,
         title,
-        text="Test beats as the networks see them, each scaled to its own range, and what "
-        "student and teacher make of them. The darker the background, the larger the "
-        "student's error there: that is what raises the alarm. The beats were taken evenly "
-        "from the highest to the lowest score of their kind, not for their looks. Above each "
-        f"beat stand the student's score and the record, below it the time in {unit}.",
+        text="Test beats as the networks see them, each scaled to its own range, and their "
+        "reconstructions by student and teacher. The darker the background, the larger the "
+        "student's error, which gives the score. The beats are spread evenly from the highest "
+        "to the lowest score of their kind. The title shows the student's score and the "
+        f"record; the axis shows the time in {unit}.",
         groups=groups,
     )
 

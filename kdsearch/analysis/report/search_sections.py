@@ -30,7 +30,7 @@ AUC = "validation AUC"
 
 
 def leaderboard_section(contents: Contents) -> Section:
-    """Every trial, to be sorted and searched."""
+    """A table of all trials that can be sorted and filtered."""
     run = contents.run
     table = leaderboard(run.records, run.searched)
     rows = [
@@ -40,7 +40,7 @@ def leaderboard_section(contents: Contents) -> Section:
     best = best_record(run.records)
     marked = frozenset({0}) if best is not None else frozenset[int]()
     teacher = run.teacher
-    text = "A trial counts with its best epoch. Click on a heading to sort."
+    text = "A trial is ranked by its best epoch. Click on a heading to sort."
     if teacher:
         text += f" The teacher reached {teacher['val_auc']:.4f} on the same beats."
     return Section(
@@ -56,7 +56,7 @@ def leaderboard_section(contents: Contents) -> Section:
 
 def _cell(column: str, value: Any) -> Cell:
     if pd.isna(value):
-        # A failed trial has no rank, and so stands behind all others.
+        # A failed trial has no rank and is sorted last.
         return Cell("–", math.inf if column == "rank" else -math.inf)
     if column == "state":
         return Cell(STATES[value])
@@ -182,8 +182,8 @@ def space_section(contents: Contents) -> Section:
         "space",
         "The space",
         text="One line is one trial, from its settings on the left to its result on the "
-        "right. Below, the result along each setting alone. Trials that were stopped early "
-        "count with the best epoch that they had.",
+        "right. Below: the result against each setting. Trials that were stopped early "
+        "are shown with their best epoch.",
         groups=[Group([_parallel(dimensions, records)]), Group(slices, small=True)],
     )
 
@@ -312,7 +312,7 @@ def importance_section(contents: Contents) -> Section:
 
 
 def plane_section(contents: Contents) -> Section:
-    """Where in the plane of alpha and temperature the good trials lie."""
+    """Validation AUC over alpha and temperature."""
     key, title = "alpha-temperature", "Alpha and temperature"
     run, records = contents.run, _ranked(contents.run)
     dimensions = {dimension.key: dimension for dimension in _dimensions(run)}
@@ -348,7 +348,7 @@ def plane_section(contents: Contents) -> Section:
     return Section(
         key,
         title,
-        text="How strongly the student listens to its teacher (alpha), and how soft the "
-        "teacher's scores are made (temperature).",
+        text="alpha is the weight of the distillation term; temperature is the divisor that "
+        "softens the scores.",
         groups=[Group([chart])],
     )

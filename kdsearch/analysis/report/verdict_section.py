@@ -40,7 +40,7 @@ def verdict_section(contents: Contents) -> Section:
         damage = [line for line in contents.run.damaged if line.startswith(str(path))]
         nothing = (
             "Nothing was confirmed: no configuration was trained again with new seeds, so the "
-            "leaderboard's first height may be luck."
+            "leaderboard's first trial may be first by chance."
         )
         return Section(KEY, TITLE, missing=next(iter(damage), nothing))
     return _section(verdict)
@@ -54,8 +54,8 @@ def _section(verdict: Mapping[str, Any]) -> Section:
         KEY,
         TITLE,
         lead=[str(sentence) for sentence in verdict["sentences"]],
-        text="Chosen on the validation beats alone; test figures are shown and decide "
-        "nothing. Mean ± standard deviation over seeds. Baselines are fitted once, on the "
+        text="Chosen only on the validation beats; test figures are not used for the "
+        "choice. Mean ± standard deviation over seeds. Baselines are fitted once, on the "
         "same training beats. The 95 % intervals cover other seeds and, where patients are "
         f"known, other patients. {adaptive}".rstrip(),
         tables=[_table(verdict)],
@@ -101,14 +101,14 @@ def _baseline(baseline: Mapping[str, Any]) -> list[Cell]:
 
 
 def words(name: str) -> str:
-    """A configuration's name as people say it."""
+    """Return a configuration's name in words."""
     if name.startswith("control-of-"):
         return f"{words(name.removeprefix('control-of-'))} without distillation"
     return name.replace("trial-", "trial ") if name.startswith("trial-") else name
 
 
 def _forest(differences: Sequence[Mapping[str, Any]], chosen: Any) -> Chart:
-    """A row per difference, the chosen configuration's first, read from the top."""
+    """Draw one row per difference, those of the chosen configuration at the top."""
     in_order = sorted(differences, key=lambda d: d["of"] != chosen)
     heights = [float(len(in_order) - 1 - row) for row in range(len(in_order))]
     reach = 1.05 * max(
@@ -154,7 +154,7 @@ def _intervals(judgement: str, rows: Sequence[tuple[float, Mapping[str, Any]]]) 
 
 
 def _seeds(rows: Sequence[tuple[float, Mapping[str, Any]]], reach: float) -> Series:
-    """The single seeds below their mean."""
+    """Draw the differences of the single seeds below their mean."""
     points = [
         (float(one["estimate"]), height - 0.22, one["seed"])
         for height, d in rows

@@ -81,7 +81,7 @@ def test_markdown_has_a_row_a_trial_and_the_teachers(run: RunFolder):
 def test_the_table_tells_where_the_search_stands(run: RunFolder):
     text = summary([run.path])
     assert text.startswith(f"{run.path}: made-up waves\n")
-    assert "The beats are simulated: nothing here says anything about patients." in text
+    assert "The beats are simulated; the figures are not valid for patients." in text
     assert (
         "4 trials: 1 completed, 1 stopped early, 1 failed, 1 running or interrupted\n" in text
     )
@@ -362,7 +362,7 @@ def test_runs_over_different_data_are_not_ranked_together(tmp_path: Path):
     [
         (
             1.0,
-            "validation AUC is 1, so that the validation beats cannot rank the trials (data.",
+            "validation AUC is 1, so the validation beats cannot rank the trials (data.",
         ),
         (0.25, "validation AUC is 0.2500, which is worse than chance: check which beats are"),
     ],
@@ -424,7 +424,7 @@ def test_a_damaged_result_is_a_line_and_left_out(run: RunFolder, name: str, cont
     (folder / name).write_text(content)
     text = summary([run.path])
     whole = name == "costs.json" and content.startswith("{") and content != "{"
-    said = [line for line in text.splitlines() if "--resume makes it again" in line]
+    said = [line for line in text.splitlines() if "--resume computes it again" in line]
     assert len(said) == (0 if whole else 1)
     assert all(line.startswith(f"{folder / name}: ") for line in said)
     assert trials(run) == [0, 3, 1, 2]

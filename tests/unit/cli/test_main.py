@@ -437,7 +437,7 @@ def test_shipped_spaces_are_copied_but_overwrite_nothing(
     for path in copies:
         assert path.read_bytes() == (ROOT / "search_spaces" / path.name).read_bytes()
     Path("own/spaces/compress.yaml").unlink()
-    message = "own/spaces/kd.yaml: exists already, and is not overwritten"
+    message = "own/spaces/kd.yaml: exists already; choose another folder"
     assert refused(main(["spaces", "--copy", "own/spaces"])) == message
     assert not Path("own/spaces/compress.yaml").exists()
 

@@ -243,10 +243,10 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
     "method in no module": ([("method", "nowhere.at_all:X")], "method: cannot import 'nowhere"),
     "method of no module": ([("method", ":X")], "method: cannot import ':X'"),
     "method that is no class": ([("method", "os:sep")], "method: cannot import 'os:sep'"),
-    "method that is a function": ([("method", "os:abort")], "'os:abort': it is no class"),
+    "method that is a function": ([("method", "os:abort")], "'os:abort': not a class"),
     "method of another kind": (
         [("method", "collections:Counter")],
-        "it is no method, it has no score, student_settings",
+        "not a method: 'score', 'student_settings' missing",
     ),
     # Points that are tried first.
     "points": ([("search.points", [{"temperature": 1}, {"w_adv": "1e0", "alpha": 0.1}])], None),

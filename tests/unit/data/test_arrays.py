@@ -67,7 +67,7 @@ def test_symbols_of_wfdb_are_their_aami_classes(tmp_path: Path):
     assert beats.classes.tolist() == ["N", "N", "S", "V", "V"] * 4
     (note,) = beats.notes
     assert note == (
-        "beats.npz: labels are taken for WFDB's symbols: A as S (4), L as N (4), r as V (4)"
+        "beats.npz: labels are read as WFDB's symbols: A as S (4), L as N (4), r as V (4)"
     )
     # Other names are nobody's symbols, and one that is no symbol makes the others names, too.
     for names in (["N", "A", "VT"], ["normal", "L", "tachy"]):
@@ -110,7 +110,7 @@ BAD = {
         "beat 3, lead 0, sample 5 is inf",
     ),
     "huge": ({"x": with_value(1e300), "y": Y}, r"sample 5 is 1e\+300"),
-    "text for beats": ({"x": X.astype("U8"), "y": Y}, "x: beats have to be real numbers, but"),
+    "text for beats": ({"x": X.astype("U8"), "y": Y}, "x: beats must be real numbers, but"),
     "complex beats": ({"x": X.astype(complex), "y": Y}, "real numbers, but are complex128"),
     "objects for beats": ({"x": OBJECTS, "y": Y}, "holds Python objects"),
     "objects for labels": ({"x": X, "y": OBJECTS}, "holds Python objects"),
@@ -123,7 +123,7 @@ BAD = {
     "labels in a table": ({"x": X, "y": Y[:, None]}, r"found \(20, 1\)"),
     "unknown label": (
         {"x": X, "y": np.arange(20)},
-        r"y: labels have to be 0 .* but 2 was found",
+        r"y: labels must be 0 .* but 2 was found",
     ),
     "NaN label": ({"x": X, "y": np.where(Y, np.nan, 0)}, "but nan was found"),
     "bytes for labels": (

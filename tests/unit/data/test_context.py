@@ -170,7 +170,7 @@ def test_times_in_an_npz(tmp_path: Path):
     assert np.isnan(found.moments.before_s[[0, 20]]).all()
     assert np.isnan(found.moments.after_s[[19, 39]]).all()
     assert prepare(found, chosen).test.x.shape[1] == 3
-    with pytest.raises(DataError, match=r"has to increase from beat to beat, .* in record b"):
+    with pytest.raises(DataError, match=r"must increase from beat to beat, .* in record b"):
         load_beats(write_npz(tmp_path, time_s=np.minimum(np.arange(40), 25)), tmp_path)
     with pytest.raises(DataError, match=r"time_s: expected a number for each of 40 beats"):
         load_beats(write_npz(tmp_path, time_s=time_s[1:]), tmp_path)

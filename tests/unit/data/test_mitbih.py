@@ -117,7 +117,10 @@ def test_download_is_done_once_and_silent(physionet: Path, tmp_path: Path, capsy
     ("break_it", "message"),
     [
         (lambda f: (f / "234.dat").unlink(), "give their folder with --data"),
-        (lambda f: (f / "234.dat").write_bytes(b"half"), r"234\.dat came damaged; try again"),
+        (
+            lambda f: (f / "234.dat").write_bytes(b"half"),
+            r"234\.dat: wrong checksum after the download; try again",
+        ),
     ],
 )
 def test_a_broken_download_leaves_nothing(physionet, tmp_path: Path, break_it, message: str):
