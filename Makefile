@@ -5,13 +5,30 @@ SEARCH := .venv/.search
 DEV := .venv/.dev
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: search test check reference clean
+# What another version of a package may break; a whole run takes an hour.
+VERSION_TESTS = tests/unit tests/integration/test_score_export.py tests/e2e/test_commands.py
+
+.PHONY: search test test-oldest test-newest check reference clean
 
 search: $(SEARCH)
 	$(BIN)/python run_search.py --space search_spaces/kd.yaml
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The same at the oldest versions that pyproject.toml allows, and at the newest releases, each in
+# a virtual environment of its own. TORCH is a version: where only one comes without CUDA, name it.
+test-oldest: TORCH ?= 2.11.0
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tests/oldest_versions.py $(TORCH) > .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt --editable '.[dev]'
+	.venv-oldest/bin/python -m pytest $(VERSION_TESTS)
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet $(and $(TORCH),torch==$(TORCH)) --editable '.[dev]'
+	.venv-newest/bin/python -m pytest $(VERSION_TESTS)
 
 check: $(DEV)
 	$(BIN)/ruff check .
@@ -39,4 +56,4 @@ $(DEV): $(SEARCH)
 	@touch $(DEV)
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-oldest .venv-newest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,7 +158,7 @@ def load_state(path: Place) -> dict[str, Any]:
 def save_arrays(path: Place, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays as a compressed ``.npz``, whole or not at all."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    np.savez_compressed(buffer, **cast("dict[str, Any]", arrays))
     write_bytes(path, buffer.getbuffer())
 
 

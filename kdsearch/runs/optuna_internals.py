@@ -56,9 +56,8 @@ class NumberedQmc(QMCSampler):
         super().__init__(seed=seed, scramble=True)
         self._number = number
 
-    def _find_sample_id(
-        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
-    ) -> int:
+    # Before Optuna 4.9 the search space is not given.
+    def _find_sample_id(self, study: optuna.Study, *_: dict[str, BaseDistribution]) -> int:
         return self._number
 
 

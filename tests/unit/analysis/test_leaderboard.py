@@ -99,7 +99,7 @@ def missing(value: object) -> bool:
 
 def test_csv_comes_back_exactly():
     table = leaderboard(ALL, SEARCHED)
-    found = pd.read_csv(io.StringIO(render(table, "csv")), keep_default_na=True)
+    found = pd.read_csv(io.StringIO(render(table, "csv")), float_precision="round_trip")
     assert list(found.columns) == COLUMNS
     assert len(found) == len(ALL)
     for column in COLUMNS:
