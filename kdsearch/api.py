@@ -18,6 +18,7 @@ from kdsearch.errors import ConfigError, Interrupted, speaking_of
 from kdsearch.files.bucket import parse_path
 from kdsearch.runs.folder import RunFolder
 from kdsearch.tuning import search as launch
+from kdsearch.tuning.generations import search_generations
 from kdsearch.tuning.request import Request, make_request
 
 
@@ -106,8 +107,11 @@ def perform(request: Request) -> Run:
         UserError, SearchFailed, StorageFailed: As `search`.
         Interrupted: A signal came; all that was finished is kept.
     """
-    with speaking_of(request.config.data.unit):
-        launch.search(request)
+    if request.config.search.generations > 1:
+        search_generations(request, perform)
+    else:
+        with speaking_of(request.config.data.unit):
+            launch.search(request)
     run = open_run(request.folder.path)
     _keep_report(run, request.console)
     return run

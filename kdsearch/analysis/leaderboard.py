@@ -18,6 +18,8 @@ LEADING = ("rank", "trial", "state", "val_auc", "best_epoch", "epochs")
 TRAILING = ("seconds", "reason")
 # With several runs a first column names the run.
 RUN = "run"
+# A search of several generations has this column behind the rank.
+GENERATION = "generation"
 # What people read for the state of a trial.
 STATES: dict[TrialState, str] = {
     "completed": "completed",
@@ -49,9 +51,28 @@ def leaderboard(records: Sequence[TrialRecord], searched: Sequence[str]) -> pd.D
     )
 
 
+def leaderboard_of_generations(
+    generations: Mapping[int, Sequence[TrialRecord]], searched: Sequence[str]
+) -> pd.DataFrame:
+    """A row per trial of any generation, the best validation AUC first.
+
+    Args:
+        generations: The trials of each generation, by its number.
+    """
+    tables = [
+        leaderboard(records, searched).assign(**{GENERATION: number})
+        for number, records in generations.items()
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    scores = table["val_auc"].astype(float).where(table["rank"].notna())
+    table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
+    table = table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
+    return table[["rank", GENERATION, *LEADING[1:], *map(column_of, searched), *TRAILING]]
+
+
 def column_of(setting: str) -> str:
     """Return the column of a searched setting: ``space.epochs`` if ``epochs`` is taken."""
-    return f"space.{setting}" if setting in (*LEADING, *TRAILING, RUN) else setting
+    return f"space.{setting}" if setting in (*LEADING, *TRAILING, RUN, GENERATION) else setting
 
 
 def best_record(records: Sequence[TrialRecord]) -> TrialRecord | None:

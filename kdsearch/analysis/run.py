@@ -12,7 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from kdsearch.analysis.leaderboard import STATES, best_record, leaderboard
+from kdsearch.analysis.leaderboard import (
+    STATES,
+    best_record,
+    leaderboard,
+    leaderboard_of_generations,
+)
 from kdsearch.config.dimensions import Dimension, Value, finite_points, parse_dimension
 from kdsearch.config.space_file import read_yaml
 from kdsearch.errors import RunError
@@ -72,7 +77,29 @@ class Run:
     verdict: dict[str, Any]
     costs: dict[str, Any]
     damaged: list[str] = field(default_factory=list)
+    generations: list[Run] = field(default_factory=list)
+    descent: dict[str, Any] = field(default_factory=dict)
     learned: list[Learned] = field(default_factory=list)
+
+    @property
+    def generation(self) -> int | None:
+        """Which generation of a search this is; None if it is a search of its own."""
+        path = self.folder.path
+        number = path.name if path.parent.name == "generations" else ""
+        return int(number) if number.isdecimal() else None
+
+    @property
+    def planned_generations(self) -> int:
+        """How many generations were asked for at most."""
+        return int(self.config["search"].get("generations", 1))
+
+    @property
+    def result(self) -> Run:
+        """The generation that is the result, or this run if it has no generations."""
+        if not self.generations:
+            return self
+        number = int(self.descent.get("result", len(self.generations)))
+        return self.generations[min(number, len(self.generations)) - 1]
 
     @property
     def path(self) -> Place:
@@ -144,6 +171,8 @@ class Run:
 
         None before any trial has finished an epoch.
         """
+        if self.generations:
+            return self.result.best
         record = best_record(self.records)
         if self.metrics:
             chosen = {r.number: r for r in self.records}.get(self.metrics["trial"])
@@ -163,6 +192,11 @@ class Run:
 
     def leaderboard(self) -> pd.DataFrame:
         """A row per trial, the best validation AUC first."""
+        if self.generations:
+            return leaderboard_of_generations(
+                {number: one.records for number, one in enumerate(self.generations, start=1)},
+                self.searched,
+            )
         return leaderboard(self.records, self.searched)
 
     def trials(self) -> pd.DataFrame:
@@ -247,6 +281,8 @@ def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
         costs={name: cost for name, cost in costs.items() if _is_cost(cost)},
         verdict=derived(folder.verdict_file),
         damaged=damaged,
+        generations=[open_run(one.path) for one in folder.generation_folders()],
+        descent=derived(folder.descent_file),
         learned=learned,
     )
 

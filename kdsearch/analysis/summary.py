@@ -10,6 +10,7 @@ import pandas as pd
 
 from kdsearch.analysis.comparison import over_compute, over_trials, pareto_front
 from kdsearch.analysis.leaderboard import (
+    GENERATION,
     LEADING,
     RUN,
     STATES,
@@ -79,6 +80,8 @@ def summarise(
         # The folder may be another person's, and not writable.
         with suppress(OSError):
             run.folder.write_leaderboard(run.leaderboard().to_csv(index=False))
+    if len(runs) == 1 and runs[0].generations:
+        return _of_generations(runs[0], form, screen, top=top, sort=sort, states=states)
     table = _select(_table(runs), top=top, sort=sort, states=states)
     if form in ("csv", "json"):
         return render(table, form)
@@ -93,6 +96,45 @@ def summarise(
     shown = _shown(table, form, screen, marked=best, dispensable=DISPENSABLE)
     # All runs are over the same data.
     return in_unit("\n\n".join([*heads, shown, *filter(None, tails)]), runs[0].unit)
+
+
+def _of_generations(
+    run: Run,
+    form: Format,
+    screen: Screen,
+    *,
+    top: int | None,
+    sort: str | None,
+    states: Sequence[str] | None,
+) -> str:
+    """The trials of all generations, the line of descent, and the result as a search."""
+    table = _select(run.leaderboard(), top=top, sort=sort, states=states)
+    if form in ("csv", "json"):
+        return render(table, form)
+    parts = [
+        f"{run.folder.path}: {len(run.generations)} of {run.planned_generations} generations",
+        _shown(table, form, screen, dispensable=DISPENSABLE),
+    ]
+    if run.descent:
+        rows = [
+            {
+                GENERATION: one["generation"],
+                "trial": one["trial"],
+                "val_auc": one["val_auc"],
+                "test_auc": one["test_auc"],
+                "test_ap": one["test_ap"],
+                "seeds": one["seeds"],
+            }
+            for one in run.descent["generations"]
+        ]
+        parts.append("the best student of each generation, means over new seeds")
+        parts.append(_shown(pd.DataFrame(rows), form, screen))
+        parts.append("\n".join(map(printable, run.descent["sentences"])))
+        parts.append(printable(run.descent["ended"]))
+    result = run.result
+    parts.append(f"generation {result.generation}, the result:")
+    parts += filter(None, [printable(_headline(result)), _best(result, form, screen)])
+    return in_unit("\n\n".join(parts), run.unit)
 
 
 def _shown(

@@ -72,6 +72,9 @@ class SearchSettings(Section):
     """Maximum number of concurrent trials. Default: as many as fit."""
     time_budget_s: Positive | None = None
     """Wall time after which all trials pause; ``--resume`` continues them."""
+    generations: Annotated[int, Field(ge=1, le=100)] = 1
+    """Maximum number of searches, each taught by the best confirmed student of the one before
+    it; they end with the first that is not better on validation."""
     retries: Annotated[int, Field(ge=0, le=1000)] = 2
     """How often a crashed trial is retried from its checkpoint; a diverged one never is."""
     keep_weights: Count = 10
@@ -666,6 +669,11 @@ def _check_members(config: Config) -> None:
 
 
 def _check_together(config: Config) -> None:
+    if config.search.generations > 1 and config.confirm.top == 0:
+        raise ConfigError(
+            f"{config.origin}: search.generations: each of {config.search.generations} "
+            "generations is confirmed with new seeds, but confirm.top is 0; set it to 1 or more"
+        )
     if config.scheduler.name == "asha" and config.scheduler.grace_period > config.max_epochs():
         raise ConfigError(
             f"{config.origin}: scheduler.grace_period: must not exceed the students' epochs, "

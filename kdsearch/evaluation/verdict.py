@@ -142,15 +142,13 @@ def conclude(
     }
     if teacher is not None:
         # It is the same with each seed, and its last epoch is unknown.
-        once = _measure(
-            teacher.validation, teacher.test, dataset.training.validation, dataset.test, 0
-        )
+        once = measure_scores(teacher.validation, teacher.test, dataset)
         confirmed[TEACHER] = Confirmed(TEACHER, "teacher", dict.fromkeys(seeds, once))
         counts = {**counts, TEACHER: len(seeds)}
     chosen = planned.leader if planned else choose(list(confirmed.values()))
     error = error_of_look(len(seeds)) if planned else None
     differences = [
-        _difference(confirmed[of], confirmed[other], dataset.test, error)
+        difference(confirmed[of], confirmed[other], dataset.test, error)
         for of, other in _pairs(confirmed)
         # The control of a candidate that never led was not needed.
         if other in left_out or counts[other]
@@ -162,7 +160,7 @@ def conclude(
     if chosen is not None:
         # A baseline is the same with each seed.
         differences += [
-            _difference(
+            difference(
                 confirmed[chosen],
                 Confirmed(name, "baseline", dict.fromkeys(seeds, result)),
                 dataset.test,
@@ -201,6 +199,11 @@ def choose(confirmed: Sequence[Confirmed]) -> str | None:
     return None if best is None else best.name
 
 
+def measure_scores(validation: Scores, test: Scores, dataset: Dataset) -> SeedResult:
+    """Return the figures of scores that do not depend on a seed."""
+    return _measure(validation, test, dataset.training.validation, dataset.test, 0)
+
+
 def _measure(
     validation: Scores,
     test: Scores,
@@ -230,7 +233,7 @@ def _pairs(confirmed: Mapping[str, Confirmed]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _difference(
+def difference(
     of: Confirmed, against: Confirmed, test: LabelledBeats, error: float | None
 ) -> dict[str, Any]:
     """Return interval and p-value over the common seeds; all None without such seeds."""

@@ -120,9 +120,29 @@ class _Verdict(TypedDict):
     adaptive: NotRequired[_Adaptive]
 
 
+class _Generation(TypedDict):
+    generation: int
+    trial: int
+    val_auc: float | None
+    test_auc: float | None
+    test_ap: float | None
+    seeds: int
+
+
+class _Descent(TypedDict):
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+
+    result: int
+    ended: str
+    generations: list[_Generation]
+    against_first_teacher: list[_Difference]
+    sentences: list[str]
+
+
 SHAPES: dict[str, TypeAdapter[Any]] = {
     "teacher.json": TypeAdapter(_Teacher),
     "metrics.json": TypeAdapter(_Metrics),
+    "descent.json": TypeAdapter(_Descent),
     "verdict.json": TypeAdapter(_Verdict),
     "costs.json": TypeAdapter(dict[str, Any]),
 }

@@ -15,6 +15,7 @@ runs/<name>/
   verdict.json       result of the confirmation of the best trials
   report.html        everything on one page that opens without a network
   leaderboard.csv    a row per trial
+  generations/<n>/   the run folder of each generation, and descent.json what came of them
   study.journal      the trials as an Optuna study, for optuna-dashboard; a view
   search.log         the log
   .stop/             requests of ``kdsearch stop``, see `kdsearch.runs.stop_requests`
@@ -54,6 +55,7 @@ from kdsearch.files.atomic import (
     save_state,
     sync,
     sync_folders,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -103,6 +105,7 @@ class RunFolder:
         self.log_file = local / "search.log"
         self.trials = path / "trials"
         self.best = path / "best"
+        self.descent_file = path / "descent.json"
         self.confirmations = path / "confirm"
         self.scratch = local / ".tune"
         self._generation_file = path / ".generation"
@@ -311,6 +314,26 @@ class RunFolder:
         shutil.rmtree(beside, ignore_errors=True)
         _write_best(beside, weights, text, metrics, validation, readme)
         put_folder(beside, self.best)
+
+    def generation_folder(self, number: int) -> RunFolder:
+        """The run folder of one generation of a search."""
+        return RunFolder(self.path / "generations" / str(number))
+
+    def generation_folders(self) -> list[RunFolder]:
+        """The run folders of all generations that were begun, in order."""
+        found: list[RunFolder] = []
+        while (following := self.generation_folder(len(found) + 1)).config_file.exists():
+            found.append(following)
+        return found
+
+    def write_descent(self, descent: dict[str, Any], result: RunFolder) -> None:
+        """Keep the line of descent, and a copy of the best student of its result."""
+        self.check_ours()
+        # The metrics come last and promise the rest.
+        names = sorted((f.name for f in result.best.iterdir()), key="metrics.json".__eq__)
+        for name in names:
+            write_bytes(self.best / name, (result.best / name).read_bytes())
+        write_json(self.descent_file, descent)
 
     @property
     def concluded(self) -> bool:

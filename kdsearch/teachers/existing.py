@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,17 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kdsearch.config.space_file import BUILT_IN, Config, load_method
+from kdsearch.config.space_file import BUILT_IN, Config, load_method, read_yaml
 from kdsearch.config.teacher_source import TeacherSource
 from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, DataError, RunError
 from kdsearch.files.atomic import DamagedFile, load_state
 from kdsearch.files.bucket import Place, parse_path
 from kdsearch.files.reading import read_arrays, reading
+from kdsearch.files.tensors import load_tensors
 from kdsearch.methods.protocol import SCORES, Compute, Method, Published, State, Teachable
 from kdsearch.metrics.ranking import rank
-from kdsearch.student.student import Student, load_student
+from kdsearch.student.student import CARD, MODEL, Student, load_student
 from kdsearch.teachers.detectors import detector_scores, make_detector
 from kdsearch.teachers.kinds import (
     PARTS,
@@ -42,7 +43,6 @@ from kdsearch.teachers.kinds import (
 
 RECIPE = 1
 UNKNOWN = "what it was trained on is unknown"
-MODEL = "model.pt"
 EXPECTED = (
     "expected a BeatGAN generator, a kdsearch run folder, its best/ or teacher.pt, or an .npz "
     "with 'scores'"
@@ -62,6 +62,7 @@ class Source:
         scores: Of all beats of the data source, or None.
         student: A student of another method, or None.
         detector: Class and options, or None.
+        trained_on: In words; empty if that is unknown.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Source:
     scores: NDArray[np.float32] | None = None
     student: Student | None = None
     detector: tuple[str, dict[str, Any]] | None = None
+    trained_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,15 @@ def realise(
             "from": [source.name for source in sources],
             "content": content,
             "gives": sorted(gives(state, config.method)),
-            "note": UNKNOWN if any(s.detector is None for s in sources) else "",
+            "note": "; ".join(dict.fromkeys(_note(source) for source in sources)),
         },
     )
+
+
+def _note(source: Source) -> str:
+    if source.detector is not None:
+        return "fitted on the training beats"
+    return f"trained on {source.trained_on}" if source.trained_on else UNKNOWN
 
 
 def _read(path: Place, source: TeacherSource, config: Config) -> Source:
@@ -217,11 +225,11 @@ def _read(path: Place, source: TeacherSource, config: Config) -> Source:
         return _student(folder, config)
     if not path.is_file():
         raise ConfigError(f"teacher.from: {path}: no such file or folder")
+    if path.name == MODEL:
+        return _student(path.parent, config)
     content = path.read_bytes()
     body = memoryview(content)[32:]
     if hashlib.sha256(body).digest() == content[:32]:
-        if path.name == MODEL and path.with_name("config.yaml").is_file():
-            return _student(path.parent, config)
         return _weights(load_state(path), "kdsearch teacher", path, config)
     if _is_npz(content):
         return _table(content, path)
@@ -231,14 +239,22 @@ def _read(path: Place, source: TeacherSource, config: Config) -> Source:
 def _student(folder: Place, config: Config) -> Source:
     """The best student of an earlier search, perhaps of another method."""
     try:
-        state = load_state(folder / MODEL)
+        state = load_tensors(folder / MODEL)
     except FileNotFoundError:
         raise RunError(f"teacher.from: {folder}: no {MODEL} in it; {EXPECTED}") from None
     except DamagedFile as error:
         raise RunError(f"teacher.from: {error}") from None
     if state.get("method") == config.method.name:
-        return _weights(state, "student of an earlier search", folder, config)
+        found = _weights(state, "student of an earlier search", folder, config)
+        return replace(found, trained_on=_trained_on(folder))
     return _foreign(folder, str(state.get("method")), state)
+
+
+def _trained_on(folder: Place) -> str:
+    """What a student's card says of its data; empty if it says nothing."""
+    raw = read_yaml(folder / CARD)
+    data = raw.get("data") if isinstance(raw, dict) else None
+    return str(data.get("description", "")) if isinstance(data, dict) else ""
 
 
 def _foreign(folder: Place, method: str, state: State) -> Source:
@@ -254,6 +270,7 @@ def _foreign(folder: Place, method: str, state: State) -> Source:
         _sha256_of(state),
         frozenset({SCORES}),
         student=load_student(folder),
+        trained_on=_trained_on(folder),
     )
 
 

@@ -179,6 +179,11 @@ def confirmation_request(folder: RunFolder, console: Console) -> Request:
         RunError: The search is not finished.
     """
     config = stored_config(folder)
+    if config.search.generations > 1:
+        raise RunError(
+            f"{folder.path}: each generation is confirmed already; for more, name one of them, "
+            f"such as {folder.generation_folder(1).path}"
+        )
     records = folder.records()
     if len(records) != config.trials or not all(r.finished for r in records):
         raise RunError(
@@ -240,7 +245,7 @@ def _identity(config: Config) -> dict[str, Any]:
     }
     free = {"num_samples", "max_concurrent", "time_budget_s", "retries", "keep_weights"}
     # What was learned at the start is kept, and earlier runs may have moved since.
-    free |= {"learn_from"}
+    free |= {"learn_from", "generations"}
     flat: dict[str, Any] = {"method": plain["method"]}
     for section in ("data", "teacher", "student", "space", "search", "scheduler"):
         for key, value in plain[section].items():

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from kdsearch.analysis.report.chart import Section
 from kdsearch.analysis.report.contents import gather
 from kdsearch.analysis.report.costs_section import costs_section
+from kdsearch.analysis.report.descent_section import descent_section
 from kdsearch.analysis.report.html import Live, page_text
 from kdsearch.analysis.report.matplotlib_charts import write_pictures
 from kdsearch.analysis.report.score_sections import (
@@ -67,9 +68,9 @@ def html(run: Run, live: Live | None = None) -> str:
     return page_text(
         title=f"kdsearch: {run.folder.path.resolve().name}",
         notice=in_unit(SIMULATED, run.unit)
-        if run.teacher.get("data", {}).get("simulated")
+        if run.result.teacher.get("data", {}).get("simulated")
         else "",
-        facts=_facts(run),
+        facts=_facts(run.result),
         sections=_sections(run),
         live=live,
     )
@@ -88,8 +89,10 @@ def write_plots(run: Run, folder: Path, form: Literal["png", "svg"] = "png") -> 
 
 
 def _sections(run: Run) -> list[Section]:
-    contents = gather(run)
-    return [_in_unit(section(contents), run.unit) for section in SECTIONS]
+    contents = gather(run.result)
+    descent = [descent_section(run)] if run.generations else []
+    sections = [*descent, *(section(contents) for section in SECTIONS)]
+    return [_in_unit(section, run.unit) for section in sections]
 
 
 def _in_unit(part: Any, unit: str) -> Any:

@@ -24,6 +24,8 @@ from kdsearch.methods.beatgan.networks import Discriminator, Generator, build, i
 from kdsearch.methods.beatgan.scoring import architecture_of
 from kdsearch.methods.protocol import State, Task
 from kdsearch.metrics.ranking import rank
+from kdsearch.runs.folder import RunFolder
+from kdsearch.student.student import describe_student
 from kdsearch.teachers.existing import Existing, read_sources, realise
 from kdsearch.teachers.kinds import Standard, ensemble, part_scores, reconstructions, targets_of
 
@@ -462,3 +464,46 @@ def test_an_ensemble_has_no_weights_to_start_from() -> None:
     plain = space_file(student={"init": "teacher"}, teacher={"members": 2})
     with pytest.raises(ConfigError, match="their teacher's weights need one teacher"):
         parse_config(plain, "my.yaml")
+
+
+def finished_run(path: Path, dataset: Dataset, weights: State) -> RunFolder:
+    """A run folder with a best student, as a search ends with one."""
+    folder = RunFolder(path)
+    settings = BeatGan().student_settings.model_validate({"width": 2, "latent": 4})
+    card = describe_student(config(), settings, dataset, 0.5)
+    write_text(folder.config_file, "search: {}\n")
+    folder.write_best(weights, card, {"trial": 0}, {"scores": np.zeros(2)})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", "best", "best/model.safetensors"])
+def test_the_student_of_an_earlier_search_teaches_with_all_it_has(
+    name: str, dataset: Dataset, weights: State, tmp_path: Path
+) -> None:
+    run = finished_run(tmp_path / "run", dataset, weights)
+    teacher = use(dataset, tmp_path, config(**{"from": str(run.path / name)}))
+    assert teacher.origin["kind"] == "student of an earlier search"
+    assert teacher.origin["gives"] == ["attention", "reconstruction", "scores", "weights"]
+    assert teacher.origin["note"] == f"trained on {dataset.description}"
+    x = dataset.test.x
+    np.testing.assert_array_equal(
+        part_scores(teacher.state, BeatGan(), "test", x, CPU), BeatGan().score(weights, x, CPU)
+    )
+
+
+def test_a_student_of_another_built_in_method_gives_its_scores(
+    dataset: Dataset, weights: State, tmp_path: Path
+) -> None:
+    run = finished_run(tmp_path / "run", dataset, weights)
+    plain = {"method": "memory", "teacher": {"from": str(run.path)}, "student": {}}
+    plain |= {"data": {}, "search": {}, "space": {"lr": 0.001, "alpha": {"uniform": [0, 1]}}}
+    with pytest.raises(
+        ConfigError, match=r"needs scores of distorted beats, but .* gives scores$"
+    ):
+        read_sources(parse_config(plain, "my.yaml"))
+
+
+def test_a_run_without_a_best_student_is_refused(tmp_path: Path) -> None:
+    write_text(RunFolder(tmp_path).config_file, "search: {}\n")
+    with pytest.raises(RunError, match="has no best student yet"):
+        read_sources(config(**{"from": str(tmp_path)}))

@@ -1,0 +1,91 @@
+"""The line of descent of a search with generations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdsearch.analysis.report import palette
+from kdsearch.analysis.report.chart import Axis, Cell, Chart, Group, Section, Series, Table
+from kdsearch.analysis.run import Run
+
+KEY, TITLE = "descent", "The line of descent"
+FIGURES = {"validation AUC": "val_auc", "test AUC": "test_auc", "test AP": "test_ap"}
+
+
+def descent_section(run: Run) -> Section:
+    """Every generation's best student against the first teacher, with intervals."""
+    descent = run.descent
+    if not descent:
+        return Section(KEY, TITLE, missing="No generation is finished yet.")
+    return Section(
+        KEY,
+        TITLE,
+        lead=[*map(str, descent["sentences"]), str(descent["ended"])],
+        text="Each generation's best student, trained again with new seeds, taught the next "
+        f"one. Generation {descent['result']} is the result; the sections below are its own. "
+        "Generations are chosen on the validation beats.",
+        tables=[_table(descent)],
+        groups=[Group([_chart(descent)])],
+    )
+
+
+def _table(descent: Mapping[str, Any]) -> Table:
+    rows = [
+        [
+            Cell(str(one["generation"]), float(one["generation"])),
+            Cell(f"trial {one['trial']}", float(one["trial"])),
+            Cell(str(one["seeds"]), float(one["seeds"])),
+            *(_figure(one[key]) for key in FIGURES.values()),
+        ]
+        for one in descent["generations"]
+    ]
+    columns = ["generation", "student", "seeds", *FIGURES]
+    return Table(columns, rows, marked=frozenset({descent["result"] - 1}))
+
+
+def _figure(value: float | None) -> Cell:
+    return Cell("–", -1.0) if value is None else Cell(f"{value:.4f}", value)
+
+
+def _chart(descent: Mapping[str, Any]) -> Chart:
+    """Difference in test AUC from the first teacher, from top to bottom by generation."""
+    known = [
+        (number, entry)
+        for number, entry in enumerate(descent["against_first_teacher"], start=1)
+        if entry["low"] is not None
+    ]
+    last = len(descent["against_first_teacher"])
+    series = Series(
+        "difference from the first teacher",
+        [float(entry["estimate"]) for _, entry in known],
+        [float(last + 1 - number) for number, _ in known],
+        palette.BLUE,
+        kind="points",
+        size=11,
+        symbol="square",
+        low=[float(entry["low"]) for _, entry in known],
+        high=[float(entry["high"]) for _, entry in known],
+        hover=[
+            f"generation {number}: {entry['estimate']:+.4f}, from {entry['low']:+.4f} to "
+            f"{entry['high']:+.4f}"
+            for number, entry in known
+        ],
+    )
+    line = Series(
+        "line of descent",
+        series.x,
+        series.y,
+        palette.GREY,
+        width=1.2,
+        in_legend=False,
+    )
+    ticks = tuple((float(last + 1 - n), f"generation {n}") for n in range(1, last + 1))
+    return Chart(
+        "Difference in test AUC from the first teacher, with 95 % intervals",
+        Axis("test AUC: left is worse, right is better than the first teacher"),
+        Axis(limits=(0.4, last + 0.6), ticks=ticks),
+        [line, series],
+        lines=[(0.0, "first teacher")],
+        height=150 + 60 * last,
+    )

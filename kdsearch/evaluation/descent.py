@@ -1,0 +1,145 @@
+"""The line of descent: each generation's best student taught the students of the next.
+
+Born-again networks: Furlanello et al., ICML 2018. Generations are chosen on the validation
+beats; test figures are shown and do not affect the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdsearch.data.beats import Dataset
+from kdsearch.evaluation.finalists import read_evaluation
+from kdsearch.evaluation.verdict import Confirmed, Results, difference, measure_scores
+from kdsearch.runs.folder import RunFolder
+
+FIRST_TEACHER = "the first teacher"
+CONTROL = "the same student without distillation"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished search.
+
+    Attributes:
+        number: From 1.
+        trial: Number of its best trial.
+        student: That trial, trained again with new seeds.
+        control: The same without distillation; None if the student is its own control.
+    """
+
+    number: int
+    folder: RunFolder
+    trial: int
+    student: Confirmed
+    control: Confirmed | None
+
+    @property
+    def val_auc(self) -> float:
+        """Mean validation AUC over the new seeds; NaN if none was trained."""
+        return self.student.mean_val_auc() if self.student.seeds else float("nan")
+
+
+def read_generation(
+    folder: RunFolder, number: int, seeds: Sequence[int], dataset: Dataset
+) -> Generation:
+    """Read what a finished search came to.
+
+    Raises:
+        RunError: The search has no verdict, or it is damaged.
+    """
+    verdict = folder.read_json(folder.verdict_file)
+    metrics = folder.read_json(folder.best / "metrics.json")
+    results = Results(folder, seeds, dataset.training.validation, dataset.test)
+    counts = {c["name"]: len(c["seeds"]) for c in verdict["configurations"]}
+    name = verdict["chosen"] or f"trial-{metrics['trial']}"
+    control = f"control-of-{name}"
+    return Generation(
+        number,
+        folder,
+        int(metrics["trial"]),
+        results.confirmed(f"generation {number}", "generation", 0)
+        if name not in counts
+        else _named(results.confirmed(name, "generation", counts[name]), number),
+        _control(results.confirmed(control, "control", counts[control]))
+        if counts.get(control)
+        else None,
+    )
+
+
+def _named(found: Confirmed, number: int) -> Confirmed:
+    return Confirmed(f"generation {number}", "generation", found.seeds, found.reason)
+
+
+def _control(found: Confirmed) -> Confirmed:
+    return Confirmed(CONTROL, "control", found.seeds, found.reason)
+
+
+def is_better(new: Generation, old: Generation) -> bool:
+    """Whether a generation's student is better than the last one's on validation."""
+    return bool(new.val_auc > old.val_auc)
+
+
+def describe_descent(
+    line: Sequence[Generation], seeds: Sequence[int], dataset: Dataset, planned: int
+) -> dict[str, Any]:
+    """The content of ``descent.json``.
+
+    The result is the last generation that was better on validation than the one before it.
+    """
+    result = line[-1] if len(line) < 2 or is_better(line[-1], line[-2]) else line[-2]
+    teacher = _first_teacher(line[0].folder, seeds, dataset)
+    from_teacher = [
+        difference(generation.student, teacher, dataset.test, None) for generation in line
+    ]
+    compared = [from_teacher[result.number - 1]]
+    if result.number > 1:
+        compared.append(difference(result.student, line[0].student, dataset.test, None))
+    if result.control is not None:
+        compared.append(difference(result.student, result.control, dataset.test, None))
+    return {
+        "planned": planned,
+        "result": result.number,
+        "ended": _ended(line, planned),
+        "teacher": _figures(teacher),
+        "generations": [
+            {"generation": one.number, "trial": one.trial, **_figures(one.student)}
+            for one in line
+        ],
+        "against_first_teacher": from_teacher,
+        "differences": compared,
+        "sentences": [entry["sentence"] for entry in compared],
+    }
+
+
+def _ended(line: Sequence[Generation], planned: int) -> str:
+    if len(line) > 1 and not is_better(line[-1], line[-2]):
+        new, old = line[-1], line[-2]
+        return (
+            f"Generation {new.number} is not better than generation {old.number} on validation "
+            f"(mean AUC {new.val_auc:.4f} against {old.val_auc:.4f}), so the line ends."
+        )
+    if len(line) == planned:
+        return f"All {planned} generations were trained."
+    return f"{planned - len(line)} of {planned} generations are left."
+
+
+def _first_teacher(folder: RunFolder, seeds: Sequence[int], dataset: Dataset) -> Confirmed:
+    """The teacher of the first generation itself, the same with each seed."""
+    evaluation = read_evaluation(folder)
+    assert evaluation is not None
+    once = measure_scores(evaluation.teacher.validation, evaluation.teacher.test, dataset)
+    return Confirmed(FIRST_TEACHER, "first teacher", dict.fromkeys(seeds, once))
+
+
+def _figures(found: Confirmed) -> dict[str, Any]:
+    results = list(found.seeds.values())
+    means = {
+        name: float(np.mean([getattr(one, name) for one in results])) if results else None
+        for name in ("val_auc", "test_auc", "test_ap")
+    }
+    return {**means, "seeds": len(results), "reason": found.reason}
