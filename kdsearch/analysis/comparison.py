@@ -42,7 +42,7 @@ def over_trials(runs: Mapping[str, Sequence[TrialRecord]]) -> pd.DataFrame:
 
 
 def over_compute(runs: Mapping[str, Sequence[TrialRecord]]) -> pd.DataFrame:
-    """Best so far after the same training time, up to that of the run that spent least."""
+    """Return the best so far at equal training times, up to the shortest run."""
     curves = {name: best_so_far(records) for name, records in runs.items()}
     spent = [curve["seconds"].iloc[-1] for curve in curves.values() if len(curve)]
     return _at(curves, "seconds", [share * min(spent) for share in SHARES] if spent else [])
@@ -56,7 +56,7 @@ def _at(curves: Mapping[str, pd.DataFrame], axis: str, marks: Sequence[float]) -
 
 
 def _value(curve: pd.DataFrame, axis: str, mark: float) -> float:
-    """What a run had reached when it had spent ``mark``; NaN if it never spent that much."""
+    """Return the best AUC of a run at ``mark``; NaN if the run did not get that far."""
     # A share of a sum may fall short of the sum by a rounding error.
     reached = curve[curve[axis] <= mark * (1 + 1e-9)]
     beyond = axis == "trials" and mark > len(curve)
@@ -64,7 +64,7 @@ def _value(curve: pd.DataFrame, axis: str, mark: float) -> float:
 
 
 def pareto_front(points: Mapping[int, tuple[float, float]]) -> list[int]:
-    """Numbers that no other beats in both: a lower cost and a higher score.
+    """Return the numbers of the Pareto front of lower cost and higher score.
 
     Args:
         points: Cost and score by number.

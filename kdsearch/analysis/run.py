@@ -56,7 +56,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder as it was when it was read, whatever state its search is in.
+    """The content of a run folder when it was read, at any state of the search.
 
     Attributes:
         config: The content of ``search.yaml``.
@@ -167,7 +167,7 @@ class Run:
 
     @property
     def best(self) -> Best | None:
-        """The trial whose student is in ``best/``, or before the end the one that leads.
+        """The trial whose student is in ``best/``; during the search, the leading trial.
 
         None before any trial has finished an epoch.
         """
@@ -230,7 +230,7 @@ class Run:
         return f"<Run {self.path}: {len(self.records)} trials{leading}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the first rows of the leaderboard and the verdict."""
+        """Return the first rows of the leaderboard and the verdict, for notebooks."""
         table = self.leaderboard().head(SHOWN_IN_NOTEBOOK)
         sentences = [_text(s) for s in self.verdict.get("sentences", ())]
         verdict = "".join(f"<li>{sentence}</li>" for sentence in sentences)

@@ -220,7 +220,7 @@ def _select(
 
 
 def _comparable(column: pd.Series[Any]) -> pd.Series[Any]:
-    """The values, or their texts where a choice mixes words with numbers."""
+    """Return the values, or their texts if words and numbers are mixed."""
     kinds = {isinstance(value, str) for value in column.dropna()}
     return column.map(str, na_action="ignore") if len(kinds) > 1 else column
 
@@ -301,7 +301,7 @@ def _best(run: Run, form: Format, screen: Screen) -> str:
 
 
 def _front(run: Run) -> pd.DataFrame:
-    """Trials that no other beats in both validation AUC and parameters, and the teacher."""
+    """Return the Pareto front of validation AUC and parameters, and the teacher."""
     known = {str(r.number): r for r in run.records if r.state != "failed"}
     points = {
         int(number): (cost["parameters"], known[number].val_auc)
@@ -390,7 +390,7 @@ def _measured(run: Run) -> pd.DataFrame:
 
 
 def _of_new_patients(metrics: Mapping[str, Any]) -> str:
-    """Figures without the records of patients who are in training; empty where none are."""
+    """Return figures without patients in training; empty if there are none."""
     figures = [
         f"{name} AUC {_figure(new['roc_auc'])}, AP {_figure(new['average_precision'])}"
         for name in ("student", "teacher")

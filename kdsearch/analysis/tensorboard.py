@@ -37,7 +37,7 @@ class TrialEvents:
     """The event file of one network; what an earlier one left in its folder is replaced."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin the file.
+        """Open the file.
 
         Raises:
             OSError: The folder cannot be written.
@@ -105,7 +105,7 @@ def final_metrics(history: Iterable[EpochReport]) -> dict[str, float]:
 
 
 def write_columns(folder: Path, params: Mapping[str, Value]) -> None:
-    """Say once for all trials what the table of hyperparameters has as columns.
+    """Write the columns of the table of hyperparameters, once for all trials.
 
     TensorBoard takes the first such entry that it finds and shows no other column.
 

@@ -75,7 +75,7 @@ class Integer:
     step: int = 1
 
     def candidates(self) -> tuple[Value, ...]:
-        """The two ends."""
+        """Return the two bounds."""
         return (self.low, self.high)
 
     def points(self) -> Sequence[Value]:
@@ -257,7 +257,7 @@ def _options(raw: object, form: str) -> tuple[Value, ...]:
 
 
 def to_yaml(dimension: Dimension) -> Any:
-    """The plain form that `parse_dimension` reads back."""
+    """Return the plain form that `parse_dimension` reads."""
     match dimension:
         case Float(low, high, log, step):
             form = {"loguniform" if log else "uniform": [low, high]}

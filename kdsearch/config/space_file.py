@@ -180,7 +180,7 @@ REQUIRED_SECTIONS = [k for k, field in SpaceFile.model_fields.items() if field.i
 
 @dataclass(frozen=True)
 class Config:
-    """A resolved search: everything that determines it.
+    """All settings of a search.
 
     Attributes:
         origin: The file that it came from, for messages.
@@ -228,7 +228,7 @@ class Config:
         return {k: d for k, d in self.space.items() if not isinstance(d, Fixed)}
 
     def max_epochs(self) -> int:
-        """The most epochs that any trial may train."""
+        """Return the maximum number of epochs of any trial."""
         return max(
             int(cast("Any", self.student_settings(point)).epochs) for point in self.corners()
         )
@@ -261,7 +261,7 @@ class Config:
         return self.overridden(changes, f"{self.origin} with {', '.join(changes)} replaced")
 
     def overridden(self, changes: Mapping[str, Any], origin: str) -> Config:
-        """As `replace`, of keys of any depth such as ``data.simulated.beats``.
+        """Replace keys of any depth, such as ``data.simulated.beats``; see `replace`.
 
         Args:
             changes: Values by keys whose parts are separated by dots.

@@ -47,7 +47,7 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Moments:
-    """When beats came in their recording.
+    """Times of beats in their recording.
 
     Attributes:
         time_s: From any moment of the recording, shape (n,).
@@ -61,7 +61,7 @@ class Moments:
 
     @classmethod
     def of_times(cls, time_s: NDArray[np.float64]) -> Moments:
-        """Those of all the beats of one recording, in order, shape (n,)."""
+        """Return the moments of all beats of one recording, in order, shape (n,)."""
         between = np.diff(time_s)
         return cls(
             np.asarray(time_s, dtype=np.float64),
@@ -70,12 +70,12 @@ class Moments:
         )
 
     def __getitem__(self, rows: IndexArray | BoolArray) -> Moments:
-        """Those of some of the beats."""
+        """Select rows."""
         return Moments(self.time_s[rows], self.before_s[rows], self.after_s[rows])
 
     @staticmethod
     def join(parts: Sequence[Moments]) -> Moments:
-        """Those of several recordings, one behind the other."""
+        """Concatenate the moments of several recordings."""
         columns = (np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Moments))
         return Moments(*columns)
 
@@ -115,7 +115,7 @@ class Beats:
 
     @property
     def patients(self) -> TextArray | None:
-        """Whose each beat is, shape (n,), or None where it is not known."""
+        """Patient of each beat, shape (n,); None if unknown."""
         return self.record if self.patient is None else self.patient
 
 
@@ -130,7 +130,7 @@ class Split:
 
 @dataclass(frozen=True)
 class LabelledBeats:
-    """Beats to score and the truth about them.
+    """Beats to score, with their true classes.
 
     Attributes:
         x: Normalised and padded, shape (n, leads, length), float32.
@@ -151,7 +151,7 @@ class LabelledBeats:
 
     @property
     def patients(self) -> TextArray | None:
-        """Whose each beat is, shape (n,), or None where it is not known."""
+        """Patient of each beat, shape (n,); None if unknown."""
         return self.record if self.patient is None else self.patient
 
 
@@ -171,7 +171,7 @@ class BeatShape(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All that a teacher or a student ever sees: no test beat is in reach of a trial.
+    """The beats of a teacher or a student: training and validation, without test beats.
 
     Attributes:
         train: Normal beats, normalised and padded, shape (n, leads, length), float32;

@@ -29,7 +29,7 @@ LARGEST_FACTOR = np.e
 
 @dataclass(frozen=True)
 class Reference:
-    """A patient's own beat.
+    """A patient's usual beat.
 
     Attributes:
         beat: Median of the late beats among the first, normalised, shape (leads, length).
@@ -43,7 +43,7 @@ class Reference:
 def references(
     x: FloatArray, record: TextArray, moments: Moments, quantile: float = LATE_QUANTILE
 ) -> dict[str, Reference]:
-    """The own beat of every patient, from all beats of his first five minutes, unlabelled.
+    """Return the usual beat of each patient: of the first five minutes, without labels.
 
     Args:
         x: Raw beats, shape (n, leads, length).
@@ -76,7 +76,7 @@ def _reference(x: FloatArray, before_s: NDArray[np.float64], quantile: float) ->
 def with_context(
     x: FloatArray, record: TextArray, moments: Moments, own: Mapping[str, Reference]
 ) -> FloatArray:
-    """Beats with more leads: how they differ from the patient's own, and the rhythm.
+    """Add leads: the difference from the patient's usual beat, and the rhythm.
 
     Args:
         x: Normalised beats, shape (n, leads, length).
@@ -102,7 +102,7 @@ def with_context(
 
 
 def all_leads(leads: int, *, context: bool) -> int:
-    """How many leads a prepared beat has, from those of the beat itself."""
+    """Return the number of leads of a prepared beat, with those of its context."""
     return 2 * leads + 1 if context else leads
 
 

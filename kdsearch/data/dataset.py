@@ -145,7 +145,7 @@ def _limited(beats: Beats, parts: Split, settings: DataSettings) -> Split:
 
 @dataclass(frozen=True)
 class _Source:
-    """Beats, of which some rows at a time are made ready.
+    """All beats; prepares selected rows.
 
     Attributes:
         beats: All of them.
@@ -175,7 +175,7 @@ class _Source:
         return normalise(np.asarray(self.beats.x[:, : self.leads][rows]))
 
     def prepared(self, x: FloatArray, rows: IndexArray) -> FloatArray:
-        """Normalised beats with their context, if any, and padded."""
+        """Return normalised beats, padded, with their context if any."""
         if self.own is not None:
             assert self.beats.record is not None
             assert self.beats.moments is not None

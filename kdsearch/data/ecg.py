@@ -95,7 +95,7 @@ def steep_moments(lead: NDArray[np.float64]) -> IndexArray:
 
 
 def depth(lead: NDArray[np.float64], moments: IndexArray) -> float:
-    """How deep a filtered lead goes around some moments, as a part of how high; NaN for none.
+    """Return the ratio of depth to height of a filtered lead around some moments; NaN for none.
 
     R peaks are looked for where a lead points up. The ratio is below 0.9 in all of MIT-BIH but
     108 (1.1) and 207 (2.8), the records in which `r_peaks` places the most beats elsewhere.
@@ -109,7 +109,7 @@ def depth(lead: NDArray[np.float64], moments: IndexArray) -> float:
 
 
 def agreement(marks: IndexArray, others: IndexArray) -> float:
-    """Share of the marks of two detectors, sorted, on which both agree within 50 ms."""
+    """Return the fraction of marks on which two detectors agree within 50 ms."""
     tolerance = SAMPLING_RATE_HZ // 20
     shares = (
         np.count_nonzero(distance(a, b) <= tolerance) / max(1, len(a))
@@ -119,7 +119,7 @@ def agreement(marks: IndexArray, others: IndexArray) -> float:
 
 
 def distance(position: IndexArray, marks: IndexArray) -> IndexArray:
-    """How far the nearest of some marks, sorted, is from each position, shape (n,)."""
+    """Return the distance of each position to the nearest of some sorted marks, shape (n,)."""
     if len(marks) == 0:
         return np.full(len(position), np.iinfo(np.int64).max)
     right = np.searchsorted(marks, position).clip(max=len(marks) - 1)

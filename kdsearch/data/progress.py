@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def show_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
-    """Pass the items on and show how many of ``total`` have gone by."""
+    """Yield the items and show the progress."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         yield from bar.track(items, total=total, description=label)

@@ -27,7 +27,7 @@ class Records:
 
 
 def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True) -> Records:
-    """The records of a folder, or of the folders in it where it has none itself.
+    """Return the records of a folder, or of the folders in it if it has none itself.
 
     Segments of other records are no records, and MIT-BIH's paced ones are left out. Hidden
     files are ignored: macOS writes some beside each file that it copies.
@@ -96,7 +96,7 @@ def _visible(folder: Path, pattern: str) -> list[Path]:
 
 
 def reason_to_skip(error: DataError, settings: DataSettings) -> str:
-    """Why a record is skipped; raises where none may be."""
+    """Return why a record is skipped; raise the error if records must not be skipped."""
     if settings.on_bad == "refuse":
         raise error
     return str(error)

@@ -69,7 +69,7 @@ class Waves:
 
 
 def simulate(settings: SimulatedSettings, seed: int) -> Beats:
-    """Make up the beats of several patients in two leads, in mV at 360 Hz.
+    """Simulate the beats of several patients in two leads, in mV at 360 Hz.
 
     Args:
         settings: How many patients and beats, and how noisy.
@@ -174,7 +174,7 @@ def _own_waves(
 
 
 def _patients(patients: int, rng: np.random.Generator) -> tuple[Float, Float, Float]:
-    """Place (s), width (s) and height (mV, two leads) of every patient's waves."""
+    """Draw centre (s), width (s) and height (mV, two leads) of each patient's waves."""
     shape = (patients, 5)
     centre = CENTRE_S * np.exp(0.1 * rng.standard_normal(shape))
     width = WIDTH_S * np.exp(0.18 * rng.standard_normal(shape))
@@ -227,7 +227,7 @@ def _record(
     noise_mv: float,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Play all patients' beats one after the other, add noise, filter, cut and quantise."""
+    """Render all beats in one recording, add noise, filter, cut and quantise."""
     length = int(peak[-1] + PAUSE_S * SAMPLING_RATE_HZ)
     signal = _render(peak, waves, length) + _noise(patient, peak, length, noise_mv, rng)
     filtered = band_pass(signal)

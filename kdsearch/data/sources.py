@@ -53,14 +53,14 @@ def load_beats(settings: DataSettings, cache: Path) -> Beats:
 
 
 def resolved_source(source: str) -> str:
-    """The source by a path that holds wherever it is read from, if it is a path."""
+    """Return the source; a path becomes absolute."""
     if source in ("", SIMULATED, MITBIH):
         return source
     return str(expand_home(source).absolute())
 
 
 def resolved_paths(settings: DataSettings) -> DataSettings:
-    """The same settings, with paths that hold wherever they are read from."""
+    """Return the settings with absolute paths."""
     patients = settings.patients
     return settings.changed(
         source=resolved_source(settings.source),
@@ -168,7 +168,7 @@ def read_patients(path: Path) -> dict[str, str]:
 
 
 def _same_patients(records: Sequence[str]) -> list[str]:
-    """A warning where records are named like several of one patient: data_8_1 and data_8_2."""
+    """Return a warning if names suggest several records of one patient: data_8_1, data_8_2."""
     by_folder = {str(name).rpartition("/")[0] for name in records}
     by_name = {re.sub(r"[_\-][^_\-/]+$", "", str(name)) for name in records}
     for groups, example in ((by_folder, "folders"), (by_name, "names")):

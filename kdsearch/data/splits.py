@@ -131,7 +131,7 @@ def _by_patient(beats: Beats, seed: int) -> Split:
 def _divided(
     classes: TextArray, of: TextArray, validation: TextArray, test: TextArray
 ) -> Split:
-    """Divide beats by what they are of, a record or a patient."""
+    """Divide beats by their record or patient."""
     in_validation = np.isin(of, validation)
     in_test = np.isin(of, test)
     in_train = ~in_validation & ~in_test & (classes == NORMAL)
@@ -139,7 +139,7 @@ def _divided(
 
 
 def _missing(classes: TextArray, parts: Split) -> str:
-    """What the parts lack, in words; empty if nothing."""
+    """Return what the parts lack, in words; empty if nothing."""
     lacks = []
     if len(parts.train) == 0:
         lacks.append("no normal beats to train on")

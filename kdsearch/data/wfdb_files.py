@@ -88,7 +88,7 @@ class Header:
 
 
 def _wfdb() -> Any:
-    """PhysioNet's library: slow to import, and a cached start does without it."""
+    """Import PhysioNet's library, which is slow and not needed with a warm cache."""
     with needs("ecg", "WFDB records"):
         import wfdb  # noqa: PLC0415
     return wfdb
@@ -162,13 +162,13 @@ def _check_header(header: Header) -> None:
 
 
 def first_leads(header: Header, first: str = FIRST_LEAD) -> Header:
-    """The same record, one of its leads first where it has that one."""
+    """Return the record with this lead first, if it has it."""
     at = header.leads.index(first) if first in header.leads else 0
     return _chosen(header, [at, *(i for i in range(len(header.leads)) if i != at)])
 
 
 def named_leads(header: Header, wanted: Sequence[str | None]) -> Header:
-    """The same record with these leads alone, by their names.
+    """Return the record with only these leads, by name.
 
     Args:
         wanted: A name, or None for the first lead that is not taken yet.
@@ -198,7 +198,7 @@ def _chosen(header: Header, at: Sequence[int]) -> Header:
 
 
 def check_files(header: Header, annotator: str | None) -> None:
-    """See that all files of a record are there, and large enough for what its header says.
+    """Check that all files of a record exist and are as large as its header requires.
 
     Raises:
         DataError: One is missing, or the signal is truncated.
@@ -262,7 +262,7 @@ def read_signal(
 
 
 def _check_size(header: Header, file: Path) -> None:
-    """Refuse a header that promises more than the file can hold before memory is taken."""
+    """Refuse a header with more samples than the file has, before memory is allocated."""
     if header.frames is None or header.segments:
         return
     # The smallest format has a byte for each sample; compressed ones are a hundredth of that.

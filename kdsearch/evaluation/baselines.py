@@ -48,7 +48,7 @@ Score = Callable[[FloatArray], FloatArray]
 
 @dataclass(frozen=True)
 class BaselineScores:
-    """What one baseline says of the beats of a data set.
+    """Scores of one baseline.
 
     Attributes:
         validation: Anomaly scores of the validation beats, shape (n,), float32.
@@ -123,7 +123,7 @@ def _timed(fit: Callable[[], Score], parts: list[FloatArray]) -> tuple[list[Floa
 
 
 def _rows(x: FloatArray) -> FloatArray:
-    """All leads of a beat behind each other: (n, leads, length) to (n, features)."""
+    """Flatten beats: (n, leads, length) to (n, features)."""
     return x.reshape(len(x), -1)
 
 
@@ -137,7 +137,7 @@ def _principal_components(train: FloatArray) -> PCA:
 
 
 def _reconstruction(components: int) -> Callable[[PCA, FloatArray], Score]:
-    """Mean squared error of what the first components leave of a beat."""
+    """Mean squared error of the reconstruction from the first components."""
 
     def fit(pca: PCA, train: FloatArray) -> Score:
         axes = pca.components_[:components]
@@ -161,7 +161,7 @@ def _nearest_neighbour(pca: PCA, train: FloatArray) -> Score:
 
 
 def _isolation_forest(pca: PCA, train: FloatArray) -> Score:
-    """Few random cuts set an unusual beat apart (Liu, Ting and Zhou, ICDM 2008)."""
+    """Isolation forest (Liu, Ting and Zhou, ICDM 2008)."""
     from sklearn.ensemble import IsolationForest  # noqa: PLC0415
 
     forest = IsolationForest(random_state=SEED).fit(pca.transform(train))

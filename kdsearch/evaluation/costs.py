@@ -19,7 +19,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one network, as it scores.
+    """Costs of scoring with one network.
 
     Attributes:
         parameters: Numbers that it consists of.

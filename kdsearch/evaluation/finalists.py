@@ -93,7 +93,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Examples:
-    """Some test beats, and what was expected of them.
+    """Some test beats and their reconstructions.
 
     Attributes:
         rows: Which of the test beats, shape (k,).
@@ -188,7 +188,7 @@ def evaluate_run(
 
 
 def read_evaluation(folder: RunFolder) -> Evaluation | None:
-    """What `evaluate_run` kept; None before the search's end.
+    """Read the result of `evaluate_run`; None before the end of the search.
 
     Raises:
         RunError: The file is damaged, or not of this version.
@@ -258,7 +258,7 @@ def _arrays(evaluation: Evaluation) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
-    """The reverse; raises KeyError or ValueError where arrays are missing or do not fit."""
+    """Reverse `_arrays`; raise KeyError or ValueError if arrays are missing or do not fit."""
     evaluation = Evaluation(
         trial=int(arrays["trial"]),
         validation_classes=arrays["validation_classes"],

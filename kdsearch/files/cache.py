@@ -31,7 +31,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def cache_dir() -> Path:
-    """Where cut beats and trained teachers are kept.
+    """Return the folder of cut beats and trained teachers.
 
     ``$KDSEARCH_CACHE``, else ``$XDG_CACHE_HOME/kdsearch``, else ``~/.cache/kdsearch``.
 
@@ -85,7 +85,7 @@ def cached_arrays(entry: Path, make: Callable[[], Arrays]) -> Arrays:
 
 
 def why_unwritable(cache: Path) -> str:
-    """Why nothing can be kept in the cache, or an empty text where it can."""
+    """Return why the cache cannot be written; empty if it can."""
     try:
         make_folder(cache)
         with tempfile.TemporaryFile(dir=cache):
@@ -96,7 +96,7 @@ def why_unwritable(cache: Path) -> str:
 
 @contextmanager
 def writable_lock(path: Path) -> Iterator[bool]:
-    """Hold a lock in the cache, or yield False where the cache cannot be written."""
+    """Hold a lock in the cache; yield False if the cache cannot be written."""
     lock = FileLock(path)
     try:
         make_folder(path.parent)
@@ -155,7 +155,7 @@ def _facts(path: Path, array: NDArray[Any]) -> dict[str, Any]:
 
 
 def sha256_of_files(files: Iterable[Path], recipe: str) -> str:
-    """SHA-256 over what is done with the files, their names and what is in them."""
+    """Return the SHA-256 of a recipe and of the files' names and contents."""
     total = hashlib.sha256(recipe.encode())
     for path in files:
         with path.open("rb") as stream:
@@ -165,7 +165,7 @@ def sha256_of_files(files: Iterable[Path], recipe: str) -> str:
 
 
 def sha256_of_arrays(arrays: Iterable[NDArray[Any]], recipe: str) -> str:
-    """SHA-256 over what is done with the arrays, their types, shapes and values."""
+    """Return the SHA-256 of a recipe and of the arrays' types, shapes and values."""
     total = hashlib.sha256(recipe.encode())
     for array in arrays:
         total.update(f"\n{array.dtype.str} {array.shape}\n".encode())

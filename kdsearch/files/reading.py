@@ -17,7 +17,7 @@ from kdsearch.errors import DataError, UserError
 def reading(
     path: object, expected: str, error_type: type[UserError] = DataError
 ) -> Iterator[None]:
-    """Turn whatever a reader raises over a damaged file into one line.
+    """Turn any error of a reader on a damaged file into one line.
 
     NumPy, zipfile and wfdb have no specific error for a damaged file: a flipped bit gives
     anything from zlib.error to MemoryError. So everything is caught, but only around the

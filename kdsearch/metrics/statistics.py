@@ -289,7 +289,7 @@ def mean_and_sd(values: ArrayLike) -> tuple[float, float]:
 
 
 def judge(interval: Interval) -> Judgement:
-    """Is the first better or worse than the second, for a metric of which more is better?
+    """Return whether the first is better or worse, for a metric of which more is better.
 
     An interval that contains 0, or that is not known, distinguishes nothing.
     """
@@ -381,7 +381,7 @@ def _percent(interval: Interval) -> str:
 
 
 def _decimals(interval: Interval) -> int:
-    """Three, or as many as the width calls for and as keep an end off 0 that is not 0."""
+    """Return the number of decimals: three, or more for a narrow interval."""
     if not interval.known:
         return 3
     smallest = [(interval.high - interval.low) / 2]

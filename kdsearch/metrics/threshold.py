@@ -49,13 +49,13 @@ class Rule:
         return float(ranking.thresholds[reached[-1]])
 
     def as_plain(self) -> str | float | dict[str, float]:
-        """As in the space file."""
+        """Return the rule as in the space file."""
         if self.value is None:
             return self.kind
         return self.value if self.kind == "score" else {self.kind: self.value}
 
     def __str__(self) -> str:
-        """For people, within a sentence."""
+        """Return the rule in words."""
         if self.value is None:
             return "the threshold with the best F1 on the validation beats"
         if self.kind == "score":
@@ -86,7 +86,7 @@ def parse_rule(raw: Any) -> Rule:
 
 
 def _from_text(text: str) -> Any:
-    """``sensitivity=0.95`` and ``0.02``, as a command line has them."""
+    """Parse a rule of the command line, such as ``sensitivity=0.95`` or ``0.02``."""
     kind, equals, value = text.partition("=")
     try:
         return {kind.strip(): float(value)} if equals else float(text)

@@ -18,7 +18,7 @@ RECORD_SUFFIXES = (".hea", ".dat", ".atr")
 
 
 def read_input(path: Path, student: Student, reading: Reading) -> list[Source]:
-    """Everything to score, a record at a time.
+    """Read an input record by record.
 
     Raises:
         DataError: The input is of no known kind, damaged, empty, or not what the student was
@@ -40,13 +40,13 @@ def read_input(path: Path, student: Student, reading: Reading) -> list[Source]:
 
 
 def display_name(path: Path) -> str:
-    """What an input is called in titles: a record without its extension."""
+    """Return the name of an input for titles: a record without its extension."""
     name = path.resolve().name
     return name if path.suffix not in RECORD_SUFFIXES else path.stem
 
 
 def _record(path: Path) -> Path | None:
-    """The path of a WFDB record without extension, if it is one."""
+    """Return the path of a WFDB record without extension; None if it is not a record."""
     if path.suffix in RECORD_SUFFIXES:
         return path.with_suffix("")
     has_header = path.with_name(path.name + ".hea").is_file() if path.name else False

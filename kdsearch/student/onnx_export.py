@@ -144,7 +144,7 @@ def _quiet() -> Iterator[None]:
 
 
 def metadata(student: Student) -> dict[str, str]:
-    """What a program that runs the file needs, as texts."""
+    """Return the metadata of the ONNX file, as texts."""
     card = student.card
     cutting = card.input.cutting
     known = (
@@ -205,7 +205,7 @@ def _difference(student: Student, content: bytes) -> float | None:
 
 
 def _some_beats(student: Student) -> FloatArray:
-    """Random walks, which are as rough as beats and differ from them, and a flat one."""
+    """Return test beats: random walks and a flat line."""
     card = student.card.input
     rng = np.random.default_rng(0)
     walks = rng.normal(size=(TRIED_BEATS, card.all_leads, card.length)).cumsum(axis=-1)

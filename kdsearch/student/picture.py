@@ -103,7 +103,7 @@ def _draw_beats(grid: list[Axes], scored: Scored, chosen: IndexArray) -> list[Ax
 def _draw_beat(
     axes: Axes, beat: FloatArray, expected: FloatArray | None, scored: Scored
 ) -> None:
-    """One beat, shape (leads, length), its leads below each other."""
+    """Draw one beat, shape (leads, length), its leads below each other."""
     time, unit = scored.time_axis()
     name = scored.student.card.data.unit
     for lead in range(len(beat)):

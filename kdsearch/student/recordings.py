@@ -36,7 +36,7 @@ SHORTEST_S, LONGEST_S = 0.3, 3.0
 
 
 def read_folder(folder: Path, student: Student, reading: Reading) -> list[Source]:
-    """All records of a folder; MIT-BIH's paced ones are left out, as in training.
+    """Read all records of a folder, without MIT-BIH's paced ones, as in training.
 
     Raises:
         DataError: There is no record, or one cannot be scored.
@@ -122,7 +122,7 @@ def _check_cutting(student: Student, path: Path) -> None:
 
 
 def _with_leads(header: Header, student: Student, reading: Reading) -> Header:
-    """The record with the leads that the student was trained on, as far as they have names."""
+    """Return the record with the leads that the student was trained on, by name if known."""
     card = student.card.input
     trained_on = card.cutting.leads if card.cutting else ()
     wanted = [*trained_on, *[None] * card.leads][: card.leads]
@@ -145,7 +145,7 @@ def _detect(signal: NDArray[np.float64], header: Header) -> IndexArray:
 
 
 def _distrust(header: Header, peaks: IndexArray, signal: NDArray[np.float64]) -> list[str]:
-    """A warning where beats are probably not where the detector found them.
+    """Return a warning if detected beats are probably wrong.
 
     A lead that is upside down, or is noise, has peaks, too. So they are compared with what a
     detector of another kind finds, and with how hearts beat.

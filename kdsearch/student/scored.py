@@ -26,7 +26,7 @@ Form = Literal["csv", "json"]
 
 @dataclass(frozen=True)
 class Scored:
-    """Everything that was scored in one go, beat by beat.
+    """Scores of one input, beat by beat.
 
     Attributes:
         name: What was scored, for titles.
@@ -85,7 +85,7 @@ class Scored:
         write_text(path, text.getvalue())
 
     def summary(self) -> str:
-        """What was found, in a few lines."""
+        """Return a summary in a few lines."""
         n, flagged = len(self.scores), int(self.flagged.sum())
         lines = [
             f"{self.name}: {flagged:,} of {n:,} beats flagged ({flagged / n:.2%}), "
@@ -100,7 +100,7 @@ class Scored:
         return in_unit("\n".join(lines), self.student.card.data.unit)
 
     def expected(self, chosen: IndexArray) -> FloatArray | None:
-        """Reconstructions of the beats of these rows; None where the method makes none."""
+        """Return reconstructions of these beats; None if the method has none."""
         if not isinstance(self.student.method, Reconstructing):
             return None
         if self.student.card.input.context == "none" or self.moments is None:
@@ -111,7 +111,7 @@ class Scored:
         return made[np.searchsorted(rows, chosen)]
 
     def caption(self, index: int) -> str:
-        """Which beat this is, and what is known and thought of it."""
+        """Return the caption of a beat: its number, known class and score."""
         parts = [self.record[index] or f"beat {index}"]
         if self.time_s is not None:
             parts.append(str(timedelta(seconds=round(float(self.time_s[index])))))
@@ -130,7 +130,7 @@ class Scored:
 
 
 def score_sources(name: str, student: Student, sources: Sequence[Source]) -> Scored:
-    """Score records one after the other and put them together.
+    """Score records and join the results.
 
     Raises:
         DataError: Beats that the student cannot score.
@@ -162,7 +162,7 @@ def score_sources(name: str, student: Student, sources: Sequence[Source]) -> Sco
 
 
 def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
-    """All parts behind each other, if all are known."""
+    """Concatenate all parts; None if one is unknown."""
     known = [part for part in parts if part is not None]
     return np.concatenate(known) if len(known) == len(parts) else None
 

@@ -56,7 +56,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class InputCard(Section):
-    """What a beat has to be before it is scored."""
+    """The form in which a beat is scored."""
 
     leads: Count
     """Leads of a raw beat."""
@@ -74,12 +74,12 @@ class InputCard(Section):
 
     @property
     def all_leads(self) -> int:
-        """Leads that the networks see, those of the context included."""
+        """Number of leads of the networks' input, with those of the context."""
         return all_leads(self.leads, context=self.context == "patient")
 
 
 class DataCard(Section):
-    """What the student learned from."""
+    """The data that the student was trained on."""
 
     description: str
     """One line for people."""
@@ -99,7 +99,7 @@ class Card(Section):
     student: dict[str, Any]
     """The student's settings, fixed and searched."""
     input: InputCard
-    """What a beat has to be."""
+    """Return the required form of a beat."""
     threshold: Annotated[float, Field(allow_inf_nan=False)]
     """Beats that score as much or more are flagged; chosen on the validation beats."""
     data: DataCard
@@ -154,7 +154,7 @@ class Student:
     """
 
     def __init__(self, method: Method, weights: State, card: Card) -> None:
-        """Put together a student; `load_student` reads one.
+        """Create a student; `load_student` reads one from a folder.
 
         Raises:
             ValueError: The method does not have such settings.
@@ -254,7 +254,7 @@ class Student:
         return student.called(self.score(beats, moments, record))
 
     def called(self, scores: NDArray[np.float32]) -> BoolArray:
-        """Which scores, shape (n,), are at least the threshold."""
+        """Return which scores are at least the threshold, shape (n,)."""
         # In double precision, or the threshold would be rounded to the scores' own.
         return np.asarray(scores.astype(np.float64) >= self.threshold)
 
@@ -294,7 +294,7 @@ class Student:
         moments: Moments | None = None,
         record: TextArray | None = None,
     ) -> FloatArray:
-        """Beats as the method sees them: normalised, with their context if any, and padded.
+        """Return beats as the method takes them: normalised, padded, with their context if any.
 
         Returns:
             Shape (n, leads, padded length), or (n, 2 * leads + 1, padded length) with context.
@@ -447,7 +447,7 @@ def _read_weights(path: Place) -> State:
 
 
 def _try_out(student: Student, model: Place) -> None:
-    """Score a flat beat: weights that are not of this card's shapes fail here."""
+    """Score a flat beat, which fails if the weights do not fit the card."""
     card = student.card.input
     try:
         flat = np.zeros((1, card.leads, card.length), dtype=np.float32)

@@ -77,7 +77,7 @@ def html(run: Run, live: Live | None = None) -> str:
 
 
 def write_plots(run: Run, folder: Path, form: Literal["png", "svg"] = "png") -> list[Path]:
-    """Draw the same as pictures for a paper, a file per section.
+    """Draw the charts of the report as pictures, one file per section.
 
     Returns:
         The files that were written.
@@ -109,7 +109,7 @@ def _in_unit(part: Any, unit: str) -> Any:
 
 
 def _facts(run: Run) -> list[str]:
-    """What was searched on, and how far the search is."""
+    """Return the data's description and the state of the search."""
     data = run.teacher["data"] if run.teacher else {}
     facts = [data["description"], *data.get("notes", [])] if data else []
     return [*facts, *run.about_teacher(), *run.progress]

@@ -37,7 +37,7 @@ class Axis:
 
 
 def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
-    """Round values of a logarithmic axis, closer where it spans less, and written out."""
+    """Return round tick values of a logarithmic axis, with their texts."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     decades = math.log10(high / low)
     steps = (1, 2, 5) if decades < 1.1 else (1, 3) if decades < 2.2 else (1,)
@@ -47,7 +47,7 @@ def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
 
 @dataclass(frozen=True)
 class Series:
-    """Data that belong together.
+    """Data of one line or one set of points.
 
     Attributes:
         name: Its entry in the legend; series of one name share one entry.
@@ -113,7 +113,7 @@ class Chart:
     legend: bool = True
 
     def ticks(self, which: Literal["x", "y"]) -> tuple[tuple[float, str], ...] | None:
-        """The axis's own ticks, or those of its data where it is logarithmic."""
+        """Return the ticks of the axis; a logarithmic axis has those of its data."""
         axis = self.x if which == "x" else self.y
         if axis.ticks is not None or not axis.log:
             return axis.ticks
@@ -157,7 +157,7 @@ class Group:
         return self.small and all(chart.y.hidden for chart in self.charts)
 
     def legend(self) -> list[Series]:
-        """What small charts have in common, once for all of them: the first of each name."""
+        """Return one legend for small charts: the first series of each name."""
         if not self.small:
             return []
         found: dict[str, Series] = {}

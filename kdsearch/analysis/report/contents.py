@@ -38,7 +38,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Contents:
-    """A run folder as the sections need it.
+    """The content of a run folder that the sections show.
 
     Attributes:
         histories: Epochs by trial.

@@ -42,7 +42,7 @@ STYLE = {
 
 
 def write_pictures(folder: Path, sections: Sequence[Section], form: Format) -> list[Path]:
-    """Draw every section that has charts, a file each.
+    """Draw one file per section that has charts.
 
     Returns:
         The files, in order.
@@ -210,5 +210,5 @@ def _legend(where: Axes | SubFigure, axes: Axes, **options: Any) -> None:
 
 
 def _text(text: str) -> str:
-    """As it is: a dollar sign would begin a formula."""
+    """Escape dollar signs, which begin a formula."""
     return text.replace("$", r"\$")

@@ -28,7 +28,7 @@ SCALE = "viridis"
 
 
 def of_class(label: str) -> str:
-    """The colour of a class; sources with other names than AAMI's have but one abnormal."""
+    """Return the colour of a class; all classes without an AAMI name have one colour."""
     return CLASSES.get(label, VERMILION)
 
 

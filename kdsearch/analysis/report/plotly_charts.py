@@ -47,7 +47,7 @@ def _traces(chart: Chart, *, small: bool) -> list[dict[str, Any]]:
 
 
 def _entry(series: Series) -> dict[str, Any]:
-    """An entry of the legend for points of many colours, which has none of them."""
+    """Return a neutral legend entry for points with a colour scale."""
     return {
         "type": "scatter",
         "x": [None],
@@ -149,7 +149,7 @@ def _scale(chart: Chart) -> dict[str, Any]:
 
 
 def _scale_alone(chart: Chart) -> dict[str, Any]:
-    """The colour scale of a chart whose lines are coloured one by one."""
+    """Return the colour scale of a chart whose lines are coloured individually."""
     assert chart.scale is not None
     marker = {"color": [chart.scale[1]], "opacity": 0, **_scale(chart)}
     return {

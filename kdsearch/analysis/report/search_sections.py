@@ -115,7 +115,7 @@ def _learning_curve(record: TrialRecord, contents: Contents) -> Series:
 
 
 def _whole(last: int) -> tuple[tuple[float, str], ...]:
-    """At most ten whole numbers from 1: there is no half an epoch."""
+    """Return at most ten ticks at whole epochs."""
     step = -(-last // 10)
     return tuple((float(epoch), str(epoch)) for epoch in range(1, last + 1, step))
 
@@ -278,7 +278,7 @@ def _slice(dimension: _Dimension, records: Sequence[TrialRecord]) -> Chart:
 
 
 def importance_section(contents: Contents) -> Section:
-    """Which settings matter."""
+    """Importance of each setting."""
     found = contents.importance
     title = "Importance of the settings"
     if isinstance(found, str):
