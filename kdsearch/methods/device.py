@@ -19,10 +19,10 @@ Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
 VALUES_OF_ADAM = 4
-"""Numbers that Adam keeps for each one trained: itself, its gradient and two moments."""
+"""Numbers stored per parameter: its value, its gradient and two moments of Adam."""
 BATCH_COUNTED = 1024
-"""Beats of a mini-batch that an estimate of memory counts at most: it is never larger than the
-data, whose size is not known yet."""
+"""Maximum number of beats per mini-batch that a memory estimate counts. A mini-batch is never
+larger than the data, whose size is not known yet."""
 
 # Options of glibc's mallopt: trim threshold, top padding (without it, threads other than the
 # first return whole heaps of 64 MiB), and the size from which memory is mapped separately.
@@ -30,7 +30,7 @@ KEEP_FREED = {-1: 2**30, -2: 2**26, -3: 2**30}
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda", "all"]) -> Device:
-    """The one device to use; ``auto`` and ``all`` are the GPU where there is one.
+    """Return the device to use; ``auto`` and ``all`` select the GPU if there is one.
 
     Raises:
         ConfigError: ``cuda`` was asked for and torch sees no GPU.
@@ -47,7 +47,7 @@ def resolve_device(device: Literal["auto", "cpu", "cuda", "all"]) -> Device:
 
 
 def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: Device) -> Precision:
-    """The precision to use; ``auto`` is bfloat16 where the hardware multiplies it faster."""
+    """Return the precision; ``auto`` is bfloat16 if the hardware multiplies it faster."""
     if precision != "auto":
         return precision
     if device == "cuda":
@@ -72,10 +72,9 @@ def use_threads(count: int) -> None:
 
 
 def autocast(compute: Compute) -> torch.autocast:
-    """A context in which convolutions run in bfloat16, if that is the precision.
+    """Return a context that computes in bfloat16, if that is the precision.
 
-    Networks that change between two forward passes need a context each, because it keeps
-    converted copies of the weights until it ends.
+    Use a new context after each change of weights: it caches their converted copies.
     """
     return torch.autocast(
         compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16"
@@ -83,16 +82,16 @@ def autocast(compute: Compute) -> torch.autocast:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    # Not in every torch release under these names, hence the look-up.
+    # Private functions, which other torch releases may lack.
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def from_numpy(array: NDArray[np.float32], device: str) -> Tensor:
-    """A tensor for reading only; on the CPU it shares the array's memory.
+    """Return a read-only tensor; on the CPU it shares the array's memory.
 
-    Arrays that processes share (memory maps, Ray's object store) are not writable. Torch
-    warns of that; nothing here writes to them, and a copy per process would cost the sharing.
+    Arrays shared between processes (memory maps, Ray's object store) are not writable, of
+    which torch warns. Nothing writes to these tensors, and a copy would end the sharing.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")

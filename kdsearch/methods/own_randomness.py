@@ -1,4 +1,4 @@
-"""Dropout and noise from a student's own seed, independent of the rest of the stack."""
+"""Dropout and noise that depend on one student's seed alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class OwnRandomness(TorchFunctionMode):
-    """Context in which dropout, `torch.rand_like` and `torch.randn_like` follow a seed.
+    """Context in which dropout, `torch.rand_like` and `torch.randn_like` use a given seed.
 
     torch's generators draw one sequence for all students of a stack, so that a student's
     numbers would depend on its neighbours. Here each number is a hash of seed, call and
@@ -37,14 +37,14 @@ class OwnRandomness(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Replace what draws random numbers and pass on everything else."""
+        """Replace the functions in `_REPLACEMENTS` and call all others."""
         replacement = _REPLACEMENTS.get(func)
         if replacement is None:
             return func(*args, **(kwargs or {}))
         return replacement(self, *args, **(kwargs or {}))
 
     def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Numbers between 0 and 1, both excluded, float32."""
+        """Return float32 numbers between 0 and 1, both excluded."""
         self._calls += 1
         # Murmur3's finaliser (Appleby, 2011), in 32 bits; torch shifts arithmetically, hence
         # the masks.

@@ -1,4 +1,4 @@
-"""Networks of one structure that train side by side as rows of the same tensors.
+"""A stack of networks of one structure, which are rows of the same tensors.
 
 Row k of every tensor belongs to one student. `torch.vmap` runs the method's loss for all rows
 at once, so that a step takes the same number of operators for one student as for many, and
@@ -30,15 +30,15 @@ from kdsearch.methods.checks import expect_structure
 from kdsearch.methods.device import autocast, from_numpy
 from kdsearch.methods.own_randomness import OwnRandomness
 from kdsearch.methods.protocol import State, Task, TrainedEpoch
-from kdsearch.methods.stacked_adam import StackedAdam
+from kdsearch.methods.stacked_adamw import StackedAdamW
 from kdsearch.methods.torch_networks import TorchNetworks
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
-# Beats that are scored at a time.
+# Number of beats that are scored at once.
 BATCH = 512
-# Parameters begin at multiples of so many values: 64 bytes, a cache line.
+# Parameters start at multiples of this number of values: 64 bytes, a cache line.
 ALIGNED = 16
 
 Tensors = dict[str, Tensor]
@@ -49,12 +49,12 @@ class Student:
     """One network in training.
 
     Attributes:
-        slot: Where the harness finds it.
-        settings: Its configuration.
-        seed: Of its weights and mini-batches.
+        slot: Number by which the harness refers to it.
+        settings: Its settings.
+        seed: Seed of its weights and mini-batches.
         epoch: Epochs trained so far.
-        rng: On the CPU; draws its weights, then its mini-batches.
-        network: Its module; the values in training are the stack's, not those in it.
+        rng: Generator of its weights and mini-batches, on the CPU.
+        network: Its module. The values in training are in the stack, not in the module.
         losses: The method's `losses` of this network.
         scores: The method's `scores` of this network.
     """
@@ -72,13 +72,13 @@ class Student:
 class TorchStack:
     """A `Stack` of the networks of a `TorchMethod`.
 
-    Students occupy the first rows; when one leaves, the last takes its row, so that empty slots
-    cost nothing. A subclass may override `mini_batches` and `gather` to learn from something
-    else than the training beats.
+    Students occupy the first rows. If one leaves, the last one moves to its row, so that empty
+    slots cost no time. A subclass can override `mini_batches` and `gather` to train on
+    other data than the training beats.
 
     Args:
-        method: Whose networks these are.
-        settings: Those that fix the structure; the method's `per_student` do not matter.
+        method: Defines the networks.
+        settings: Fix the structure; those in the method's `per_student` are ignored.
         slots: Maximum number of students.
         task: What they learn from.
     """
@@ -103,9 +103,9 @@ class TorchStack:
         self._start = method.start(settings, data)
         self._students: list[Student] = []
         self._rows: _Rows | None = None
-        # Why one module cannot stand for all students of this epoch, if so.
+        # Why one module cannot compute all students in this epoch; None if it can.
         self._differing: str | None = None
-        # Why vmap refuses the method's losses or scores, if it does, once they were tried.
+        # Why vmap refuses the method's losses or scores, once tried; None if it does not.
         self._refused: dict[str, str | None] = {}
 
     def put_in(
@@ -161,7 +161,7 @@ class TorchStack:
         return dict(sorted(epochs.items()))
 
     def save(self, slot: int) -> State:
-        """Everything needed to go on from the end of the last epoch, bit for bit."""
+        """Return everything needed to resume after the last epoch, bit for bit."""
         rows, row = self._occupied(slot)
         student = self._students[row]
         return {
@@ -173,7 +173,7 @@ class TorchStack:
         }
 
     def weights(self, slot: int) -> State:
-        """What scoring needs, and how the network is made."""
+        """Return the network's values and the settings from which it is created."""
         rows, row = self._occupied(slot)
         student = self._students[row]
         return {
@@ -186,16 +186,17 @@ class TorchStack:
         }
 
     def mini_batches(self, student: Student) -> Tensor:
-        """Rows of the beats of one epoch's mini-batches, shape (batches, size), on the CPU.
+        """Draw one epoch's mini-batches with the student's ``rng``.
 
-        All that is random about them comes from the student's ``rng``.
+        Returns:
+            Row numbers of training beats, shape (batches, size), on the CPU.
         """
         size = min(student.settings.batch_size, len(self.x))
         order = torch.randperm(len(self.x), generator=student.rng)
         return order[: len(order) // size * size].view(-1, size)
 
     def gather(self, rows: Tensor) -> tuple[Tensor, Tensors]:
-        """The beats of a mini-batch of each student, and what the teacher says of them.
+        """Collect a mini-batch of each student and its targets.
 
         Args:
             rows: From `mini_batches`, shape (n, size), on the device.
@@ -227,7 +228,7 @@ class TorchStack:
         return cast("_Rows", self._rows)
 
     def _train(self) -> list[dict[str, float]]:
-        """Train each student for one epoch; the mean of each term."""
+        """Train each student for one epoch; return the mean of each term."""
         for student in self._students:
             student.network.train()
         device = self.compute.device
@@ -257,7 +258,7 @@ class TorchStack:
     def _gradients(
         self, inputs: tuple[Any, ...], seeds: NDArray[np.int64]
     ) -> tuple[Tensor, Tensors]:
-        """Gradients of all students, shape (n, P), and the terms of their losses, (n,) each."""
+        """Compute gradients, shape (n, P), and terms of the losses, shape (n,) each."""
         if self._together("losses", lambda: self._gradients_together(inputs, trial=True)):
             return self._gradients_together(inputs)
         found = [
@@ -284,7 +285,7 @@ class TorchStack:
     def _gradients_alone(
         self, row: int, inputs: tuple[Any, ...], seed: int
     ) -> tuple[Tensor, Tensors]:
-        # For random functions that are not replaced by `OwnRandomness`.
+        # Seeds random functions that `OwnRandomness` does not replace.
         torch.manual_seed(seed)
         trained, others = self._tensors.one(row)
         total, terms, changed = self._loss(self._students[row], trained, others, *inputs)
@@ -302,8 +303,8 @@ class TorchStack:
         x: Tensor,
         taught: Tensors,
     ) -> tuple[Tensor, Tensors, Tensors]:
-        """The sum to be minimised, its terms, and buffers after the mini-batch."""
-        # Not validated: the values are one student's row of tensors under vmap.
+        """Compute the weighted sum, its terms, and the buffers after the mini-batch."""
+        # Not validated: under vmap, the values are tensors.
         settings = student.settings.model_copy(update=numbers)
         values = _prefixed({**trained, **others})
         with OwnRandomness(seed), autocast(self.compute):
@@ -316,7 +317,7 @@ class TorchStack:
         return total, {**terms, "total": total}, changed
 
     def _validate(self) -> NDArray[np.float32]:
-        """Scores of the validation beats, shape (n, beats)."""
+        """Score the validation beats, shape (n, beats)."""
         for student in self._students:
             student.network.eval()
         with torch.no_grad():
@@ -344,7 +345,7 @@ class TorchStack:
         return cast("Tensor", scores).float()
 
     def _together(self, what: str, attempt: Callable[[], object]) -> bool:
-        """Whether one call serves all students; says why, if not. One alone needs no vmap."""
+        """Whether one call computes all students; logs the reason if not. One needs no vmap."""
         if len(self._students) == 1:
             return False
         reason = self._differing
@@ -353,24 +354,24 @@ class TorchStack:
                 self._refused[what] = _refusal(attempt)
             reason = self._refused[what]
         if reason is not None:
-            _say(f"{self.method.name}: {what} of students are calculated one by one: {reason}")
+            _say(f"{self.method.name}: {what} of students are computed one by one: {reason}")
         return reason is None
 
     def _difference(self) -> str | None:
-        """What prevents one module from standing for all students, if anything does."""
+        """Why one module cannot compute all students; None if it can."""
         first, *others = self._students
         fixed = sorted(self.method.per_student - self._numbers().keys())
         for other in others:
             for name in fixed:
                 if getattr(first.settings, name, None) != getattr(other.settings, name, None):
-                    return f"{name} is no float, and differs"
+                    return f"{name} differs and is not a float"
             found = _different_attribute(first.network, other.network)
             if found is not None:
-                return f"{found} of their networks differs, and is no parameter or buffer"
+                return f"{found} of their networks differs and is neither parameter nor buffer"
         return None
 
     def _numbers(self) -> Tensors:
-        """Settings that differ between students, shape (n,) each."""
+        """Collect the settings that may differ between students, shape (n,) each."""
         columns = {
             name: [getattr(student.settings, name, None) for student in self._students]
             for name in sorted(self.method.per_student)
@@ -398,7 +399,7 @@ class TorchStack:
         return torch.tensor(rates, dtype=torch.float32).unsqueeze(2)
 
     def _seeds(self, steps: int) -> NDArray[np.int64]:
-        """Of dropout and noise: a function of seed, epoch and step alone; shape (steps, n)."""
+        """Compute seeds of dropout and noise from seed, epoch and step alone, (steps, n)."""
         columns = [
             np.random.SeedSequence([s.seed, s.epoch]).generate_state(steps, np.uint64) >> 1
             for s in self._students
@@ -407,7 +408,7 @@ class TorchStack:
 
 
 class _Call(nn.Module):
-    """A method's function of a network, as a module whose parameters can be replaced."""
+    """A method's function of a network as a module, so that `functional_call` can use it."""
 
     def __init__(self, network: nn.Module, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -419,9 +420,9 @@ class _Call(nn.Module):
 
 
 class _Rows:
-    """Values of all networks of a stack: row k of every tensor is the k-th student's.
+    """Values of all networks of a stack: row k of every tensor belongs to the k-th student.
 
-    Parameters lie side by side in one matrix, which the optimiser changes as a whole.
+    All parameters form one matrix, which the optimiser updates at once.
 
     Raises:
         ValueError: A parameter is not float32.
@@ -442,10 +443,10 @@ class _Rows:
             for name, value in others.items()
         }
         self._padding = torch.zeros(rows, ALIGNED, device=device)
-        self.adam = StackedAdam(self._values)
+        self.adam = StackedAdamW(self._values)
 
     def put(self, row: int, network: nn.Module, adam: dict[str, Tensor] | None) -> None:
-        """Copy a network's values into a row, and its optimiser's state; None is a new one."""
+        """Copy a network and its optimiser's state into a row; None resets the state."""
         trained, others = _split(network)
         with torch.no_grad():
             for name, value in self.one(row)[0].items():
@@ -455,7 +456,7 @@ class _Rows:
         self.adam.put(row, adam)
 
     def take(self, row: int, network: nn.Module) -> Tensors:
-        """The network's `state_dict` with the values of a row, copied to the CPU."""
+        """Return the network's `state_dict` with the values of a row, copied to the CPU."""
         flat = self._values[row].cpu()
         values = {
             name: flat[columns].view(shape) for name, (columns, shape) in self._columns.items()
@@ -473,7 +474,7 @@ class _Rows:
         self.adam.move(source, row)
 
     def first(self, n: int) -> tuple[Tensors, Tensors]:
-        """Parameters to differentiate by, and everything else, of the first n rows."""
+        """Return trained parameters and everything else of the first n rows."""
         trained = {
             name: self._values[:n, columns].view(n, *shape).requires_grad_()
             for name, (columns, shape) in self._columns.items()
@@ -481,7 +482,7 @@ class _Rows:
         return trained, {name: value[:n] for name, value in self._others.items()}
 
     def one(self, row: int) -> tuple[Tensors, Tensors]:
-        """Parameters to differentiate by, and everything else, of one row."""
+        """Return trained parameters and everything else of one row."""
         trained = {
             name: self._values[row, columns].view(shape).requires_grad_()
             for name, (columns, shape) in self._columns.items()
@@ -489,7 +490,7 @@ class _Rows:
         return trained, {name: value[row] for name, value in self._others.items()}
 
     def gradients(self, total: Tensor, trained: Tensors, n: int) -> Tensor:
-        """Gradients of a scalar, as the optimiser takes them, shape (n, P)."""
+        """Compute the gradients of a scalar in the optimiser's layout, shape (n, P)."""
         found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
         parts: list[Tensor] = []
         for gradient, value in zip(found, trained.values(), strict=True):
@@ -499,7 +500,7 @@ class _Rows:
 
 
 def shape_of(data: TrainingData) -> BeatShape:
-    """What networks are made for."""
+    """Return the shape of the beats."""
     leads, length = data.train.shape[1:]
     return BeatShape(leads, length, signal_leads(leads, context=data.context))
 
@@ -521,7 +522,7 @@ def _all(network: nn.Module) -> Tensors:
 
 
 def _split(network: nn.Module) -> tuple[Tensors, Tensors]:
-    """Parameters that are trained, and everything else."""
+    """Separate trained parameters from everything else."""
     trained: Tensors = {n: p for n, p in network.named_parameters() if p.requires_grad}
     return trained, {n: value for n, value in _all(network).items() if n not in trained}
 
@@ -531,7 +532,7 @@ def _prefixed(values: Tensors) -> Tensors:
 
 
 def _row(value: Any, row: int) -> Any:
-    """One student's part of nested tensors."""
+    """Select one student's row of nested tensors."""
     if isinstance(value, dict):
         return {name: _row(inner, row) for name, inner in value.items()}
     if isinstance(value, tuple):
@@ -540,7 +541,7 @@ def _row(value: Any, row: int) -> Any:
 
 
 def _keep(changed: Tensors, others: Tensors) -> None:
-    """Copy buffers that a module replaced; those changed in place are there already."""
+    """Copy back buffers that a module replaced instead of changing them in place."""
     with torch.no_grad():
         for name, value in changed.items():
             if value.data_ptr() != others[name].data_ptr():
@@ -548,20 +549,20 @@ def _keep(changed: Tensors, others: Tensors) -> None:
 
 
 def _clip(gradients: Tensor, longest: float | None) -> None:
-    """Shorten each row to a length; as `torch.nn.utils.clip_grad_norm_`."""
+    """Clip each row's norm, as `torch.nn.utils.clip_grad_norm_` does."""
     if longest is not None:
         norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         gradients.mul_((longest / (norms + 1e-6)).clamp(max=1))
 
 
 def _refusal(attempt: Callable[[], object]) -> str | None:
-    """Why vmap refuses, if it does."""
+    """Return why vmap refuses a call; None if it does not."""
     try:
         attempt()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001
-        # Whatever a module or a loss does. If it is wrong without vmap, too, the loop says so.
+        # A module or a loss can raise anything. If it also fails without vmap, the loop raises.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return f"torch.vmap refuses them ({lines[0]})"
     return None
@@ -572,12 +573,12 @@ def _say(message: str) -> None:
     logger.warning(message)
 
 
-# What every module has.
+# Attributes of every module.
 _COMMON = frozenset(vars(nn.Module()))
 
 
 def _different_attribute(one: nn.Module, other: nn.Module) -> str | None:
-    """Name of a plain value that two networks of one structure do not share."""
+    """Return the name of a plain value in which two networks of one structure differ."""
     for (name, mine), (_, theirs) in zip(
         one.named_modules(), other.named_modules(), strict=True
     ):
@@ -588,7 +589,7 @@ def _different_attribute(one: nn.Module, other: nn.Module) -> str | None:
 
 
 def _alike(one: object, other: object) -> bool:
-    """Whether plain values are equal; whatever is no plain value passes."""
+    """Whether values are equal; other objects than plain values are not compared."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     if isinstance(one, bool | int | float | str | tuple | list | dict | BaseModel | None):
@@ -598,7 +599,7 @@ def _alike(one: object, other: object) -> bool:
 
 @contextmanager
 def _global_generator(rng: torch.Generator) -> Iterator[None]:
-    """Let torch's global generator stand for a student's fresh one, and go on after it."""
+    """Draw from torch's global generator as if it were a student's new one."""
     with torch.random.fork_rng(_gpus()):
         torch.manual_seed(rng.initial_seed())
         yield
@@ -607,7 +608,7 @@ def _global_generator(rng: torch.Generator) -> Iterator[None]:
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Have cuDNN sum in a fixed order, and leave torch's global generators as they were."""
+    """Use deterministic cuDNN kernels, and restore torch's global generators afterwards."""
     deterministic = torch.backends.cudnn.deterministic
     with torch.random.fork_rng(_gpus()):
         torch.backends.cudnn.deterministic = True

@@ -1,4 +1,4 @@
-"""Map the names of targets to distillation terms; targets stay with their samples."""
+"""Distillation terms by the names of their targets."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from kdsearch.methods.beatgan.step import Batch, Term
 from kdsearch.methods.device import from_numpy
 from kdsearch.methods.protocol import Targets
 
-# Teachers whose scores are all alike teach nothing; this keeps them from dividing by zero.
+# Avoids a division by zero if all scores of a teacher are equal.
 SMALLEST_STD = 1e-6
 
 
 def distillation_terms(
     names: Iterable[str], targets: Targets, temperature: Tensor
 ) -> dict[str, Term]:
-    """The terms that pull students towards their targets, by name.
+    """Return the terms of the distillation loss by name.
 
     Args:
-        names: What is distilled, `StudentSettings.targets`.
-        targets: The teacher's answers, one row per training beat; has each name but
-            ``published``.
+        names: Names of targets, `StudentSettings.targets`.
+        targets: One row per training beat; has each name but ``published``.
         temperature: One value per student, shape (K,), on the device of the training.
     """
     return {name: _term(name, targets, temperature) for name in names}
@@ -53,7 +52,7 @@ def _score(taught: Tensor, temperature: Tensor) -> Term:
 def _published(temperature: Tensor) -> Term:
     def term(batch: Batch) -> Tensor:
         scores = losses.beat_errors(batch.x, batch.fake)
-        # Training beats are normal, and so are all their labels.
+        # All training beats are normal, so all labels are 0.
         return losses.published_kl(scores, torch.zeros_like(scores), temperature)
 
     return term

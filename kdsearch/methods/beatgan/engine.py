@@ -1,4 +1,4 @@
-"""K slots in which students of one structure train side by side."""
+"""Networks, optimisers and mini-batches of K students of one structure."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from kdsearch.methods.protocol import Compute, Targets
 
 log = logging.getLogger(__name__)
 
-# The published limit: below this loss a discriminator's weights are drawn again.
+# Published limit: a discriminator with a smaller loss gets new random weights.
 COLLAPSED = 5e-6
-# Steps after which libraries have allocated what they need, so that a graph can be captured.
+# Number of steps before a graph is captured, in which libraries allocate their memory.
 WARM_UP = 3
-# For looking into a GPU's trouble: steps are launched one kernel at a time, without a graph.
+# Environment variable for debugging: launches each kernel separately, without a graph.
 NO_GRAPH = "KDSEARCH_NO_CUDA_GRAPH"
 
 Parts = dict[str, Any]
@@ -45,13 +45,13 @@ Parts = dict[str, Any]
 
 @dataclass(eq=False)
 class Student:
-    """One network in training, be it a student or a teacher.
+    """One network in training, a student or a teacher.
 
     Attributes:
         settings: Its configuration.
-        seed: Of its weights and mini-batches.
+        seed: Seed of its weights and mini-batches.
         epoch: Epochs trained so far.
-        rng: Draws its weights, on the CPU; also those of discriminators that are drawn again.
+        rng: Generator of its weights, on the CPU, also of replaced discriminators.
     """
 
     settings: NetworkSettings
@@ -61,22 +61,22 @@ class Student:
 
     @property
     def alpha(self) -> float:
-        """Weight of distillation; a teacher has none."""
+        """Weight of distillation; 0 for a teacher."""
         return self.settings.alpha if isinstance(self.settings, StudentSettings) else 0.0
 
     @property
     def temperature(self) -> float:
-        """Of the softened scores; means nothing where alpha is 0."""
+        """Temperature of the softened scores; has no effect if alpha is 0."""
         return self.settings.temperature if isinstance(self.settings, StudentSettings) else 1.0
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What is distilled; empty for a teacher."""
+        """Names of the distilled targets; empty for a teacher."""
         return self.settings.targets if isinstance(self.settings, StudentSettings) else ()
 
 
 def new_parts(architecture: Architecture, rng: torch.Generator) -> Parts:
-    """A new student's: the generator is drawn first, then the discriminator."""
+    """Draw a new student: first the generator, then the discriminator."""
     return {
         "generator": initial_state(Generator, architecture, rng),
         "discriminator": initial_state(Discriminator, architecture, rng),
@@ -88,14 +88,14 @@ def new_parts(architecture: Architecture, rng: torch.Generator) -> Parts:
 class Engine:
     """Networks, optimisers and mini-batches of K slots, allocated once.
 
-    Entering and leaving copy values; nothing is rebuilt. An empty slot trains along with a
-    learning rate of 0, and its numbers go nowhere. On a GPU one step is captured as a CUDA
+    Students that enter or leave are copied; nothing is rebuilt. An empty slot is computed too,
+    with a learning rate of 0. On a GPU one step is captured as a CUDA
     graph and replayed.
 
     Args:
         architecture: Of each student.
         slots: K.
-        settings: What is common to all students; the rest does not matter.
+        settings: Those that all students share; the others are ignored.
         x: Training beats, shape (n, leads, length), on the device.
         targets: The teacher's answers, one row per training beat.
         compute: Where and how precisely to train.
@@ -133,7 +133,7 @@ class Engine:
         self._distillation = distillation_terms(
             _distilled(settings, targets), targets, self._temperature
         )
-        # Weights that replace those of a collapsed discriminator, drawn before they are needed.
+        # Weights that replace those of a collapsed discriminator, drawn in advance.
         self._fresh = torch.zeros_like(discriminator.values)
         self._redrawn = torch.zeros(slots, dtype=torch.bool, device=compute.device)
         self.rows = torch.zeros(self._size, slots, dtype=torch.long, device=compute.device)
@@ -141,7 +141,7 @@ class Engine:
         self.step = _stepping(self._step, compute)
 
     def put(self, slot: int, student: Student, parts: Parts) -> None:
-        """Copy a student in."""
+        """Copy a student into a slot."""
         players, settings = self._players, student.settings
         players.generator.put(slot, parts["generator"])
         players.discriminator.put(slot, parts["discriminator"])
@@ -154,19 +154,19 @@ class Engine:
         self._draw(slot, student.rng)
 
     def take(self, slot: int) -> Parts:
-        """Copies of one student's values, on the CPU, with the published names and shapes."""
+        """Return copies of one student's values on the CPU, with published names."""
         adams = {part: adam.take(slot) for adam, part in self._adams()}
         return {**self.take_networks(slot), **adams}
 
     def take_networks(self, slot: int) -> dict[str, NetworkState]:
-        """The part of `take` without the optimisers."""
+        """Return what `take` does, without the optimisers."""
         return {
             "generator": self._players.generator.take(slot),
             "discriminator": self._players.discriminator.take(slot),
         }
 
     def clear(self, slot: int) -> None:
-        """Leave nothing of a student: its slot computes zeros."""
+        """Reset a slot to zeros."""
         for network in (self._players.generator, self._players.discriminator):
             network.put(slot, {})
             network.running[slot] = 0
@@ -178,14 +178,14 @@ class Engine:
         self._fresh[slot] = 0
 
     def train_epoch(self, students: Mapping[int, Student]) -> dict[int, dict[str, float]]:
-        """One pass over the training beats, each student in its own order.
+        """Train one epoch; each student has its own order of beats.
 
         Args:
-            students: By slot; all others are empty.
+            students: By slot; all other slots are empty.
 
         Returns:
-            The mean of every term over the mini-batches, by slot; a student with alpha 0
-            has no terms of distillation.
+            The mean of every term over the mini-batches, by slot; without terms of distillation
+            if alpha is 0.
         """
         orders = self._orders(students)
         for total in (*self._sums.values(), self._redrawn):
@@ -210,13 +210,13 @@ class Engine:
         }
 
     def scores(self, x: Tensor) -> NDArray[np.float32]:
-        """Anomaly scores in evaluation mode, shape (n, K), of beats (n, leads, length)."""
+        """Compute anomaly scores of beats (n, leads, length), shape (n, K)."""
         generator = self._players.generator
         weights = error_weights(self._score, generator, self._x)
         return stack_scores(generator, x, error_weights=weights)
 
     def _step(self) -> None:
-        """One mini-batch of ``rows``; reads and writes buffers that stay where they are."""
+        """Train one mini-batch of ``rows``; all buffers keep their addresses."""
         terms = train_step(
             self._players,
             self.rows,
@@ -228,13 +228,13 @@ class Engine:
             if name not in self._sums:
                 self._sums[name] = torch.zeros_like(term, dtype=torch.float64)
             self._sums[name] += term
-        # Parameters alone: running statistics and the optimiser's moments stay.
+        # Only parameters: running statistics and moments are kept, as published.
         collapsed = terms["discriminator"] < COLLAPSED
         self._players.discriminator.replace(collapsed, self._fresh)
         self._redrawn |= collapsed
 
     def _draw(self, slot: int, rng: torch.Generator) -> None:
-        """Draw the replacement of a slot; ``rng`` advances only when it is used."""
+        """Draw the replacement of a slot; ``rng`` advances only if it is used."""
         ahead = torch.Generator()
         ahead.set_state(rng.get_state())
         self._fresh[slot] = self._players.discriminator.row(self._fresh_state(ahead))
@@ -245,9 +245,9 @@ class Engine:
         return {name: value.detach() for name, value in fresh.named_parameters()}
 
     def _orders(self, students: Mapping[int, Student]) -> Tensor:
-        """Rows of every mini-batch, shape (batches, B, K), on the device.
+        """Draw row numbers of all mini-batches, shape (batches, B, K), on the device.
 
-        The order of a student is a function of its seed and epoch alone.
+        A student's order depends on its seed and epoch alone.
         """
         n, slots = len(self._x), self.rows.shape[1]
         count = n // self._size
@@ -266,7 +266,7 @@ class Engine:
 
 
 def _distilled(settings: NetworkSettings, targets: Targets) -> tuple[str, ...]:
-    """The terms to calculate; none where a teacher's answers are missing.
+    """Return the names of the terms to compute; none if targets are missing.
 
     `BeatGanStack` then refuses students with an alpha above 0.
     """
@@ -285,11 +285,11 @@ def _stepping(step: Callable[[], None], compute: Compute) -> Callable[[], None]:
 class GraphedStep:
     """Run a step a few times, then capture it as a CUDA graph, and replay that from then on.
 
-    Launching a step's hundreds of kernels takes the host longer than small stacks take the
-    GPU. Where the capture fails, which is logged, steps go on being launched one by one.
+    Launching a step's hundreds of kernels takes longer than computing small stacks. If the
+    capture fails, a warning is logged and kernels are launched one by one.
 
     Args:
-        step: Reads and writes tensors that keep their place, and never waits for the GPU.
+        step: Uses tensors with fixed addresses, and never waits for the GPU.
     """
 
     def __init__(self, step: Callable[[], None]) -> None:
@@ -299,7 +299,7 @@ class GraphedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        """One step, on the GPU's current stream as far as others can tell."""
+        """Run one step; it is ordered with the GPU's current stream."""
         if self._graph is not None:
             self._graph.replay()
             return
@@ -316,7 +316,7 @@ class GraphedStep:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:
-            # Threads that copy checkpoints may go on with that.
+            # Other threads may copy checkpoints meanwhile.
             with torch.cuda.graph(
                 graph, stream=self._stream, capture_error_mode="thread_local"
             ):

@@ -30,9 +30,9 @@ else:
 
 log = logging.getLogger(__name__)
 
-# For looking into a GPU's trouble.
+# Environment variable for debugging: uses torch's operators instead.
 NO_TRITON = "KDSEARCH_NO_TRITON"
-# Elements of a program: in a row, in a tile, and where sums of tiles are joined.
+# Elements per program: of a row, of a tile, and where sums of tiles are combined.
 BLOCK = 1024
 HEIGHT, WIDTH = 64, 64
 JOINED_TILES, JOINED = 64, 16
@@ -40,7 +40,7 @@ JOINED_TILES, JOINED = 64, 16
 Vectors = tuple[Tensor, Tensor]
 
 if triton is not None:
-    # One compiled form serves every number of beats and students.
+    # Compiled once for all numbers of beats and students.
 
     @triton.jit(do_not_specialize=["beats", "length", "students"])
     def _windows(
@@ -95,7 +95,7 @@ if triton is not None:
         columns = students * channels
         index = tl.program_id(1) * block + tl.arange(0, block)
         inside = index < columns
-        # A student's 4 taps lie one behind the other.
+        # The 4 taps of a student are contiguous.
         column = index // channels * 4 * channels + index % channels
         window = (sample + 1) // 2
         first = tl.where(window < length // 2, columns, 0)
@@ -114,8 +114,8 @@ if triton is not None:
             x = tl.where(y > 0, x, x * slope)
         tl.store(found + place * columns + index, x.to(found.dtype.element_ty), inside)
 
-    # Matrices of beats and samples by students and channels, in tiles. Parts are so many rows
-    # each; sums over rows are taken tile by tile, so that their bits repeat.
+    # Matrices of beats and samples by students and channels, in tiles. All parts have the same
+    # number of rows. Sums are computed tile by tile, so that they are reproducible.
 
     @triton.jit
     def _tile(rows, columns, height: tl.constexpr, width: tl.constexpr):
@@ -219,7 +219,7 @@ if triton is not None:
         index,
         mask: tl.constexpr,
     ):
-        # The gradient of what the norm gave, and its input normalised.
+        # Returns the gradient of the norm's output, and its normalised input.
         real = column < columns
         own = part * columns + column
         g = tl.load(gradient + index, inside, 0).to(tl.float32)
@@ -365,7 +365,7 @@ if triton is not None:
         columns,
         block: tl.constexpr,
     ):
-        # K rows of millions may be more than 32 bits can count.
+        # The index may exceed 32 bits.
         row = tl.program_id(1).to(tl.int64)
         column = tl.program_id(0) * block + tl.arange(0, block)
         inside = column < columns
@@ -399,7 +399,7 @@ def available() -> bool:
     if triton is None or os.environ.get(NO_TRITON):
         return False
     try:
-        # Whoever asks first may be scoring, where there are no gradients.
+        # The first caller may be scoring, without gradients.
         with torch.inference_mode(False), torch.enable_grad():
             _try_all()
     except Exception as error:  # noqa: BLE001 (its compiler raises errors of many kinds)
@@ -424,7 +424,7 @@ def _try_all() -> None:
 
 
 def fits(x: Tensor) -> bool:
-    """Whether these kernels can take a tensor: on a GPU, and counted by 32 bits."""
+    """Whether these kernels support a tensor: on a GPU, with fewer than 2**30 elements."""
     return x.is_cuda and 2 * x.numel() < 2**31 and available()
 
 
@@ -434,7 +434,7 @@ def activated_windows(
     statistics: Vectors | None,
     slope: float,
 ) -> Tensor:
-    """Windows of a leaky ReLU of a BatchNorm of (B, L, K, C), see `layers.windows`.
+    """Apply BatchNorm and leaky ReLU to (B, L, K, C); return windows, see `layers.windows`.
 
     Args:
         before: Contiguous.
@@ -444,7 +444,7 @@ def activated_windows(
     """
     b, length, k, c = before.shape
     found = before.new_empty(b, length // 2, k, 4 * c)
-    # What a kernel does not read has to be a tensor nevertheless.
+    # Unused arguments of a kernel must be tensors, too.
     unread = before, before
     _windows[b * length // 2, triton.cdiv(4 * k * c, BLOCK)](
         before,
@@ -463,7 +463,7 @@ def activated_windows(
 
 
 def fold(gradient: Tensor, activated: Tensor | None = None, slope: float = 1.0) -> Tensor:
-    """`layers.fold`, times the slope of the activation whose windows are given."""
+    """`layers.fold`, then the backward pass of the leaky ReLU with these windows."""
     b, half, k, c = *gradient.shape[:3], gradient.shape[3] // 4
     found = gradient.new_empty(b, 2 * half, k, c)
     _fold[b * 2 * half, triton.cdiv(k * c, BLOCK)](
@@ -481,7 +481,7 @@ def fold(gradient: Tensor, activated: Tensor | None = None, slope: float = 1.0) 
 
 
 def statistics(x: Tensor, parts: int, epsilon: float) -> Vectors:
-    """Means and inverse standard deviations over beats and samples, shape (parts, K * C)."""
+    """Compute means and inverse standard deviations over beats and samples, (parts, K * C)."""
     rows, columns, tiles, grid = _tiles(x, parts)
     sums = x.new_empty(2, parts, tiles, columns, dtype=torch.float32)
     _tile_statistics[grid](x, sums, rows, columns, height=HEIGHT, width=WIDTH)
@@ -501,7 +501,7 @@ def statistics(x: Tensor, parts: int, epsilon: float) -> Vectors:
 
 
 def activated(x: Tensor, norm: Vectors, statistics: Vectors, slope: float) -> Tensor:
-    """Leaky ReLU of a BatchNorm."""
+    """Apply a BatchNorm and a leaky ReLU."""
     rows, columns, _, grid = _tiles(x, len(statistics[0]))
     found = torch.empty_like(x)
     _activate[grid](
@@ -513,7 +513,7 @@ def activated(x: Tensor, norm: Vectors, statistics: Vectors, slope: float) -> Te
 def normalise_backward(
     gradient: Tensor, x: Tensor, norm: Vectors, statistics: Vectors, slope: float | None
 ) -> tuple[Tensor, Vectors]:
-    """Gradients of a BatchNorm, and of the leaky ReLU behind it unless ``slope`` is None.
+    """Compute gradients of a BatchNorm, followed by a leaky ReLU unless ``slope`` is None.
 
     Returns:
         That of the input, and those of weight and bias in each part, shape (parts, K * C).
@@ -549,7 +549,7 @@ def normalise_backward(
 class _FeatureMatching(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, real: Tensor, fake: Tensor) -> Tensor:
-        """One value per student; only ``fake`` can have a gradient."""
+        """Compute one value per student; only ``fake`` can have a gradient."""
         ctx.save_for_backward(real, fake)
         rows, columns, tiles, grid = _tiles(real, 1)
         sums = real.new_empty(tiles, columns, dtype=torch.float32)
@@ -599,7 +599,7 @@ def adam(
     *,
     betas: tuple[float, float],
 ) -> None:
-    """Move rows of ``values`` and write them to ``low``; pace and epsilon by row."""
+    """Update rows of ``values`` and copy them to ``low``; pace and epsilon per row."""
     rows, columns = values.shape
     grid = triton.cdiv(columns, BLOCK), rows
     arguments = values, low, gradient, means, squares, pace, epsilon, *betas, columns
@@ -615,7 +615,7 @@ def replace(values: Tensor, low: Tensor, fresh: Tensor, chosen: Tensor) -> None:
 
 
 def _tiles(x: Tensor, parts: int) -> tuple[int, int, int, tuple[int, int, int]]:
-    """Rows of a part, columns, tiles of a part, and the grid of all tiles."""
+    """Return rows of a part, columns, tiles of a part, and the grid of all tiles."""
     columns = x.shape[-2] * x.shape[-1]
     rows = x.numel() // columns // parts
     tiles = triton.cdiv(rows, HEIGHT)

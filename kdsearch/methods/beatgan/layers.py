@@ -1,9 +1,9 @@
-"""Layers of K students side by side, forward and backward, with few large operations.
+"""Layers of K students, forward and backward, with few large operations.
 
 Activations have shape (B, L, K, C): beats, samples, students, channels. A convolution of width
 4, stride 2 and padding 1 is one batched matrix product over windows of 4 samples; a transposed
-convolution is its adjoint. Every operation either has one batch per student or works on each
-channel alone, so that no value of a student, not even NaN, can reach another.
+convolution is its adjoint. Every operation has one batch per student or works on each channel
+separately, so that no value of a student, not even NaN, affects another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NARROW = 64
 class Norm(NamedTuple):
     """A BatchNorm of K students, each vector of shape (K * C,).
 
-    The running statistics are given in evaluation mode alone.
+    Running statistics are given only for evaluation.
     """
 
     weight: Tensor
@@ -37,7 +37,7 @@ class Norm(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Of a mini-batch, or of each of its parts: shape (parts, K * C)."""
+    """Statistics of a mini-batch, or of each of its parts: shape (parts, K * C)."""
 
     mean: Tensor
     inverse: Tensor
@@ -45,13 +45,13 @@ class Statistics(NamedTuple):
 
 
 NormGradients = tuple[Tensor, Tensor]
-"""Of weight and bias, shape (parts, K * C) each."""
+"""Gradients of weight and bias, shape (parts, K * C) each."""
 
 
 def product(x: Tensor, matrices: Tensor) -> Tensor:
     """Multiply each student's rows by its own matrix: (..., K, I) by (K, I, O).
 
-    The rows may be activations whose windows are meant, see `unfold`.
+    ``x`` may be activations instead of their windows, see `unfold`.
     """
     students, inputs, outputs = matrices.shape
     if inputs == TAPS * x.shape[-1]:
@@ -69,7 +69,7 @@ def product(x: Tensor, matrices: Tensor) -> Tensor:
 def outer_product(x: Tensor, y: Tensor, out: Tensor) -> None:
     """Sum x_i * y_j over all rows for each student, into ``out`` of shape (K, I, J).
 
-    ``y`` may be activations whose windows are meant, see `unfold`.
+    ``y`` may be activations instead of their windows, see `unfold`.
     """
     students, left_size, right_size = out.shape
     if right_size == TAPS * y.shape[-1]:
@@ -88,7 +88,7 @@ def outer_product(x: Tensor, y: Tensor, out: Tensor) -> None:
 
 
 def padded(like: Tensor) -> Tensor:
-    """Room for activations (B, L, K, C) between two samples of zeros: (B, L + 2, K, C)."""
+    """Allocate activations (B, L, K, C) between two samples of zeros: (B, L + 2, K, C)."""
     b, length, k, c = like.shape
     room = like.new_empty(b, length + 2, k, c)
     room[:, :: length + 1] = 0
@@ -96,9 +96,9 @@ def padded(like: Tensor) -> Tensor:
 
 
 def windows(room: Tensor) -> Tensor:
-    """All windows of 4 samples, 2 apart: (B, L + 2, K, C) to (B, L / 2, K, 4 * C)."""
+    """Copy all windows of 4 samples, 2 apart: (B, L + 2, K, C) to (B, L / 2, K, 4 * C)."""
     b, samples, k, c = room.shape
-    # Copied in words of 8 bytes where possible, because a strided copy costs by the element.
+    # Copied in words of 8 bytes if possible: the time of a strided copy is per element.
     word = torch.int64 if c * room.element_size() % 8 == 0 else room.dtype
     wide = room.view(word)
     width = wide.shape[-1]
@@ -109,7 +109,7 @@ def windows(room: Tensor) -> Tensor:
 
 
 def unfold(x: Tensor) -> Tensor:
-    """Windows of activations (B, L, K, C), or these themselves where no copy is needed."""
+    """Return windows of activations (B, L, K, C), or these if a convolution is faster."""
     if _convolves(x):
         return x
     room = padded(x)
@@ -152,7 +152,7 @@ def activated_windows(
 
 
 def fold_activated(x: Tensor, activated: Tensor, slope: float) -> Tensor:
-    """`fold`, then the backward pass of the leaky ReLU that ``activated`` has windows of."""
+    """`fold`, then the backward pass of the leaky ReLU that returned ``activated``."""
     if kernels.fits(x):
         return kernels.fold(x, activated, slope)
     gradient = fold(x)
@@ -162,7 +162,7 @@ def fold_activated(x: Tensor, activated: Tensor, slope: float) -> Tensor:
         )
         return gradient
     b, half, k, c = *activated.shape[:3], activated.shape[3] // TAPS
-    # Between them the two taps in the middle have every sample once.
+    # The two middle taps contain every sample once.
     middle = activated.view(b, half, k, TAPS, c)[:, :, :, 1:3].transpose(2, 3)
     pairs = gradient.view(b, half, 2, k, c)
     aten.leaky_relu_backward.grad_input(pairs, middle, slope, True, grad_input=pairs)
@@ -170,7 +170,7 @@ def fold_activated(x: Tensor, activated: Tensor, slope: float) -> Tensor:
 
 
 def unfold_whole(x: Tensor) -> Tensor:
-    """One window over all samples: (B, L, K, C) to (B, K, L * C)."""
+    """Return one window over all samples: (B, L, K, C) to (B, K, L * C)."""
     return x.transpose(1, 2).flatten(2)
 
 
@@ -183,9 +183,9 @@ def fold_whole(x: Tensor, length: int) -> Tensor:
 def activated(
     x: Tensor, norm: Norm, slope: float, parts: int = 1
 ) -> tuple[Tensor, Statistics | None]:
-    """Leaky ReLU of a BatchNorm, whose statistics are those of each of ``parts`` of the beats.
+    """Apply a BatchNorm and a leaky ReLU; each of the ``parts`` has its own statistics.
 
-    In evaluation mode there are none.
+    The running statistics are used if the norm has them; then none are returned.
     """
     if kernels.fits(x):
         own = _statistics(x, norm, parts)
@@ -197,7 +197,7 @@ def activated(
 def activated_backward(
     gradient: Tensor, after: Tensor, x: Tensor, norm: Norm, statistics: Statistics, slope: float
 ) -> tuple[Tensor, NormGradients]:
-    """Gradients of `activated`, see `normalise_backward`; it gave ``after``."""
+    """Compute gradients of `activated`, which returned ``after``; see `normalise_backward`."""
     if kernels.fits(x):
         pair = norm.weight, norm.bias
         return kernels.normalise_backward(gradient, x, pair, statistics, slope)
@@ -208,7 +208,7 @@ def activated_backward(
 def normalise_backward(
     gradient: Tensor, x: Tensor, norm: Norm, statistics: Statistics
 ) -> tuple[Tensor, NormGradients]:
-    """Gradients of a BatchNorm: of its input, and of weight and bias for each part."""
+    """Compute gradients of a BatchNorm: of its input, and of weight and bias per part."""
     if kernels.fits(x):
         pair = norm.weight, norm.bias
         return kernels.normalise_backward(gradient, x, pair, statistics, None)
@@ -262,7 +262,7 @@ def _normalise(x: Tensor, norm: Norm, parts: int) -> tuple[Tensor, Statistics | 
 
 
 def _statistics(x: Tensor, norm: Norm, parts: int) -> Statistics:
-    """On a GPU; in evaluation mode the running ones."""
+    """Compute statistics on a GPU, or return the running ones if there are any."""
     if norm.mean is not None and norm.variance is not None:
         inverse = (norm.variance + EPSILON).rsqrt()
         return Statistics(norm.mean.unsqueeze(0), inverse.unsqueeze(0))
@@ -274,7 +274,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _onednn_is_faster(x: Tensor) -> bool:
-    # torch multiplies float32 with MKL, which on other processors than Intel's is half as fast.
+    # torch multiplies float32 with MKL, which is half as fast on processors not from Intel.
     return x.dtype == torch.float32 and x.device.type == "cpu" and _HAS_ONEDNN
 
 

@@ -1,4 +1,4 @@
-"""Terms of the losses, one value per student; pure functions on tensors.
+"""Terms of the losses: pure functions on tensors that return one value per student.
 
 B is the number of beats in a mini-batch, K that of students, C channels, L positions.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Below any error of a real reconstruction; keeps the logarithm of a perfect one finite.
+# Smaller than the error of any reconstruction; keeps the logarithm of 0 finite.
 SMALLEST_SCORE = 1e-12
 
 
@@ -65,11 +65,11 @@ def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Binary cross-entropy of calling real beats real, plus that of calling fakes fake.
+    """Binary cross-entropy of real beats as real, plus that of reconstructions as fake.
 
     Args:
-        real_logits: The discriminator's answers to real beats, shape (B, K).
-        fake_logits: Its answers to reconstructions, same shape.
+        real_logits: The discriminator's logits of real beats, shape (B, K).
+        fake_logits: Its logits of reconstructions, same shape.
 
     Returns:
         One value per student, shape (K,).
@@ -96,8 +96,8 @@ def score_kl(
 
     T^2 * KL(softmax(z_t / T) || softmax(z_s / T)) over the beats of the mini-batch (Hinton
     et al. 2015, with the published DistillKL's choice of scores in place of class logits),
-    where z = (log(score) - mean) / std. Raw scores are too small (about 0.01) and too much
-    alike for a softmax; both sides are standardised by the teacher's statistics.
+    where z = (log(score) - mean) / std. Raw scores are too small (about 0.01) and too
+    similar for a softmax; both sides are standardised by the teacher's statistics.
 
     Args:
         student_scores: Anomaly scores, shape (B, K), with gradient.
@@ -115,11 +115,11 @@ def score_kl(
 
 
 def published_kl(student_scores: Tensor, labels: Tensor, temperature: Tensor) -> Tensor:
-    """The distillation term as it was published: a value without a gradient, a control.
+    """The distillation term as published: a value without a gradient, used as a control.
 
-    T^2 * KL(softmax(labels / T) || softmax(student_scores / T)), with scores that had left
-    the graph (they were NumPy arrays) and with the teacher's labels in place of its scores,
-    so that temperature and alpha change the reported loss and nothing else.
+    T^2 * KL(softmax(labels / T) || softmax(student_scores / T)), with detached
+    scores (they were NumPy arrays) and with labels in place of the teacher's scores, so that
+    temperature and alpha change only the reported loss.
 
     Args:
         student_scores: Anomaly scores, shape (B, K); detached here.
@@ -148,7 +148,7 @@ def reconstruction_distillation(fake: Tensor, teacher_fake: Tensor) -> Tensor:
 
 
 def attention_map(features: Tensor) -> Tensor:
-    """Where along a beat a network looks: the mean square over channels, of unit length.
+    """Attention along a beat: the mean square over channels, scaled to unit length.
 
     Zagoruyko & Komodakis, Paying More Attention to Attention (ICLR 2017), with p = 2.
 

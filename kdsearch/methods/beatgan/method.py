@@ -50,17 +50,17 @@ NEEDS = {"score": SCORES, "reconstruction": "reconstruction", "attention": "atte
 
 
 class BeatGan:
-    """An adversarial autoencoder of heartbeats, and students that learn from a trained one."""
+    """An adversarial autoencoder of heartbeats, and students that learn from it."""
 
     name = "beatgan"
     teacher_settings: type[BaseModel] = TeacherSettings
     student_settings: type[BaseModel] = StudentSettings
 
     def check(self, teacher: BaseModel, student: BaseModel) -> None:
-        """A student can start from its teacher's weights only if it is as large.
+        """Refuse ``init: teacher`` if the student is not of the teacher's size.
 
         Raises:
-            ValueError: It is not; names width or latent, and both values.
+            ValueError: Names width or latent, and both values.
         """
         ours = expect_settings(student, StudentSettings)
         if ours.init == "teacher":
@@ -68,14 +68,14 @@ class BeatGan:
             require_same_architecture(_networks(theirs), _networks(ours))
 
     def training_values(self, settings: BaseModel, shape: BeatShape) -> int:
-        """Those of the generator and the discriminator."""
+        """Estimate the generator and the discriminator."""
         ours = expect_settings(settings, NetworkSettings)
         made = Architecture(ours.width, ours.latent, shape.leads, shape.length)
         with torch.device("meta"):
             networks = Generator(made), Discriminator(made)
         values = sum(value.numel() for each in networks for value in each.parameters())
-        # Each of five layers, and its normalisation, leaves half a beat times the width: in the
-        # encoder, the decoder, and the discriminator, which judges beats and reconstructions.
+        # Each of five layers and its normalisation stores half a beat times the width: in the
+        # encoder, the decoder, and the discriminator for beats and reconstructions.
         per_beat = 4 * 5 * ours.width * shape.length
         return VALUES_OF_ADAM * values + min(ours.batch_size, BATCH_COUNTED) * per_beat
 
@@ -96,7 +96,7 @@ class BeatGan:
         return BeatGanStack(expect_settings(settings, StudentSettings), slots, task)
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
-        """Error of each beat's reconstruction, by the score of the weights, shape (n,).
+        """Compute the error of each beat's reconstruction, shape (n,).
 
         Raises:
             ValueError: The beats are not of the shape that the weights were trained on.
@@ -107,7 +107,7 @@ class BeatGan:
     def reconstruct(
         self, weights: State, x: FloatArray, compute: Compute
     ) -> NDArray[np.float32]:
-        """What the generator makes of normalised and padded beats, of their shape.
+        """Reconstruct normalised and padded beats.
 
         Raises:
             ValueError: As `score`.
@@ -156,7 +156,7 @@ class BeatGan:
         return published.adopt(tensors, beside)
 
     def scoring_network(self, weights: State) -> ScoringNetwork:
-        """Scores and reconstructions as one network on the CPU, for export."""
+        """Return one network on the CPU that computes scores and reconstructions."""
         return ScoringNetwork(
             load_module(weights, Generator), load_error_weights(weights, "cpu")
         ).eval()
@@ -177,7 +177,7 @@ def _check_shape(weights: State, x: FloatArray) -> None:
 
 
 def _networks(settings: NetworkSettings) -> Architecture:
-    # Of beats as short as can be, which are the same for both.
+    # The length is equal for both, so the shortest will do.
     return Architecture(settings.width, settings.latent, leads=1, length=LENGTH_MULTIPLE)
 
 

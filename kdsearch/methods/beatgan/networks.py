@@ -20,14 +20,14 @@ from kdsearch.data.beats import LENGTH_MULTIPLE
 HALVINGS = 4
 """Stride-2 convolutions after the first; each doubles the channels."""
 SLOPE = 0.2
-"""Of the leaky ReLUs."""
+"""Slope of the leaky ReLUs."""
 
 NetworkState = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What fixes the shapes of one student's networks.
+    """Numbers that fix the shapes of one student's networks.
 
     Attributes:
         width: Channels of the first convolution.
@@ -49,11 +49,11 @@ class Architecture:
 
     @property
     def bottleneck(self) -> int:
-        """Positions that five halvings leave of a beat."""
+        """Number of positions after five halvings of a beat."""
         return self.length // LENGTH_MULTIPLE
 
     def as_dict(self) -> dict[str, int]:
-        """Plain numbers, for a saved state."""
+        """Return plain numbers, for a saved state."""
         return asdict(self)
 
 
@@ -76,7 +76,7 @@ def require_same_architecture(teacher: Architecture, student: Architecture) -> N
 
 
 class Encoder(nn.Module):
-    """Five strided convolutions and one over all that is left."""
+    """Five strided convolutions, and one over all remaining positions."""
 
     def __init__(self, architecture: Architecture, outputs: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """An autoencoder of beats; what it cannot reconstruct is abnormal."""
+    """An autoencoder of beats; those it reconstructs badly are abnormal."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -134,10 +134,10 @@ Network = TypeVar("Network", Generator, Discriminator)
 
 
 def build(network: type[Network], architecture: Architecture) -> Network:
-    """A network on the CPU without values: every parameter and buffer has to be loaded.
+    """Return a network on the CPU without values; load all parameters and buffers.
 
-    Layers are made on the meta device, so that torch's own initialisation costs no time and
-    draws nothing from the global random numbers.
+    Layers are created on the meta device, so that torch's own initialisation takes no time and
+    uses no global random numbers.
     """
     with torch.device("meta"):
         empty = network(architecture)
@@ -151,8 +151,8 @@ def initialise(network: nn.Module, rng: torch.Generator) -> None:
     with bias 0. Running statistics are not touched.
 
     Args:
-        network: On the CPU, so that the device does not change what is drawn.
-        rng: The student's own, on the CPU.
+        network: On the CPU, so that the numbers do not depend on the device.
+        rng: The student's generator, on the CPU.
     """
     with torch.no_grad():
         for layer in network.modules():
@@ -166,7 +166,7 @@ def initialise(network: nn.Module, rng: torch.Generator) -> None:
 def initial_state(
     network: type[Network], architecture: Architecture, rng: torch.Generator
 ) -> NetworkState:
-    """A new student's values, with the published names and shapes, on the CPU."""
+    """Draw a new student's values, with the published names and shapes, on the CPU."""
     single = build(network, architecture)
     initialise(single, rng)
     for layer in single.modules():
@@ -179,7 +179,7 @@ def initial_state(
 def expected_shapes(
     network: type[Generator] | type[Discriminator], architecture: Architecture
 ) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one student's values; calculates nothing."""
+    """Return names and shapes of one student's values; computes nothing."""
     with torch.device("meta"):
         empty = network(architecture)
     return {name: tuple(value.shape) for name, value in empty.state_dict().items()}
@@ -213,6 +213,6 @@ def _decoder_layers(a: Architecture) -> Iterator[nn.Module]:
 
 def _normalisation(channels: int) -> nn.BatchNorm1d:
     layer = nn.BatchNorm1d(channels)
-    # With a fixed momentum the counter of batches has no use, and states are without it.
+    # With a fixed momentum the counter of batches is not needed; states do not contain it.
     layer.num_batches_tracked = None
     return layer

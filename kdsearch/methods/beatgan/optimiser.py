@@ -1,4 +1,4 @@
-"""Adam for a stack: every student has its own learning rate and step count."""
+"""Adam for BeatGAN's stacks: every student has its own learning rate and step count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdsearch.methods.beatgan.stacked import Parameters
 
 BETA2 = 0.999
 EPSILON = 1e-8
-# Columns of all students at a time: on a CPU what fits into its cache, on a GPU all of them.
+# Columns processed at once: on a CPU as many as fit into its cache; on a GPU all.
 CHUNK = {"cpu": 2**16}
 
 AdamState = dict[str, Any]
@@ -21,12 +21,11 @@ AdamState = dict[str, Any]
 class StackedAdam:
     """Adam (Kingma & Ba 2015) on all rows of a stack's parameters at once.
 
-    Students enter a stack at different times, so that step counts, and with them the
-    corrections of the moments' bias, differ between neighbours. Each student moves exactly as
-    torch.optim.Adam would move it; one with a learning rate of 0 stays where it is.
+    Students enter a stack at different times, so that their step counts differ. The update of
+    each is that of torch.optim.Adam; a learning rate of 0 changes nothing.
 
     Args:
-        parameters: Moved in place.
+        parameters: Updated in place.
         beta1: Decay of the first moment.
 
     Attributes:
@@ -46,9 +45,9 @@ class StackedAdam:
         self._chunks = list(zip(*(torch.split(b, size, dim=1) for b in buffers), strict=True))
 
     def step(self) -> None:
-        """Move all students along the gradients."""
+        """Update all students."""
         self._age += 1
-        # In float64, because 1 - 0.999 has no more than four digits in float32.
+        # In float64, because 1 - 0.999 has only four exact digits in float32.
         first, second = (1 - beta**self._age for beta in (self._beta1, BETA2))
         root = second.sqrt()
         pace = (self.lr * root / first).to(self.lr.dtype).unsqueeze(1)
@@ -70,13 +69,13 @@ class StackedAdam:
             low.copy_(values)
 
     def put(self, k: int, state: AdamState) -> None:
-        """Set student k's moments and age from what `take` returned."""
+        """Set student k's moments and step count to what `take` returned."""
         self._age[k] = float(state["step"])
         self._means[k] = self._parameters.row(state["exp_avg"])
         self._squares[k] = self._parameters.row(state["exp_avg_sq"])
 
     def take(self, k: int) -> AdamState:
-        """Copies of student k's moments, with the published shapes, and its age."""
+        """Return copies of student k's moments, with published shapes, and its step count."""
         return {
             "step": int(self._age[k]),
             "exp_avg": self._parameters.named(self._means[k]),
@@ -85,5 +84,5 @@ class StackedAdam:
 
 
 def new_adam_state() -> AdamState:
-    """The state of a student that has not taken a step: its moments are zero, so not kept."""
+    """Return the state before the first step; moments are zero and left out."""
     return {"step": 0, "exp_avg": {}, "exp_avg_sq": {}}

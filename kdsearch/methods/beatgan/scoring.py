@@ -30,10 +30,10 @@ from kdsearch.methods.protocol import Compute, State
 FORMAT = 1
 METHOD = "beatgan"
 BATCH = 512
-# Training beats from which usual errors are taken, and the least that a squared one is.
+# Number of training beats that give the usual errors, and the minimum of a squared error.
 USUAL_BEATS = {"relative": 2048, "mahalanobis": 8192}
 SMALLEST_ERROR = 1e-8
-# Of the errors' variance, added to it so that their covariance can be inverted.
+# Share of the variance added to the diagonal, so that the covariance can be inverted.
 RIDGE = 1e-3
 
 
@@ -44,7 +44,7 @@ def weights_state(
     *,
     error_weights: Tensor | None = None,
 ) -> State:
-    """What `load_generator` reads, for `torch.save`: it describes its own architecture.
+    """Return what `load_generator` reads, including the architecture, for `torch.save`.
 
     ``error_weights`` are one student's from the function of that name, on the CPU.
     """
@@ -62,10 +62,10 @@ def weights_state(
 
 
 def architecture_of(weights: Mapping[str, Any]) -> Architecture:
-    """The architecture that weights say they have.
+    """Read the architecture from weights.
 
     Raises:
-        ValueError: These are not weights of a BeatGAN, or of another format.
+        ValueError: The weights are of another method or in another format.
     """
     check_weights(weights, method=METHOD, version=FORMAT)
     described = weights.get("architecture")
@@ -76,10 +76,10 @@ def architecture_of(weights: Mapping[str, Any]) -> Architecture:
 
 
 def load_generator(weights: Mapping[str, Any], compute: Compute) -> StackedGenerator:
-    """The generator of `weights_state` as a stack of one, ready to score.
+    """Load the generator of `weights_state` as a stack of one.
 
     Raises:
-        ValueError: Other names or shapes than the architecture's, or not a BeatGAN's weights.
+        ValueError: Names or shapes do not match the architecture, or as `architecture_of`.
     """
     values = _checked_values(weights, Generator, "generator")
     loaded = StackedGenerator(architecture_of(weights), 1, compute)
@@ -88,23 +88,23 @@ def load_generator(weights: Mapping[str, Any], compute: Compute) -> StackedGener
 
 
 def load_module(weights: Mapping[str, Any], network: type[Network]) -> Network:
-    """The generator or the discriminator as a torch module on the CPU, in evaluation mode.
+    """Load generator or discriminator as a torch module on the CPU, in evaluation mode.
 
     Raises:
         ValueError: As `load_generator`; imported weights may have no discriminator.
     """
     values = _checked_values(weights, network, network.__name__.lower())
     loaded = build(network, architecture_of(weights))
-    # Not strict: to a dict without metadata torch adds counters of batches, which we have not.
+    # Not strict: torch would require counters of batches, which these networks lack.
     loaded.load_state_dict(values, strict=False)
     return loaded.eval().requires_grad_(False)
 
 
 def load_error_weights(weights: Mapping[str, Any], device: str) -> Tensor | None:
-    """What `error_weights` gave for one student, with K = 1; None for a plain score.
+    """Load one student's result of `error_weights`, with K = 1; None for a plain score.
 
     Raises:
-        ValueError: They are not of the shape of the beats, or of a matrix of their samples.
+        ValueError: The shape is neither that of beats nor of a matrix of their samples.
     """
     found = weights.get("error_weights")
     if found is None:
@@ -120,7 +120,7 @@ def load_error_weights(weights: Mapping[str, Any], device: str) -> Tensor | None
 
 
 def load_discriminator(weights: Mapping[str, Any], compute: Compute) -> StackedDiscriminator:
-    """The discriminator as a stack of one.
+    """Load the discriminator as a stack of one.
 
     Raises:
         ValueError: As `load_generator`, or there is none.
@@ -138,7 +138,7 @@ def check_values(
     *,
     part: str,
 ) -> None:
-    """Refuse values that are not those of one student's network.
+    """Check names and shapes of one student's values.
 
     Raises:
         ValueError: Names the first value that is missing, superfluous or of another shape.
@@ -156,7 +156,7 @@ def check_values(
 
 
 class ScoringNetwork(nn.Module):
-    """A generator and the mean squared error that it leaves of each beat, in one graph."""
+    """A generator and the mean squared error of its reconstructions in one module."""
 
     def __init__(self, generator: Generator, error_weights: Tensor | None = None) -> None:
         super().__init__()
@@ -175,13 +175,13 @@ class ScoringNetwork(nn.Module):
 def score(
     weights: Mapping[str, Any], x: FloatArray, compute: Compute, *, batch: int = BATCH
 ) -> NDArray[np.float32]:
-    """How large the error of each beat's reconstruction is, by the score of the weights.
+    """Compute the error of each beat's reconstruction by the kind of score of the weights.
 
     Args:
         weights: From a stack's ``weights``.
         x: Normalised and padded beats, shape (n, leads, length).
-        compute: Where and how precisely to calculate; errors are taken in float32.
-        batch: Beats at a time.
+        compute: Device and precision; errors are computed in float32.
+        batch: Number of beats at once.
 
     Returns:
         Shape (n,), float32; higher is more abnormal.
@@ -199,23 +199,23 @@ def score(
 def error_weights(
     kind: Score, generator: StackedGenerator, x: Tensor, *, batch: int = BATCH
 ) -> Tensor | None:
-    """How errors count, by what is usual with normal beats.
+    """Compute the weights of errors from the usual errors of normal beats.
 
     A relative score weighs each sample's squared error by the inverse of its mean; the
     Mahalanobis distance (Mahalanobis, Proc. Nat. Inst. Sci. India 2, 1936) multiplies errors by
-    a root of the inverse of their covariance. Either way, the mean over normal beats stays
-    that of the plain score. Of a student that diverged they are NaN, and so are its scores.
+    a root of the inverse of their covariance. Both keep the plain score's mean over normal
+    beats. For a student that diverged they are NaN, and so are its scores.
 
     Args:
-        kind: What is asked for.
+        kind: Kind of score.
         generator: Of K students.
-        x: Training beats, shape (n, leads, length), on the generator's device; some of them,
-            evenly spread, are enough.
-        batch: Beats at a time.
+        x: Training beats, shape (n, leads, length), on the generator's device; an evenly
+            spread part of them is used.
+        batch: Number of beats at once.
 
     Returns:
-        What `beat_errors` takes, float32, on the same device: None for a plain score, shape
-        (K, leads, length) for a relative one, (K, leads * length, leads * length) else.
+        Weights for `beat_errors`, float32, on the same device: None for ``plain``, shape
+        (K, leads, length) for ``relative``, (K, leads * length, leads * length) else.
     """
     if kind == "plain":
         return None
@@ -231,7 +231,7 @@ def error_weights(
     flat = (some.flatten(2).transpose(0, 1).double() for some in errors)
     covariance = torch.stack([some.mT @ some for some in flat]).sum(dim=0) / count
     variance = torch.diagonal(covariance, dim1=1, dim2=2).clamp(min=SMALLEST_ERROR)
-    # Without raising: one student's NaN must not stop its neighbours in the stack.
+    # Does not raise: one student's NaN must not affect the others.
     lower, failed = torch.linalg.cholesky_ex(covariance + RIDGE * torch.diag_embed(variance))
     unit = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
     root: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False).mT
@@ -247,13 +247,13 @@ def stack_scores(
     error_weights: Tensor | None = None,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
-    """The same for every student of a stack.
+    """Compute the scores of every student of a stack.
 
     Args:
         generator: Of K students.
         x: Beats, shape (n, leads, length), on the generator's device.
         error_weights: From the function of that name.
-        batch: Beats at a time.
+        batch: Number of beats at once.
 
     Returns:
         Shape (n, K), float32.
@@ -269,13 +269,13 @@ def stack_scores(
 def reconstruct(
     weights: Mapping[str, Any], x: FloatArray, compute: Compute, *, batch: int = BATCH
 ) -> NDArray[np.float32]:
-    """What the generator makes of beats.
+    """Reconstruct beats.
 
     Args:
         weights: From a stack's ``weights``.
         x: Normalised and padded beats, shape (n, leads, length).
-        compute: Where and how precisely to calculate.
-        batch: Beats at a time.
+        compute: Device and precision.
+        batch: Number of beats at once.
 
     Returns:
         Shape (n, leads, length), float32.
@@ -292,7 +292,7 @@ def reconstruct(
 def _reconstructions(
     generator: StackedGenerator, x: Tensor, batch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Beats (B, C, L) and the students' reconstructions (B, K, C, L) in float32."""
+    """Yield beats (B, C, L) and the students' reconstructions (B, K, C, L) in float32."""
     norms = generator.evaluation_norms()
     for beats in torch.split(x, batch):
         real = beats.transpose(1, 2).unsqueeze(2).expand(-1, -1, generator.students, -1)

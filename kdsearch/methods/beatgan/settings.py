@@ -44,7 +44,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class NetworkSettings(Section):
-    """Settings that a teacher and a student have in common."""
+    """Settings that the teacher and the students share."""
 
     width: Units = 32
     """Channels of the first convolution; the fifth has 16 times as many."""

@@ -1,4 +1,4 @@
-"""A stack whose slots are filled and emptied one student at a time."""
+"""BeatGAN's stack: slots in which students start and end one at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from kdsearch.methods.device import from_numpy
 from kdsearch.methods.protocol import State, Task, TrainedEpoch
 
 PER_STUDENT = frozenset({"temperature", "alpha", "w_adv", "lr"})
-"""Settings that are vectors in a stack; everything else is its structure."""
+"""Settings that may differ within a stack; all others are its structure."""
 
 PARTS = ("generator", "discriminator", "generator_adam", "discriminator_adam")
 
@@ -45,7 +45,7 @@ class BeatGanStack:
     """The method's ``Stack``.
 
     Args:
-        settings: Those that fix the structure; the settings in `PER_STUDENT` do not matter.
+        settings: Fix the structure; those in `PER_STUDENT` are ignored.
         slots: Maximum number of networks.
         task: What they learn from; training beats are kept once on the device.
 
@@ -79,12 +79,12 @@ class BeatGanStack:
     def put_in(
         self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None
     ) -> None:
-        """Start a student in an empty slot, new from its seed or going on from a saved state.
+        """Start a student in an empty slot, new from its seed or resumed from a saved state.
 
         Args:
             slot: From 0 to ``slots`` - 1.
             settings: Of the stack's structure.
-            seed: Of weights and mini-batches, not negative; on going on, that of the start.
+            seed: Seed of weights and mini-batches, not negative; equal when it is resumed.
             state: From `save`, of this architecture.
 
         Raises:
@@ -130,7 +130,7 @@ class BeatGanStack:
         }
 
     def save(self, slot: int) -> State:
-        """Everything needed to go on from the end of the last epoch, bit for bit.
+        """Return everything needed to resume after the last epoch, bit for bit.
 
         Returns:
             Numbers, strings and tensors on the CPU, of this one student alone.
@@ -180,7 +180,7 @@ class BeatGanStack:
 
 
 def _start_from(settings: NetworkSettings, teacher: State, architecture: Architecture) -> Parts:
-    """The values that replace random ones; none with ``init: random``."""
+    """Return values that replace random ones; none for ``init: random``."""
     if not isinstance(settings, StudentSettings) or settings.init != "teacher":
         return {}
     if not teacher:

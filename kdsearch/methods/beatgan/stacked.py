@@ -1,4 +1,4 @@
-"""K generators or discriminators in flat buffers, and their passes forward and backward.
+"""K generators or discriminators in flat buffers, with forward and backward passes.
 
 Saved weights have the published names and shapes (`networks`). Internally, each student is one
 row of a matrix with all its parameters, so that one optimiser updates all students at once.
@@ -45,15 +45,15 @@ from kdsearch.methods.protocol import Compute
 
 aten = torch.ops.aten
 
-# Elements; matrix products are fastest where every matrix starts at a multiple of 16 bytes.
+# In elements; matrix products are fastest if each matrix starts at a multiple of 16 bytes.
 ALIGNMENT = 64
 
-# Passes of a discriminator that are done at once in training: real beats, and reconstructions.
+# Parts of a discriminator's training pass: real beats and reconstructions.
 PARTS = 2
-# Strided convolutions of an encoder.
+# Number of strided convolutions of an encoder.
 DEPTH = HALVINGS + 1
 
-# The layers next to the beats.
+# Weights of the layers that read or write beats.
 OUTER = ("encoder1.main.0.weight", "decoder.main.15.weight", "features.0.weight")
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -65,19 +65,19 @@ class Parameters:
     Args:
         architecture: Of each student.
         students: K.
-        compute: Its precision is that of the matrices in products.
-        dtype: Of the values that the optimiser moves.
+        compute: Its precision is that of the products.
+        dtype: Type of the values that the optimiser updates.
 
     Attributes:
-        values: Shape (K, P); `refresh` has to follow a change.
-        low: The same in the precision of the products; in float32 the same tensor.
+        values: Shape (K, P); call `refresh` after a change.
+        low: The same in the precision of the products; in float32 it is ``values``.
         gradients: Same shape and precision as ``low``.
         matrices: Of the convolutions in order, (K, outputs, taps * inputs) each; those of
             transposed convolutions are (K, inputs, taps * outputs).
     """
 
     network: type[Generator] | type[Discriminator]
-    """Whose names and shapes the values have."""
+    """Defines names and shapes of the values."""
 
     def __init__(
         self,
@@ -143,17 +143,17 @@ class Parameters:
         )
 
     def refresh(self) -> None:
-        """Bring what the passes read up to date with ``values``."""
+        """Update what the passes read after a change of ``values``."""
         self.low.copy_(self.values)
         self.refresh_norms()
 
     def refresh_norms(self) -> None:
-        """The part of `refresh` that is left where ``low`` is up to date."""
+        """Do what `refresh` does, if ``low`` is up to date."""
         tail = self.values[:, self._tail].flatten()
         torch.index_select(tail, 0, self._by_layer, out=self._norms)
 
     def replace(self, chosen: Tensor, fresh: Tensor) -> None:
-        """Set the values of students, ``chosen`` of shape (K,), to those of ``fresh``."""
+        """Set the values of the students in ``chosen``, shape (K,), to those of ``fresh``."""
         if chosen.is_cuda and kernels.available():
             kernels.replace(self.values, self.low, fresh, chosen)
             self.refresh_norms()
@@ -162,12 +162,12 @@ class Parameters:
             self.refresh()
 
     def norms(self) -> list[Norm]:
-        """In training mode, in the order of the layers."""
+        """Return the norms for training, in the order of the layers."""
         vectors = self._per_layer(self._norms)
         return [Norm(*pair) for pair in zip(vectors[::2], vectors[1::2], strict=True)]
 
     def evaluation_norms(self) -> list[Norm]:
-        """With a copy of the running statistics."""
+        """Return the norms for evaluation, with copies of the running statistics."""
         running = self._per_layer(self.running.flatten().index_select(0, self._by_layer))
         return [
             Norm(norm.weight, norm.bias, *pair)
@@ -175,16 +175,16 @@ class Parameters:
         ]
 
     def set_norm_gradients(self, layers: Sequence[NormGradients]) -> None:
-        """Complete ``gradients`` with those of the norms, summed over the parts."""
+        """Write the gradients of the norms, summed over the parts, into ``gradients``."""
         parts = self._per_part(layers)
         self.gradients[:, self._tail] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def track(self, layers: Sequence[Statistics | None], beats: int) -> None:
-        """Blend the statistics of a mini-batch into the running ones, part after part.
+        """Update the running statistics by those of a mini-batch, part after part.
 
         Args:
-            layers: Those of every layer; None for one without a norm.
-            beats: In a part.
+            layers: Statistics of every layer; None for a layer without a norm.
+            beats: Number of beats in a part.
         """
         values = beats * self._samples
         unbiased = values / (values - 1).clamp(min=1)
@@ -193,18 +193,18 @@ class Parameters:
             self.running.lerp_(torch.where(self._is_variance, variances, rows), MOMENTUM)
 
     def put(self, k: int, state: Mapping[str, Tensor]) -> None:
-        """Copy one student's values in; a state without running statistics leaves them."""
+        """Set one student's values; running statistics only if the state has them."""
         self.values[k] = self.row(state)
         if self._running.keys() <= state.keys():
             self.running[k] = torch.cat([state[name] for name in self._running])
         self.refresh()
 
     def take(self, k: int) -> NetworkState:
-        """Copies of one student's values on the CPU, with the published names and shapes."""
+        """Return copies of one student's values on the CPU, with published names and shapes."""
         return {**self.named(self.values[k]), **_split(self.running[k].cpu(), self._running)}
 
     def row(self, state: Mapping[str, Tensor]) -> Tensor:
-        """One student's row of a buffer like ``values``; what the state lacks is zero."""
+        """Return a student's values as a row of ``values``; missing ones are zero."""
         parts = [
             state[name].flatten() if name in state else torch.zeros(prod(shape))
             for name, shape in self._shapes.items()
@@ -213,27 +213,28 @@ class Parameters:
         return row.index_copy_(0, self._order, torch.cat(parts).to(row))
 
     def named(self, row: Tensor) -> NetworkState:
-        """A copy of one row of a buffer like ``values``, on the CPU, by published names."""
+        """Return a copy of a row of ``values``, on the CPU, by published names."""
         return _split(row.index_select(0, self._order).cpu(), self._shapes)
 
     def _per_layer(self, flat: Tensor) -> list[Tensor]:
         return list(torch.split(flat, [self.students * c for c in self._channels]))
 
     def _per_part(self, layers: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """From two vectors for each layer, (parts, K * C), to rows (K, V) for each part."""
+        """Rearrange two vectors per layer, (parts, K * C), to rows (K, V) per part."""
         joined = torch.cat([vectors for pair in layers for vectors in pair], dim=1)
         rows = joined.index_select(1, self._by_student)
         return list(rows.view(joined.shape[0], self.students, -1).unbind())
 
 
 class Pass(NamedTuple):
-    """What the backward pass of a layer needs; each tensor has the beats in front.
+    """What the backward pass of a layer needs; the first dimension is the beats.
 
     Attributes:
-        inputs: What was multiplied: windows in an encoder, codes or activations in a decoder.
+        inputs: Input of the product: windows in an encoder, codes or activations in a decoder.
         before: The layer's activations before its norm.
-        after: Those after its activation function, in an encoder as windows but for the last.
-        statistics: Of the norm, if there is one.
+        after: Activations after its activation function; in an encoder, windows except for the
+            last layer.
+        statistics: Those of the norm, if there is one.
     """
 
     inputs: Tensor
@@ -251,10 +252,10 @@ def encode(
     """Apply the strided convolutions of an encoder: (B, L, K, leads) to (B, L / 32, K, C).
 
     Args:
-        x: Beats; with several ``parts`` one behind the other, each normalised by itself.
+        x: Beats; each of the ``parts`` is normalised separately.
         matrices: Of the strided convolutions.
-        norms: Of all but the first of them.
-        parts: Passes of the published networks that are done at once.
+        norms: Norms of all layers but the first.
+        parts: Number of equal parts of the beats.
     """
     passes: Passes = []
     inputs = unfold(even_leads(x))
@@ -276,15 +277,15 @@ def encode_backward(
     passes: Passes,
     into: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, list[NormGradients]]:
-    """Gradient of the beats, with an even number of leads, or those of the parameters.
+    """Compute the gradient of the beats, with an even number of leads, or of parameters.
 
     Args:
         gradient: Of the features.
         matrices: As in the forward pass.
         norms: Likewise.
         passes: From the forward pass.
-        into: Where to write the gradients of the matrices; None if those of parameters are
-            not asked for, and otherwise that of the beats is not calculated.
+        into: Receives the gradients of the matrices; that of the beats is not computed then.
+            None: only that of the beats is computed.
     """
     of_norms: list[NormGradients] = []
     for depth in reversed(range(len(matrices))):
@@ -328,7 +329,7 @@ def decode_backward(
     passes: Passes,
     into: Sequence[Tensor],
 ) -> tuple[Tensor, list[NormGradients]]:
-    """Gradient of the codes; that of the parameters is written ``into`` and returned."""
+    """Compute the gradient of the codes; those of matrices are written to ``into``."""
     of_norms: list[NormGradients] = []
     gradient = even_leads(aten.tanh_backward(gradient, beats).to(matrices[0].dtype))
     for depth in reversed(range(len(norms))):
@@ -347,21 +348,21 @@ def decode_backward(
 
 
 def even_leads(x: Tensor) -> Tensor:
-    """With a lead of zeros more if there is an odd number of them.
+    """Add a lead of zeros if their number is odd.
 
-    Half of 4 taps of one lead is not what the fast matrix products of GPUs can read at once.
+    Fast matrix products of GPUs need rows of at least 16 bytes.
     """
     return nn.functional.pad(x, (0, 1)) if x.shape[-1] % 2 else x
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """In float32 at the least."""
+    """Return bfloat16 as float32, and other types unchanged."""
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
 @dataclass
 class GeneratorPass:
-    """A forward pass of K generators: beats (B, L, K, leads), and what goes back needs."""
+    """A forward pass of K generators, with what the backward pass needs."""
 
     beats: Tensor
     encoded: Passes
@@ -389,7 +390,7 @@ class StackedGenerator(Parameters):
         return GeneratorPass(beats, encoded, whole, decoded)
 
     def backward(self, gradient: Tensor, norms: Sequence[Norm], found: GeneratorPass) -> None:
-        """Set ``gradients`` from the gradient of the reconstructions."""
+        """Compute ``gradients`` from the gradient of the reconstructions."""
         into = self.matrix_gradients
         gradient, of_decoder = decode_backward(
             gradient,
@@ -411,7 +412,7 @@ class StackedGenerator(Parameters):
         self.set_norm_gradients(of_encoder + of_decoder)
 
     def track_pass(self, found: GeneratorPass) -> None:
-        """Blend the statistics of a mini-batch into the running ones."""
+        """Update the running statistics by those of a mini-batch."""
         layers = [some.statistics for some in (*found.encoded, *found.decoded)]
         self.track(layers, len(found.beats))
 
@@ -424,18 +425,18 @@ class StackedDiscriminator(Parameters):
     def features(
         self, x: Tensor, norms: Sequence[Norm], *, parts: int = 1
     ) -> tuple[Tensor, Passes]:
-        """Features (B, L / 32, K, C) of beats (B, L, K, leads), see `encode`."""
+        """Compute features (B, L / 32, K, C) of beats (B, L, K, leads), see `encode`."""
         return encode(x, self.matrices[:DEPTH], norms, parts=parts)
 
     def features_backward(
         self, gradient: Tensor, norms: Sequence[Norm], passes: Passes
     ) -> Tensor:
-        """Gradient of the beats from that of their features."""
+        """Compute the gradient of the beats from that of their features."""
         beats, _ = encode_backward(gradient, self.matrices[:DEPTH], norms, passes)
         return beats[..., : self._architecture.leads]
 
     def logits(self, features: Tensor) -> Tensor:
-        """Shape (B, K), float32; positive where a beat is thought real."""
+        """Compute logits, shape (B, K), float32; positive: classified as real."""
         matrix = self.matrices[DEPTH].mT
         return full_precision(product(unfold_whole(features), matrix).squeeze(2))
 
@@ -455,7 +456,7 @@ class StackedDiscriminator(Parameters):
         self.set_norm_gradients(of_norms)
 
     def track_pass(self, passes: Passes) -> None:
-        """Blend the statistics of a mini-batch into the running ones, part after part."""
+        """Update the running statistics by those of a mini-batch, part after part."""
         self.track([some.statistics for some in passes], len(passes[0].before) // PARTS)
 
 
@@ -464,7 +465,7 @@ def _names(norms: Iterable[str], *parts: str) -> list[str]:
 
 
 def _even(shapes: Shapes, outer: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """The shapes that are stored: with an even number of leads."""
+    """Return the stored shapes, with an even number of leads."""
     return {
         name: (shape[0], shape[1] + shape[1] % 2, shape[2]) if name in outer else shape
         for name, shape in shapes.items()
@@ -472,15 +473,15 @@ def _even(shapes: Shapes, outer: Collection[str]) -> dict[str, tuple[int, ...]]:
 
 
 def _stored(shapes: Shapes, outer: Collection[str]) -> tuple[Tensor, dict[str, int], int]:
-    """How a row stores values: taps before channels, matrices at aligned places.
+    """Lay out the values in a row: taps before channels, matrices at aligned columns.
 
     Args:
         shapes: The published ones, by name.
         outer: Matrices whose leads are stored as an even number.
 
     Returns:
-        For every published value, one tensor behind the other, its column; where each tensor
-        starts; how many columns there are.
+        The column of every published value, tensor after tensor; the first column of each
+        tensor; the number of columns.
     """
     columns, starts, end = [], {}, 0
     for name, shape in _even(shapes, outer).items():
@@ -498,7 +499,7 @@ def _stored(shapes: Shapes, outer: Collection[str]) -> tuple[Tensor, dict[str, i
 
 
 def _vector_orders(channels: Sequence[int], students: int) -> tuple[Tensor, Tensor]:
-    """From rows of all vectors of one student to layers of all students, and back."""
+    """Return the index from rows per student to layers of all students, and the inverse."""
     rows = torch.arange(students * sum(channels)).view(students, -1)
     by_layer = torch.cat([part.flatten() for part in torch.split(rows, list(channels), dim=1)])
     return by_layer, by_layer.argsort()

@@ -1,8 +1,8 @@
 """One mini-batch: the discriminator's step, then the generator's.
 
-The published step in half the time. It computes the reconstruction once instead of twice, does
-not propagate the discriminator's loss into the generator (the published step discards those
-gradients), and computes no gradients of the discriminator's weights in the generator's step.
+Takes half the time of the published step. It computes the reconstruction once instead of twice,
+does not propagate the discriminator's loss into the generator (the published step discards that
+gradient), and computes no gradients of the discriminator's weights in the generator's step.
 Parameter updates are the published ones; the running statistics of both networks' BatchNorm
 differ. ``docs/methods.md`` lists all differences from the published code.
 """
@@ -32,7 +32,7 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """What the terms of distillation can be calculated from, for K students.
+    """Inputs of the terms of distillation, for K students.
 
     Attributes:
         rows: Row of each beat among the training beats, shape (B, K).
@@ -80,7 +80,7 @@ def train_step(
 ) -> Terms:
     """Update both networks of every student with one mini-batch each.
 
-    Nothing is brought to the host.
+    No value is copied to the host.
 
     Args:
         players: Changed in place.
@@ -91,12 +91,12 @@ def train_step(
 
     Returns:
         Every term and the totals ``generator`` and ``discriminator``, shape (K,) each, still
-        on the device and possibly not yet calculated. ``distillation`` is the sum of its
-        terms; where there are several, each follows as ``distillation.<name>``.
+        on the device and possibly not yet computed. ``distillation`` is the sum of its
+        terms; if there are several, each is returned as ``distillation.<name>`` too.
     """
     generator, discriminator = players.generator, players.discriminator
     norms = generator.norms()
-    # From here on samples before students before leads, as the products want them.
+    # From here on the order is samples, students, leads, as `layers` expects.
     real = x.permute(0, 3, 1, 2).to(generator.matrices[0].dtype)
     found = generator.forward(real, norms)
     both = torch.cat([real, found.beats.to(real.dtype)])
@@ -123,7 +123,7 @@ def train_step(
 
 
 def _discriminator_step(players: Players, both: Tensor) -> Tensor:
-    """Tell the first half of the beats, which are real, from the second."""
+    """Train the discriminator; the first half of the beats is real."""
     discriminator = players.discriminator
     norms = discriminator.norms()
     features, passes = discriminator.features(both, norms, parts=PARTS)
@@ -161,7 +161,7 @@ def _generator_terms(
 
 
 def _of_fakes(found: Pass) -> Pass:
-    """The second half of a pass over real beats and reconstructions."""
+    """Return the part of a pass that belongs to the reconstructions."""
     inputs, before, after = (part.chunk(2)[1] for part in found[:3])
     statistics = found.statistics
     if statistics is not None:

@@ -51,7 +51,7 @@ def teacher_targets(kinds: Collection[str], task: Task) -> Targets:
     if "neighbours" in kinds:
         kind = Neighbours(view="patient", density=0) if context else Neighbours()
         memory = fill(kind, from_numpy(x, "cpu"), context=context)
-        # Its scores are logarithms, of which errors of reconstructions are taken later.
+        # These are logarithms; the loss takes the logarithm of all scores.
         found["neighbours"] = np.exp(own_scores(memory))
     if "reconstruction" in kinds:
         found["reconstruction"] = reconstruct(teacher, x, compute)

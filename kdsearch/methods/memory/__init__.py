@@ -1,4 +1,4 @@
-"""A memory of normal beats, and small networks that learn its scores."""
+"""The method ``memory``: stored normal beats, and small networks that learn its scores."""
 
 from kdsearch.methods.memory.method import Memory
 

@@ -19,12 +19,12 @@ from kdsearch.data.context import signal_leads
 
 # Lengths below are given in samples of a beat of 320.
 SAMPLES = 320
-# Beats at a time, so that intermediate arrays stay small.
+# Number of beats distorted at once, which limits the memory.
 CHUNK = 8192
-# How many are distorted twice, and how many only a part of the way.
+# Share of the beats that are distorted twice, and of those distorted in part.
 TWICE, PART = 0.3, 0.5
-# How many get another rhythm, and by what the logarithm of the interval before changes; that of
-# the interval after, which makes up for it, by the opposite.
+# Share of the beats with a distorted rhythm, and range of the change of the logarithm of the
+# interval before; that of the interval after changes by the opposite.
 DISTURBED_RHYTHM, EARLIER = 0.5, (-0.7, 0.3)
 
 Rng = np.random.Generator
@@ -38,14 +38,14 @@ def distort(
     *,
     context: bool = False,
 ) -> FloatArray:
-    """One distorted copy of each beat, scaled to [-1, 1] again.
+    """Distort each beat once, and scale it to [-1, 1] again.
 
     Args:
         x: Normalised beats, shape (n, leads, length).
-        rng: Chooses distortions and their sizes.
-        distortions: Which there are to choose from; all by default.
-        context: Whether they come with leads of a context. The patient's own beat stays, and
-            the rhythm of half of them changes, too.
+        rng: Selects distortions and their sizes.
+        distortions: Those to select from; default: all.
+        context: Whether the beats have leads of a context. The patient's usual beat is kept,
+            and the rhythm of half of the beats is distorted as well.
 
     Returns:
         Same shape, float32; row i comes from ``x[i]``.
@@ -87,7 +87,7 @@ def _once(
 
 
 def _splice(x: FloatArray, other: FloatArray, rng: Rng) -> FloatArray:
-    """Another beat from some moment on, or between two moments."""
+    """Replace a part by another beat: from a random time to the end, or between two times."""
     time, draw = _time(x), _drawer(x, rng)
     start, softness = draw(20, 300), draw(2, 20)
     end = np.where(rng.random((len(x), 1, 1)) < 0.5, start + draw(20, 150), np.inf)
@@ -96,24 +96,24 @@ def _splice(x: FloatArray, other: FloatArray, rng: Rng) -> FloatArray:
 
 
 def _mix(x: FloatArray, other: FloatArray, rng: Rng) -> FloatArray:
-    """A mixture of two beats (Zhang et al., mixup, ICLR 2018)."""
+    """Mix two beats (Zhang et al., mixup, ICLR 2018)."""
     share = _drawer(x, rng)(0.2, 0.8)
     mixed: FloatArray = share * x + (1 - share) * other
     return mixed
 
 
 def _warp(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
-    """Time runs now slower, now faster."""
+    """Warp the time axis randomly."""
     return _at(x, _time(x) + _drawer(x, rng)(3, 30) * _wave(x, rng, 80, leads=1))
 
 
 def _shift(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
-    """Too early or too late."""
+    """Shift in time."""
     return _at(x, _time(x) + _drawer(x, rng)(-60, 60))
 
 
 def _stretch(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
-    """The QRS complex, or more around it, wider or narrower."""
+    """Stretch or compress the QRS complex, or more around it."""
     draw, from_r = _drawer(x, rng), _time(x) - R_PEAK * SAMPLES
     factor = np.exp(draw(-0.9, 0.9))
     near = np.exp(-((from_r / draw(15, 150)) ** 2))
@@ -121,14 +121,14 @@ def _stretch(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
 
 
 def _disturb(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
-    """Noise, of muscles or of a wandering baseline."""
+    """Add noise like that of muscles or of a wandering baseline."""
     fast = rng.random((len(x), 1, 1)) < 0.5
     wave = np.where(fast, _wave(x, rng, 8), _wave(x, rng, 40))
     return x + _drawer(x, rng)(0.05, 0.5) * wave
 
 
 def _bump(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
-    """Two waves that do not belong there."""
+    """Add two waves."""
     draw = _drawer(x, rng)
     for _again in range(2):
         width = np.exp(draw(np.log(3), np.log(40)))
@@ -137,12 +137,12 @@ def _bump(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
 
 
 def _early(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
-    """Upon the end of the beat before, or with the next one upon its own end."""
+    """Overlap with the end of the previous beat, or with the beginning of the next."""
     draw, time, level = _drawer(x, rng), _time(x), np.median(x, axis=-1, keepdims=True)
     interval = draw(120, 260)
     before = np.where(time + interval < SAMPLES - 1, _at(x, time + interval) - level, 0)
     after = np.where(time - interval > 0, _at(x, time - interval) - level, 0)
-    # Nearer to its own R peak, the P wave of the early beat.
+    # Move the P wave of the early beat closer to its R peak.
     from_r = time - R_PEAK * SAMPLES
     hurried = _at(x, R_PEAK * SAMPLES + from_r * np.where(from_r < 0, draw(0.5, 1), 1))
     next_early = rng.random((len(x), 1, 1)) < 0.3
@@ -150,26 +150,26 @@ def _early(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
 
 
 def _omit(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
-    """A wave is missing, or nearly."""
+    """Remove a wave, or reduce it."""
     draw, level = _drawer(x, rng), np.median(x, axis=-1, keepdims=True)
     inside = _step(draw(10, 60) - np.abs(_time(x) - draw(0, SAMPLES)), 4)
     return x + draw(0.3, 1) * inside * (level - x)
 
 
 def _invert(x: FloatArray, other: FloatArray, rng: Rng) -> FloatArray:
-    """Upside down, all of it or a part."""
+    """Invert the beat, or a part of it."""
     return np.where(rng.random((len(x), 1, 1)) < 0.4, -x, _splice(x, -x, rng))
 
 
 def _rescale(x: FloatArray, _: FloatArray, rng: Rng) -> FloatArray:
-    """Waves of other heights."""
+    """Scale the heights of the waves."""
     level = np.median(x, axis=-1, keepdims=True)
     heights: FloatArray = np.exp(_drawer(x, rng)(0.2, 0.9) * _wave(x, rng, 50))
     return level + (x - level) * heights
 
 
 def _disturb_rhythm(rhythm: FloatArray, rng: Rng) -> FloatArray:
-    """Some too early, some too late, before as after; shape (n, 1, length)."""
+    """Change the intervals before and after the beat; shape (n, 1, length)."""
     draw = _drawer(rhythm, rng)
     before = _time(rhythm) < R_PEAK * SAMPLES
     by = np.where(before, draw(*EARLIER), draw(-EARLIER[1], -EARLIER[0]))
@@ -194,14 +194,14 @@ DISTORTIONS: tuple[Distortion, ...] = (
 
 
 def _time(x: FloatArray) -> FloatArray:
-    """Where each sample lies in a beat of 320, shape (1, 1, length)."""
+    """Return the time of each sample, in samples of a beat of 320, shape (1, 1, length)."""
     length = x.shape[-1]
     time: FloatArray = np.arange(length, dtype=np.float32) * np.float32(SAMPLES / length)
     return time[None, None]
 
 
 def _drawer(x: FloatArray, rng: Rng) -> Callable[[float, float], FloatArray]:
-    """Uniform numbers, one for each beat, shape (n, 1, 1)."""
+    """Return a function that draws a uniform number per beat, shape (n, 1, 1)."""
 
     def draw(low: float, high: float) -> FloatArray:
         return rng.uniform(low, high, (len(x), 1, 1)).astype(np.float32)
@@ -210,13 +210,13 @@ def _drawer(x: FloatArray, rng: Rng) -> Callable[[float, float], FloatArray]:
 
 
 def _step(distance: FloatArray, softness: FloatArray | float) -> FloatArray:
-    """0 far below a distance of 0 and 1 far above it."""
+    """Smooth step from 0 (negative distances) to 1 (positive ones)."""
     step: FloatArray = (1 + np.tanh(distance / (2 * softness))) / 2
     return step
 
 
 def _wave(x: FloatArray, rng: Rng, period: float, leads: int | None = None) -> FloatArray:
-    """Random curves of standard deviation about 1, new every ``period`` samples of 320."""
+    """Draw random curves, std about 1, with a knot every ``period`` samples of 320."""
     leads = x.shape[1] if leads is None else leads
     knots = rng.normal(size=(len(x), leads, int(SAMPLES / period) + 3)).astype(np.float32)
     places = np.linspace(0, knots.shape[-1] - 2, x.shape[-1], dtype=np.float32)
@@ -224,7 +224,7 @@ def _wave(x: FloatArray, rng: Rng, period: float, leads: int | None = None) -> F
 
 
 def _at(x: FloatArray, time: FloatArray) -> FloatArray:
-    """Beats at other times, all leads alike; outside of a beat its edges are repeated."""
+    """Sample beats at other times, equal for all leads; edges are repeated outside."""
     places = time * np.float32(x.shape[-1] / SAMPLES)
     return _between(x, np.broadcast_to(places, x.shape))
 

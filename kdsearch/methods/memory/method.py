@@ -32,34 +32,34 @@ from kdsearch.methods.protocol import SCORES, Compute, Method, Stack, State, Tar
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.methods.torch_stack import shape_of
 
-# Of the distorted beats, which are the same for all students of all searches.
+# Seed of the distorted beats, which are the same for all students of all searches.
 SEED = 0
-# Part of the training in which the learning rate rises.
+# Fraction of the training in which the learning rate rises.
 WARM_UP = 0.05
 # What a teacher has to score besides the beats of the data source.
 OF_DISTORTED = "scores of distorted beats"
 
 
 class Memory(TorchMethod):
-    """Nearest neighbours among all normal beats, and small networks that score as they do."""
+    """Nearest neighbours among all normal beats, and small networks that learn their scores."""
 
     name = METHOD
     teacher_settings: type[BaseModel] = TeacherSettings
     student_settings: type[BaseModel] = StudentSettings
     per_student = frozenset({"alpha", "w_contrast", "lr", "weight_decay"})
-    # A bad mini-batch would give longer ones.
+    # Some mini-batches have far larger gradients.
     longest_gradient = 1.0
 
     def network(self, settings: Any, shape: BeatShape) -> Scorer:
-        """A student; the memory itself is no network that is trained."""
+        """Return a student; the memory itself is not a trained network."""
         return Scorer(settings, shape)
 
     def training_values(self, settings: Any, shape: BeatShape) -> int:
-        """Those of a student; a memory is filled and not trained."""
+        """Estimate a student; a memory is not trained, hence 0."""
         if isinstance(settings, TeacherSettings):
             return 0
         student = expect_settings(settings, StudentSettings)
-        # Each hidden layer keeps its input, once more normalised, and its output.
+        # Each hidden layer stores its input, the normalised input and its output.
         per_beat = 2 * student.components + 3 * student.depth * student.width
         return (
             super().training_values(student, shape)
@@ -67,20 +67,20 @@ class Memory(TorchMethod):
         )
 
     def start(self, settings: Any, data: TrainingData) -> Mapping[str, Tensor]:
-        """Principal components of the training beats, or nothing with ``init: random``."""
+        """Return principal components of the training beats; nothing for ``init: random``."""
         if settings.init == "random":
             return {}
         signal = shape_of(data).signal_leads
         return initial_components(from_numpy(data.train, "cpu"), signal, settings.components)
 
     def scores(self, network: nn.Module, x: Tensor) -> Tensor:
-        """A student's scores of beats (n, leads, length), shape (n,)."""
+        """Return a student's scores of beats (n, leads, length), shape (n,)."""
         return cast("Scorer", network).score(x)
 
     def losses(
         self, network: nn.Module, x: Tensor, settings: Any, taught: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Score as the memory does, and tell normal from distorted beats."""
+        """Regress the memory's scores, and classify normal and distorted beats."""
         scores, logits = network(x)
         return {
             "distillation": score_regression(scores, taught[MEMORY]),
@@ -88,11 +88,11 @@ class Memory(TorchMethod):
         }
 
     def term_weights(self, settings: Any) -> Mapping[str, Any]:
-        """Those of the settings."""
+        """Return those of the settings."""
         return {"distillation": settings.alpha, "contrast": settings.w_contrast}
 
     def learning_rate(self, settings: Any, progress: float) -> float:
-        """The largest rate, which is reached after `WARM_UP` and then falls as a cosine."""
+        """Rise linearly to the maximum during `WARM_UP`, then fall to 0 as a cosine."""
         if progress < WARM_UP:
             part = max(progress / WARM_UP, 0.01)
         else:
@@ -148,7 +148,7 @@ class Memory(TorchMethod):
         return StudentStack(self, expect_settings(settings, StudentSettings), slots, task)
 
     def score(self, weights: State, x: FloatArray, compute: Compute) -> NDArray[np.float32]:
-        """Scores of a memory or of a student, shape (n,).
+        """Compute the scores of a memory or of a student, shape (n,).
 
         Raises:
             ValueError: The weights are of another method, or of beats of another shape.
@@ -159,7 +159,7 @@ class Memory(TorchMethod):
         return recall(weights, x)
 
     def scoring_network(self, weights: State) -> ScoringNetwork | Recall:
-        """The scores of a student, or of a memory, as one network on the CPU."""
+        """Return a student or a memory as one network on the CPU that computes scores."""
         if weights["kind"] == "teacher":
             return Recall(weights).eval()
         network = ScoringNetwork(cast("Scorer", self.load(weights)))

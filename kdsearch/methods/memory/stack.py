@@ -18,19 +18,19 @@ from kdsearch.methods.protocol import State, Targets, Task, TrainedEpoch
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.methods.torch_stack import Student, TorchStack
 
-# Names of the targets: what the memory says of training beats, and of distorted ones.
+# Names of the targets: scores of training beats, distorted beats, and their scores.
 OWN, DISTORTED, DISTORTED_SCORES = "own", "distorted", "distorted_scores"
-# What the memory says of a mini-batch.
+# Name of the memory's scores of a mini-batch.
 MEMORY = "memory"
 
 
 class MemoryStack:
-    """A stack of one slot, which is full after one epoch."""
+    """A stack of one slot for a memory, which is complete after one epoch."""
 
     slots = 1
 
     def __init__(self, data: TrainingData) -> None:
-        """Name the beats to remember; nothing is calculated yet."""
+        """Keep the beats to store; nothing is computed yet."""
         self._data = data
         self._settings: TeacherSettings | None = None
         self._memory: State | None = None
@@ -38,7 +38,7 @@ class MemoryStack:
     def put_in(
         self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None
     ) -> None:
-        """Begin an empty memory, or go on with a saved one; the seed changes nothing."""
+        """Start an empty memory, or restore a saved one; the seed has no effect."""
         if slot != 0 or self._settings is not None:
             raise ValueError(f"slot {slot} of 1 is occupied or does not exist")
         if not isinstance(settings, TeacherSettings):
@@ -47,7 +47,7 @@ class MemoryStack:
         self._memory = None if state is None else state["memory"]
 
     def take_out(self, slot: int) -> None:
-        """Forget everything."""
+        """Empty the slot."""
         self._occupied(slot)
         self._settings = self._memory = None
 
@@ -66,12 +66,12 @@ class MemoryStack:
         return {0: TrainedEpoch(1, losses, time.perf_counter() - start, scores)}
 
     def save(self, slot: int) -> State:
-        """The memory, or that there is none yet."""
+        """Return the memory; None inside before the first epoch."""
         self._occupied(slot)
         return {"memory": self._memory}
 
     def weights(self, slot: int) -> State:
-        """All that is remembered."""
+        """Return the memory."""
         self._occupied(slot)
         if self._memory is None:
             raise ValueError("the memory is empty: advance() fills it")
@@ -83,7 +83,7 @@ class MemoryStack:
 
 
 class StudentStack(TorchStack):
-    """Students that learn from normal and from distorted beats, in equal numbers.
+    """Students that train on normal and distorted beats in equal numbers.
 
     Raises:
         ValueError: The targets are not of these beats, or fewer than the settings ask for.
@@ -103,7 +103,7 @@ class StudentStack(TorchStack):
         self._distorted = wanted
 
     def mini_batches(self, student: Student) -> Tensor:
-        """Rows of normal beats, each once, then as many of distorted ones, drawn at random."""
+        """Draw row numbers: each normal beat once, then as many random distorted beats."""
         half = min(student.settings.batch_size // 2, len(self.x))
         order = torch.randperm(len(self.x), generator=student.rng)
         return torch.stack(
@@ -116,7 +116,7 @@ class StudentStack(TorchStack):
         )
 
     def gather(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Beats, the normal ones first, and what the memory says of them."""
+        """Collect beats, the normal ones first, and the memory's scores of them."""
         normal, distorted = rows.chunk(2, dim=-1)
         x = torch.cat([self.x[normal], self.targets[DISTORTED][distorted]], dim=1)
         memory = [self.targets[OWN][normal], self.targets[DISTORTED_SCORES][distorted]]
@@ -124,7 +124,7 @@ class StudentStack(TorchStack):
 
 
 def score_regression(taught: Tensor, memory: Tensor) -> Tensor:
-    """How far the student's scores are from the memory's, quadratic near and linear far off.
+    """Distance of the student's from the memory's scores, quadratic if small, else linear.
 
     Smooth L1 (Girshick, Fast R-CNN, ICCV 2015) between logarithms of distances, in standard
     deviations of those of normal beats; shapes (n,).
@@ -133,7 +133,7 @@ def score_regression(taught: Tensor, memory: Tensor) -> Tensor:
 
 
 def contrast(logits: Tensor) -> Tensor:
-    """Cross-entropy of telling the first half of the beats, normal, from the distorted rest.
+    """Cross-entropy of classifying beats: the first half is normal, the rest distorted.
 
     Args:
         logits: Positive where distorted, shape (n,).
@@ -143,12 +143,12 @@ def contrast(logits: Tensor) -> Tensor:
 
 
 def teach(memory: State, distorted: FloatArray) -> Targets:
-    """What students learn from.
+    """Compute the students' targets.
 
     Returns:
         ``own``: the memory's scores of its beats, each left out of its own comparison, (n,);
         ``distorted``: beats that are not normal, (m, leads, length); ``distorted_scores``:
-        what the memory says of them, (m,).
+        the memory's scores of them, (m,).
     """
     return {
         OWN: own_scores(memory),

@@ -17,10 +17,10 @@ from kdsearch.methods.memory.teacher import (
 
 
 class Scorer(nn.Module):
-    """Linear features of a beat in two views, then hidden layers around which values pass by.
+    """Linear features of two views of a beat, then hidden layers with residual connections.
 
-    Beats enter as they come, from -1 to 1 and with their context if any, and without it
-    standardised, as the memory may compare them.
+    The two views are the beat as given, from -1 to 1 and with its context if any, and the
+    standardised beat without context.
 
     Attributes:
         alpha: Weight of the memory's score in the student's own.
@@ -58,14 +58,14 @@ class Scorer(nn.Module):
         return taught, distorted
 
     def score(self, x: Tensor) -> Tensor:
-        """Both answers as one score, weighted as they were in the loss, shape (n,)."""
+        """Combine score and logit with their weights in the loss, shape (n,)."""
         taught, distorted = self(x)
         score: Tensor = self.alpha * taught + self.w_contrast * distorted
         return score
 
 
 class ScoringNetwork(nn.Module):
-    """A student that answers with its score."""
+    """A student as a module that returns scores."""
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
@@ -77,23 +77,23 @@ class ScoringNetwork(nn.Module):
 
 
 def _bend(x: Tensor) -> Tensor:
-    # The usual approximation is several times faster on a CPU.
+    # The tanh approximation is several times faster on a CPU.
     return functional.gelu(x, approximate="tanh")
 
 
 def initial_components(train: Tensor, signal: int, count: int) -> dict[str, Tensor]:
-    """Weights and biases that begin at the principal components of both views of the beats.
+    """Return weights and biases that compute the principal components of both views.
 
-    They are brought half of the way to equal variances: whitened wholly, the last ones would be
-    as loud as the first, and are mostly noise.
+    Each is divided by the fourth root of its variance, half of whitening: fully whitened, the
+    last components, which are mostly noise, would be as large as the first.
 
     Args:
         train: Training beats, shape (n, leads, length).
-        signal: So many leads are the beat itself; the others are its context.
+        signal: Number of leads of the beat itself; the others are its context.
         count: Components of each view.
 
     Raises:
-        ValueError: There are too few beats, or samples, for so many components.
+        ValueError: There are fewer beats or samples than components.
     """
     values = {}
     views = {"range": train.flatten(1), "deviation": rows_of(train, "deviation", signal)}
@@ -101,7 +101,7 @@ def initial_components(train: Tensor, signal: int, count: int) -> dict[str, Tens
         found = principal_components(rows, count)
         if len(found.axes) < count:
             raise ValueError(
-                f"student.components: {count} asked for, but {len(train)} training beats of "
+                f"student.components: {count} is too many: {len(train)} training beats of "
                 f"{train[0].numel()} samples have only {len(found.axes)}"
             )
         scale = found.variance.clamp(min=SMALLEST_STD**2) ** -0.25

@@ -22,11 +22,11 @@ FORMAT = 2
 METHOD = "memory"
 KIND = "teacher"
 
-# Beats looked up at a time.
+# Number of beats compared at once.
 BATCH = 256
-# Neighbours from which the density around a remembered beat is taken.
+# Number of neighbours that give the density around a stored beat.
 AROUND = 11
-# Added to distances before their logarithm is taken: a beat may be remembered exactly.
+# Added to distances before the logarithm: a stored beat has distance 0 from itself.
 SMALLEST_DISTANCE = 1e-2
 # Flat beats and constant features keep their scale.
 SMALLEST_STD = 1e-6
@@ -41,7 +41,7 @@ class Components:
     Attributes:
         mean: Shape (features,).
         axes: Shape (components, features), of unit length.
-        variance: Along each of them, shape (components,), the largest first.
+        variance: Variance along each axis, shape (components,), the largest first.
     """
 
     mean: Tensor
@@ -54,7 +54,7 @@ class Components:
 
 
 def principal_components(rows: Tensor, count: int) -> Components:
-    """Where rows, shape (n, features), differ most; fewer if there are too few of them."""
+    """Compute at most ``count`` principal components of rows, shape (n, features)."""
     count = min(count, len(rows) - 1, rows.shape[1])
     mean = rows.mean(dim=0)
     centred = rows - mean
@@ -66,7 +66,7 @@ def principal_components(rows: Tensor, count: int) -> Components:
 
 
 def rows_of(x: Tensor, view: View, signal: int) -> Tensor:
-    """Beats (n, leads, length) as rows (n, features), the leads and scale that the view says.
+    """Return beats (n, leads, length) as rows (n, features) in the leads and scale of a view.
 
     The first ``signal`` leads are the beat itself, the others its context.
     """
@@ -78,7 +78,7 @@ def rows_of(x: Tensor, view: View, signal: int) -> Tensor:
 
 
 def standardised(x: Tensor) -> Tensor:
-    """Each beat and lead, shape (n, leads, length), with mean 0 and standard deviation 1."""
+    """Scale each beat and lead, shape (n, leads, length), to mean 0 and std 1."""
     # Several times faster on a CPU than torch.std_mean.
     centred = x - x.mean(dim=-1, keepdim=True)
     variance = centred.square().mean(dim=-1, keepdim=True)
@@ -86,18 +86,18 @@ def standardised(x: Tensor) -> Tensor:
 
 
 def fill(settings: TeacherSettings, train: Tensor, *, context: bool = False) -> State:
-    """A memory of normal beats.
+    """Store normal beats.
 
     Args:
-        settings: How they are compared.
+        settings: How beats are compared.
         train: The beats, shape (n, leads, length).
-        context: Whether they come with leads of a context.
+        context: Whether they have leads of a context.
 
     Returns:
-        What `recall` reads: all the remembered beats, reduced to their components.
+        A memory for `recall`: the stored beats, reduced to their components.
 
     Raises:
-        DataError: There are fewer beats than a beat is to be compared with.
+        DataError: There are fewer beats than neighbours.
         ConfigError: The view is ``patient``, but there is no context.
     """
     if settings.view == "patient" and not context:
@@ -128,12 +128,12 @@ def _fill_view(settings: TeacherSettings, view: View, train: Tensor, signal: int
     rows = rows_of(train, view, signal) * weights
     found = principal_components(rows, settings.components)
     points = found.project(rows)
-    # Nearest of all is the beat itself.
+    # The nearest is the beat itself.
     distances, nearest = _nearest(points, points, max(settings.neighbours, AROUND) + 1)
     log_density = _log(distances[:, 1 : AROUND + 1].mean(dim=1))
     memory = {
         "view": view,
-        # The weights, made part of the components, cost nothing when a beat is looked up.
+        # Weights are part of the axes, so that they cost no time in `recall`.
         "axes": found.axes * weights,
         "offset": found.axes @ found.mean,
         "points": points,
@@ -149,7 +149,7 @@ def _fill_view(settings: TeacherSettings, view: View, train: Tensor, signal: int
 def _sample_weights(
     settings: TeacherSettings, leads: int, length: int, *, rhythm: bool
 ) -> Tensor:
-    """Shape (leads * length,), and length more where a lead of rhythm follows."""
+    """Return weights of samples, shape (leads * length,), plus length for a rhythm lead."""
     weights = torch.ones(length)
     weights[: round(QRS[0] * length)] = settings.weight_before
     weights[round(QRS[1] * length) :] = settings.weight_after
@@ -159,7 +159,7 @@ def _sample_weights(
 
 
 def own_scores(memory: State) -> NDArray[np.float32]:
-    """Scores of the remembered beats themselves, each left out of its own comparison."""
+    """Return the scores of the stored beats, each without itself as a neighbour."""
     own: NDArray[np.float32] = (
         torch.stack([view["own"] for view in memory["views"]]).mean(dim=0).numpy()
     )
@@ -167,7 +167,7 @@ def own_scores(memory: State) -> NDArray[np.float32]:
 
 
 class Recall(nn.Module):
-    """A memory as a network, whose parameters are what it remembers."""
+    """A memory as a network whose parameters are the stored beats."""
 
     def __init__(self, memory: State) -> None:
         super().__init__()
@@ -205,12 +205,12 @@ class _View(nn.Module):
 
 @torch.inference_mode()
 def recall(memory: State, x: FloatArray) -> NDArray[np.float32]:
-    """How unlike all remembered beats each beat is.
+    """Compute how much each beat differs from all stored beats.
 
-    The logarithm of the Euclidean distance to the nearest neighbours, less a share of the
-    logarithm of the distances around the nearest one: half of it is half way to the local
-    outlier factor (Breunig et al., SIGMOD 2000). In standard deviations of the remembered
-    beats' own scores, averaged over the views.
+    The logarithm of the Euclidean distance to the nearest neighbours, minus ``density`` times
+    the logarithm of the distances around the nearest one, as in the local outlier factor
+    (Breunig et al., SIGMOD 2000). In standard deviations of the stored beats' own scores,
+    averaged over the views.
 
     Args:
         memory: From `fill`.
@@ -225,7 +225,7 @@ def recall(memory: State, x: FloatArray) -> NDArray[np.float32]:
 
 
 def _nearest(points: Tensor, among: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Euclidean distances to the nearest rows and their numbers, both (n, count), in order."""
+    """Return Euclidean distances to the nearest rows and row numbers, both (n, count)."""
     squares = among.square().sum(dim=1)
     distances, rows = [], []
     for some in torch.split(points, BATCH):

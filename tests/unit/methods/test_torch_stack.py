@@ -21,7 +21,7 @@ from kdsearch.methods.memory import Memory
 from kdsearch.methods.memory.settings import StudentSettings as MemoryStudent
 from kdsearch.methods.memory.settings import TeacherSettings as MemoryTeacher
 from kdsearch.methods.protocol import State, Task
-from kdsearch.methods.stacked_adam import StackedAdam
+from kdsearch.methods.stacked_adamw import StackedAdamW
 from kdsearch.methods.torch_method import StudentSettings, TorchMethod
 from kdsearch.methods.torch_stack import TorchStack
 
@@ -153,13 +153,13 @@ class Operators(TorchDispatchMode):
 def operators_of_a_step(stack: TorchStack, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     stack.advance()
     counted = Operators()
-    step = StackedAdam.step
+    step = StackedAdamW.step
 
     def marked(*args: Any, **options: Any) -> None:
         step(*args, **options)
         counted.names.append("end of a step")
 
-    monkeypatch.setattr(StackedAdam, "step", marked)
+    monkeypatch.setattr(StackedAdamW, "step", marked)
     with counted:
         stack.advance()
     monkeypatch.undo()
@@ -233,7 +233,7 @@ def test_one_by_one_gives_the_same_numbers(caplog: pytest.LogCaptureFixture):
     for slot in range(3):
         close(together.weights(slot), one_by_one.weights(slot))
     (record,) = caplog.records
-    assert "losses of students are calculated one by one: torch.vmap" in record.message
+    assert "losses of students are computed one by one: torch.vmap" in record.message
 
 
 def test_buffers_tied_weights_and_constants_are_saved(tmp_path: Any):
@@ -256,7 +256,7 @@ def test_buffers_tied_weights_and_constants_are_saved(tmp_path: Any):
     ("per_student", "change", "reason"),
     [
         ("dropout", {"dropout": 0.4}, "dropout.p of their networks differs"),
-        ("power", {"power": 3}, "power is no float, and differs"),
+        ("power", {"power": 3}, "power differs and is not a float"),
     ],
 )
 def test_what_no_tensor_can_hold_is_calculated_one_by_one(

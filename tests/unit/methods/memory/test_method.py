@@ -299,7 +299,7 @@ def test_what_does_not_fit_is_refused(data: TrainingData, targets: Targets):
         pupils(replace(data, train=data.train[1:]), targets)
     with pytest.raises(ValueError, match="alpha and w_contrast are both 0"):
         student(alpha=0, w_contrast=0)
-    with pytest.raises(ValueError, match="components: 33 asked for"):
+    with pytest.raises(ValueError, match="components: 33 is too many"):
         METHOD.student_stack(student(components=33), 1, Task(data, CPU, {}, targets))
     with pytest.raises(ValueError, match=r"on beats of shape \(1, 32\), not \(1, 64\)"):
         METHOD.score(filled(data), beats(2, 0, length=64), CPU)

@@ -1,4 +1,4 @@
-"""AdamW for all students of a stack at once."""
+"""AdamW for all students of a stack in one step."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ BETA1, BETA2 = 0.9, 0.999
 EPSILON = 1e-8
 
 
-class StackedAdam:
-    """AdamW (Loshchilov & Hutter, ICLR 2019) on rows, one per student.
+class StackedAdamW:
+    """AdamW (Loshchilov & Hutter, ICLR 2019) on the rows of a matrix, one per student.
 
-    Students enter a stack at different times and with different settings, so that each row has
-    its own age, learning rate and weight decay. For each of them this is `torch.optim.AdamW`;
-    without weight decay, `torch.optim.Adam`.
+    Each row has its own number of steps, learning rate and weight decay. The result for each
+    row is that of `torch.optim.AdamW`.
 
     Args:
         values: The parameters, shape (K, P), float32; changed in place.
@@ -32,7 +31,7 @@ class StackedAdam:
         self.ages = torch.zeros(len(values), 1, dtype=torch.float64, device=values.device)
 
     def step(self, gradients: Tensor, *, lr: Tensor, weight_decay: Tensor) -> None:
-        """Move the first n rows along their gradients.
+        """Update the first n rows.
 
         Args:
             gradients: Shape (n, P).
@@ -51,13 +50,13 @@ class StackedAdam:
         values.mul_(1 - lr * weight_decay).addcdiv_(means * size, denominator, value=-1)
 
     def put(self, row: int, state: dict[str, Tensor] | None) -> None:
-        """Set a row's moments and age from what `take` returned; None begins at zero."""
+        """Set a row's moments and age to what `take` returned; None resets them to zero."""
         for name in ("means", "squares", "ages"):
             target = getattr(self, name)[row]
             target.zero_() if state is None else target.copy_(state[name])
 
     def take(self, row: int) -> dict[str, Tensor]:
-        """Copies of a row's moments and age, on the CPU."""
+        """Return copies of a row's moments and age, on the CPU."""
         return {
             name: getattr(self, name)[row].to("cpu", copy=True)
             for name in ("means", "squares", "ages")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kdsearch.methods.stacked_adam import StackedAdam
+from kdsearch.methods.stacked_adamw import StackedAdamW
 
 
 def test_each_row_is_what_adamw_makes_of_it():
@@ -16,7 +16,7 @@ def test_each_row_is_what_adamw_makes_of_it():
         torch.optim.AdamW([value], lr=lr, weight_decay=decay)
         for value, lr, decay in zip(alone, rates, decays, strict=True)
     ]
-    stacked = StackedAdam(values)
+    stacked = StackedAdamW(values)
     lr, weight_decay = torch.tensor(rates).unsqueeze(1), torch.tensor(decays).unsqueeze(1)
     # The third enters three steps after the others.
     for n in [2, 2, 2, 3, 3, 3]:
@@ -30,7 +30,7 @@ def test_each_row_is_what_adamw_makes_of_it():
 
 
 def test_a_row_is_taken_and_put_elsewhere():
-    stacked = StackedAdam(torch.zeros(3, 4))
+    stacked = StackedAdamW(torch.zeros(3, 4))
     lr, decay = torch.full((3, 1), 0.1), torch.zeros(3, 1)
     stacked.step(
         torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), lr=lr, weight_decay=decay
