@@ -244,7 +244,12 @@ class TrialFolder:
         write_text(self._metrics_file, "".join(json.dumps(asdict(r)) + "\n" for r in history))
 
     def write_best(self, weights: State) -> None:
-        """Write the weights of the best epoch so far."""
+        """Write the weights of the best epoch so far.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self.check_generation()
         save_state(self.best_file, weights)
 
     def write_checkpoint(self, epoch: int, state: State) -> None:
@@ -310,7 +315,12 @@ class TrialFolder:
             sync(self.path)
 
     def write_error(self, reason: str) -> None:
-        """Write why a try failed, for the driver to read."""
+        """Write why a try failed, for the driver to read.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self.check_generation()
         write_text(self.error_file, reason)
 
     def take_error(self) -> str:

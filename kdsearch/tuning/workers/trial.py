@@ -68,7 +68,7 @@ def outcome_of(error: Exception, folder: TrialFolder) -> Outcome:
     if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
         reason = f"{error.filename or folder.path}: {error.strerror}"
         return Outcome("final", unstorable(reason))
-    with suppress(OSError):
+    with suppress(OSError, Superseded):
         folder.write_error(f"{type(error).__name__}: {error}")
     return Outcome("crashed")
 

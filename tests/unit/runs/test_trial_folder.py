@@ -155,6 +155,13 @@ def test_a_worker_of_an_earlier_driver_cannot_write(folder: RunFolder):
     before = {path.name: path.read_bytes() for path in old.path.iterdir()}
     with pytest.raises(Superseded, match="a newer search has taken over"):
         old.write(report(2, 0.9), [report(1, 0.6)], state(2), state(2))
+    for write in (
+        lambda: old.write_best(state(2)),
+        lambda: old.write_checkpoint(2, state(2)),
+        lambda: old.write_error("ValueError: of an earlier driver's worker"),
+    ):
+        with pytest.raises(Superseded, match="a newer search has taken over"):
+            write()
     assert {path.name: path.read_bytes() for path in old.path.iterdir()} == before
     new.write(report(2, 0.9), [report(1, 0.6)], state(2), None)
     assert len(new.history()) == 2
