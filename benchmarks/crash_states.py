@@ -14,6 +14,7 @@ Exits with 1 if a promise was broken.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import multiprocessing
 import os
@@ -142,6 +143,8 @@ def part(
     operations: list[Operation], count: float, seed: int, students: int, nth: int, of: int
 ) -> Explored:
     logging.disable(logging.WARNING)
+    # Little here is in cycles, and looking for them takes a part of the time.
+    gc.set_threshold(100_000, 20, 20)
     found = explore(operations, count=int(count), seed=seed, students=students, part=(nth, of))
     found.distinct = set()
     return found

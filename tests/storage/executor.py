@@ -241,6 +241,13 @@ class Executor:
             assert time.monotonic() < deadline, f"{self.trials} do not report"
             time.sleep(0.0002)
 
+    def settle_one(self, trial: Trial) -> None:
+        """Wait until this trial reports or has ended."""
+        deadline = time.monotonic() + STUCK_S
+        while not trial.settled:
+            assert time.monotonic() < deadline, f"{trial} does not report"
+            time.sleep(0.0002)
+
     def _waits_for(self, settled: Sequence[Trial]) -> bool:
         """Whether the others wait in the packer for the epoch of those that report."""
         if self.handle is None:

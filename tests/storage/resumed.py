@@ -249,13 +249,13 @@ class Opener:
         tree: Tree,
         told: Told,
     ) -> Iterator[str]:
-        key = hash(
-            frozenset(
-                (path, content)
-                for path, content in tree.items()
-                if not path.endswith((".tmp", ".lock", ".generation"))
-            )
-        )
+        yield from self._check_weights(folder, config, records, tree)
+        around = {
+            path: content
+            for path, content in tree.items()
+            if not path.startswith(f"{RUN}/trials/") and not path.endswith((".tmp", ".lock"))
+        }
+        key = hash((frozenset(around.items()), told.teacher, told.complete, len(records)))
         if key in self._whole:
             return
         if told.teacher and read_teacher(folder) is None:
@@ -266,18 +266,26 @@ class Opener:
             confirmed = folder.verdict_file.exists()
             if missing := missing_results(folder, config, confirmed=confirmed):
                 yield f"lost results: {missing}"
+        self._whole.add(key)
+
+    def _check_weights(
+        self, folder: RunFolder, config: Config, records: Sequence[TrialRecord], tree: Tree
+    ) -> Iterator[str]:
         kept = sorted(
             (r for r in records if r.finished and r.state != "failed"),
             key=lambda r: (-r.val_auc, r.number),
         )[: max(config.search.keep_weights, config.confirm.top)]
         for record in kept:
             trial = folder.trial(record.number)
-            if not trial.best_file.exists():
-                continue  # It is trained again if it is needed: a better one has failed.
+            content = tree.get(f"{RUN}/trials/{record.number}/best.pt")
+            key = hash((content, record.best_epoch))
+            # Without any it is trained again if it is needed: a better one has failed.
+            if content is None or key in self._whole:
+                continue
             weights = trial.best_weights()
             if weights.get("epoch", record.best_epoch) != record.best_epoch:
                 yield f"trial {record.number} has the weights of epoch {weights['epoch']}"
-        self._whole.add(key)
+            self._whole.add(key)
 
 
 @dataclass
