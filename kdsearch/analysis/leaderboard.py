@@ -16,6 +16,8 @@ from kdsearch.texts import one_line, printable
 # The columns in order. The searched settings are between these two groups.
 LEADING = ("rank", "trial", "state", "val_auc", "best_epoch", "epochs")
 TRAILING = ("seconds", "reason")
+# Marks the trials that no other beats in all objectives.
+FRONT = "front"
 # With several runs a first column names the run.
 RUN = "run"
 # A search of several generations has this column behind the rank.
@@ -31,7 +33,9 @@ STATES: dict[TrialState, str] = {
 Format = Literal["table", "csv", "markdown", "json"]
 
 
-def leaderboard(records: Sequence[TrialRecord], searched: Sequence[str]) -> pd.DataFrame:
+def leaderboard(
+    records: Sequence[TrialRecord], searched: Sequence[str], costs: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return one row per trial, the best validation AUC first.
 
     Failed trials and trials without an epoch have no rank and come last. Equal trials share
@@ -40,9 +44,13 @@ def leaderboard(records: Sequence[TrialRecord], searched: Sequence[str]) -> pd.D
     Args:
         records: Of one study, in any order.
         searched: Names of the searched settings, in the order of their columns.
+        costs: Objectives beside the validation AUC: a column each, and one that marks the
+            trials on the `front`.
     """
-    columns = [*LEADING, *map(column_of, searched), *TRAILING]
-    table = pd.DataFrame([_row(record, searched) for record in records], columns=columns)
+    columns = [*LEADING, *map(column_of, searched), *_cost_columns(costs), *TRAILING]
+    on_front = set(front(records, costs))
+    rows = [_row(record, searched, costs, on_front) for record in records]
+    table = pd.DataFrame(rows, columns=columns)
     ranked = (table["state"] != "failed") & table["val_auc"].notna()
     scores = table["val_auc"].astype(float).where(ranked)
     table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
@@ -52,22 +60,52 @@ def leaderboard(records: Sequence[TrialRecord], searched: Sequence[str]) -> pd.D
 
 
 def leaderboard_of_generations(
-    generations: Mapping[int, Sequence[TrialRecord]], searched: Sequence[str]
+    generations: Mapping[int, Sequence[TrialRecord]],
+    searched: Sequence[str],
+    costs: Sequence[str] = (),
 ) -> pd.DataFrame:
     """A row per trial of any generation, the best validation AUC first.
 
     Args:
         generations: The trials of each generation, by its number.
+        searched: As of `leaderboard`.
+        costs: Likewise; each generation has its own front.
     """
     tables = [
-        leaderboard(records, searched).assign(**{GENERATION: number})
+        leaderboard(records, searched, costs).assign(**{GENERATION: number})
         for number, records in generations.items()
     ]
     table = pd.concat(tables, ignore_index=True)
     scores = table["val_auc"].astype(float).where(table["rank"].notna())
     table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
     table = table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
-    return table[["rank", GENERATION, *LEADING[1:], *map(column_of, searched), *TRAILING]]
+    columns = [*map(column_of, searched), *_cost_columns(costs), *TRAILING]
+    return table[["rank", GENERATION, *LEADING[1:], *columns]]
+
+
+def front(records: Sequence[TrialRecord], costs: Sequence[str]) -> list[int]:
+    """Numbers of the trials that no other beats, the best validation AUC first.
+
+    One trial beats another if none of its objectives is worse and one is better.
+    """
+    points = {
+        record.number: (-record.val_auc, *(record.costs[name] for name in costs))
+        for record in records
+        if record.state != "failed" and record.curve and record.costs.keys() >= set(costs)
+    }
+
+    def beaten(point: tuple[float, ...]) -> bool:
+        return any(
+            other != point and all(a <= b for a, b in zip(other, point, strict=True))
+            for other in points.values()
+        )
+
+    found = [number for number, point in points.items() if not beaten(point)]
+    return sorted(found, key=lambda number: (points[number], number))
+
+
+def _cost_columns(costs: Sequence[str]) -> list[str]:
+    return [*costs, FRONT] if costs else []
 
 
 def column_of(setting: str) -> str:
@@ -81,7 +119,9 @@ def best_record(records: Sequence[TrialRecord]) -> TrialRecord | None:
     return max(ranked, key=lambda r: (r.val_auc, -r.number), default=None)
 
 
-def _row(record: TrialRecord, searched: Sequence[str]) -> dict[str, Any]:
+def _row(
+    record: TrialRecord, searched: Sequence[str], costs: Sequence[str], on_front: set[int]
+) -> dict[str, Any]:
     return {
         "trial": record.number,
         "state": record.state,
@@ -89,6 +129,8 @@ def _row(record: TrialRecord, searched: Sequence[str]) -> dict[str, Any]:
         "best_epoch": record.best_epoch,
         "epochs": record.epochs,
         **{column_of(key): record.params.get(key) for key in searched},
+        **{name: record.costs.get(name) for name in costs},
+        FRONT: "yes" if record.number in on_front else "",
         "seconds": record.seconds,
         "reason": one_line(record.reason),
     }

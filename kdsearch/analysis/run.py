@@ -29,6 +29,7 @@ from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import Student, load_student
 from kdsearch.texts import BEAT
 
+COSTS = ("parameters", "multiply_adds", "microseconds")
 SHOWN_IN_NOTEBOOK = 10
 # Columns of `Run.trials`; those of the method's losses follow.
 EPOCH_COLUMNS = ("trial", "state", "epoch", "val_auc", "val_ap", "seconds")
@@ -130,6 +131,12 @@ class Run:
         return [key for key, entry in self.config["space"].items() if isinstance(entry, dict)]
 
     @property
+    def cost_objectives(self) -> list[str]:
+        """Names of the objectives beside the validation AUC."""
+        objectives = self.config["search"].get("objectives", ())
+        return [name for name in objectives if name in COSTS]
+
+    @property
     def space(self) -> dict[str, Dimension]:
         """The searched settings.
 
@@ -196,8 +203,9 @@ class Run:
             return leaderboard_of_generations(
                 {number: one.records for number, one in enumerate(self.generations, start=1)},
                 self.searched,
+                self.cost_objectives,
             )
-        return leaderboard(self.records, self.searched)
+        return leaderboard(self.records, self.searched, self.cost_objectives)
 
     def trials(self) -> pd.DataFrame:
         """A row per trial and epoch: the epoch's own figures and every term of its loss."""

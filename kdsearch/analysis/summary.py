@@ -359,8 +359,9 @@ def _verdict(verdict: Mapping[str, Any], form: Format, screen: Screen) -> str:
     table = [_shown(pd.DataFrame(rows), form, screen)] if rows else []
     covers = {tuple(d["covers"]) for d in differences if d["low"] is not None}
     scope = [COVERS[c] for c in sorted(covers) if c in COVERS]
+    smallest = printable(verdict.get("smallest", {}).get("sentence", ""))
     ended = printable(verdict.get("adaptive", {}).get("ended", ""))
-    return "\n".join([head, *table, *filter(None, [said, *scope, *reasons, ended])])
+    return "\n".join([head, *table, *filter(None, [smallest, said, *scope, *reasons, ended])])
 
 
 def _words(name: str) -> str:

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from kdsearch.config.dimensions import (
     Dimension,
@@ -29,7 +30,7 @@ from kdsearch.config.teacher_source import KEYS, TeacherSource
 from kdsearch.data.settings import DataSettings
 from kdsearch.errors import ConfigError
 from kdsearch.files.bucket import Place
-from kdsearch.methods.protocol import WEIGHTS, Method, Teachable
+from kdsearch.methods.protocol import WEIGHTS, Exporting, Method, Teachable
 from kdsearch.metrics.threshold import Rule, parse_rule
 from kdsearch.settings import Count, CountOrZero, Few, Positive, Section
 from kdsearch.texts import did_you_mean, short
@@ -44,6 +45,17 @@ MOST_BYTES, MOST_VALUES = 2**20, 100_000
 REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
 
 M = TypeVar("M", bound=BaseModel)
+
+
+Objective = Literal["val_auc", "parameters", "multiply_adds", "microseconds"]
+CostName = Literal["parameters", "multiply_adds", "microseconds"]
+
+
+class Limit(Section):
+    """The limit of a cost."""
+
+    max: Positive
+    """The largest value that a trial may have."""
 
 
 class SearchSettings(Section):
@@ -68,6 +80,13 @@ class SearchSettings(Section):
     repeats: bool = False
     """Train a trial even if an earlier one has exactly its settings. Otherwise a space of few
     values ends the search when all of them were tried."""
+    objectives: tuple[Objective, ...] = ("val_auc",)
+    """What is searched: ``[val_auc, parameters]`` searches the front of the best AUC at each
+    size. Costs are known before training: ``parameters``, ``multiply_adds`` per beat, and
+    ``microseconds`` per beat on one CPU thread. ASHA compares students of like cost."""
+    constraints: dict[CostName, Limit] = Field({})
+    """Limits of costs, such as ``{parameters: {max: 40000}}``. A trial that breaks one is never
+    started, and the sampler learns from it."""
     max_concurrent: Count | None = None
     """Maximum number of concurrent trials. Default: as many as fit."""
     time_budget_s: Positive | None = None
@@ -79,6 +98,19 @@ class SearchSettings(Section):
     """How often a crashed trial is retried from its checkpoint; a diverged one never is."""
     keep_weights: Count = 10
     """Number of finished trials, the best ones, whose best weights stay on disk."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _val_auc_first(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if objectives[:1] != ("val_auc",) or len(set(objectives)) < len(objectives):
+            raise ValueError("the first objective must be val_auc, and each be named once")
+        return objectives
+
+    @property
+    def costs(self) -> tuple[CostName, ...]:
+        """The costs that are objectives or have a limit."""
+        named = [*(name for name in self.objectives if name != "val_auc"), *self.constraints]
+        return tuple(dict.fromkeys(named))
 
 
 class SchedulerSettings(Section):
@@ -558,7 +590,8 @@ def _section(model: type[M], raw: dict[str, Any], name: str, origin: str) -> M:
     _refuse_unknown(section, model.model_fields, origin, f"{name}.")
     for key, value in section.items():
         annotation = model.model_fields[key].annotation
-        for inner in get_args(annotation) or (annotation,):
+        union = get_origin(annotation) in (Union, UnionType)
+        for inner in get_args(annotation) if union else (annotation,):
             if isinstance(value, dict) and _is_model(inner):
                 _refuse_unknown(value, inner.model_fields, origin, f"{name}.{key}.")
     try:
@@ -673,6 +706,21 @@ def _check_together(config: Config) -> None:
         raise ConfigError(
             f"{config.origin}: search.generations: each of {config.search.generations} "
             "generations is confirmed with new seeds, but confirm.top is 0; set it to 1 or more"
+        )
+    if config.search.costs and not isinstance(config.method, Exporting):
+        raise ConfigError(
+            f"{config.origin}: search: costs need a method with 'scoring_network', which "
+            f"{config.method_name} does not have; leave out objectives and constraints"
+        )
+    if config.search.costs and config.search.sampler == "gp":
+        raise ConfigError(
+            f"{config.origin}: search.sampler: gp takes no objectives or constraints; choose "
+            "tpe"
+        )
+    if config.search.costs and config.search.learn_from:
+        raise ConfigError(
+            f"{config.origin}: search.learn_from: earlier runs have no costs; leave it out, or "
+            "leave out objectives and constraints"
         )
     if config.scheduler.name == "asha" and config.scheduler.grace_period > config.max_epochs():
         raise ConfigError(

@@ -50,6 +50,7 @@ class SeedResult:
 
     Attributes:
         test: Area under the ROC curve of the test beats, by patient.
+        validation: Likewise of the validation beats; None where it was not measured.
         best_epoch: None for a baseline, which is not trained in epochs.
     """
 
@@ -59,10 +60,15 @@ class SeedResult:
     test_auc: float = math.nan
     test_ap: float = math.nan
     best_epoch: int | None = None
+    validation: Area | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures of all patients together."""
-        return {name: value for name, value in vars(self).items() if name != "test"}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("test", "validation")
+        }
 
 
 # What came of a network with the seed of this position: why its training failed, or None while

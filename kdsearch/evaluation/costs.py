@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdsearch.methods.protocol import Compute, Exporting, Method, State, Task
@@ -45,16 +47,19 @@ class Cost:
         return asdict(self)
 
 
-def measure(method: Exporting, weights: State, leads: int, length: int) -> Cost:
+def measure(
+    method: Exporting, weights: State, leads: int, length: int, *, timed: bool = True
+) -> Cost:
     """Count and time the network that scores with these weights.
 
     Args:
         length: Padded samples of a beat.
+        timed: Without it, ``microseconds`` is NaN.
     """
     network = method.scoring_network(weights)
     beats = _beats(leads, length).expand(BATCH, -1, -1).contiguous()
     with torch.inference_mode():
-        microseconds = _microseconds(network, beats)
+        microseconds = _microseconds(network, beats) if timed else math.nan
     return Cost(
         parameters=sum(p.numel() for p in network.parameters()),
         operations=operations(network, leads, length),
@@ -91,8 +96,44 @@ def _seconds(network: torch.nn.Module, beats: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
+class StudentCosts:
+    """The costs of students before they are trained, measured once for each architecture."""
+
+    def __init__(self, method: Method, task: Task, *, timed: bool = True) -> None:
+        """Measure nothing yet.
+
+        Args:
+            timed: Whether time is measured as well.
+        """
+        self._method, self._timed = method, timed
+        self._task = replace(task, compute=Compute())
+        self._known: dict[str, Cost] = {}
+
+    def __call__(self, settings: BaseModel) -> Cost:
+        """Return the cost of a student of a method that is `Exporting`."""
+        assert isinstance(self._method, Exporting)
+        key = self._method.structure(settings)
+        if key not in self._known:
+            stack = self._method.student_stack(settings, 1, self._task)
+            stack.put_in(0, settings, seed=0)
+            _, leads, length = self._task.data.train.shape
+            self._known[key] = measure(
+                self._method, stack.weights(0), leads, length, timed=self._timed
+            )
+        return self._known[key]
+
+
+def by_name(cost: Cost) -> dict[str, float]:
+    """Return a cost by the names of the space file."""
+    return {
+        "parameters": cost.parameters,
+        "multiply_adds": cost.operations,
+        "microseconds": cost.microseconds,
+    }
+
+
 def student_costs(method: Method, students: Mapping[int, Any], task: Task) -> dict[int, Cost]:
-    """The cost of each student, by trial; students of one architecture are measured once.
+    """The cost of each student, by trial.
 
     Args:
         students: Settings by trial.
@@ -102,14 +143,5 @@ def student_costs(method: Method, students: Mapping[int, Any], task: Task) -> di
     """
     if not isinstance(method, Exporting):
         return {}
-    measured: dict[str, Cost] = {}
-    costs = {}
-    for number, settings in students.items():
-        key = method.structure(settings)
-        if key not in measured:
-            stack = method.student_stack(settings, 1, replace(task, compute=Compute()))
-            stack.put_in(0, settings, seed=0)
-            _, leads, length = task.data.train.shape
-            measured[key] = measure(method, stack.weights(0), leads, length)
-        costs[number] = measured[key]
-    return costs
+    costs = StudentCosts(method, task)
+    return {number: costs(settings) for number, settings in students.items()}

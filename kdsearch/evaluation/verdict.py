@@ -20,6 +20,7 @@ from kdsearch.evaluation.finalists import Answers
 from kdsearch.metrics.ranking import rank
 from kdsearch.metrics.statistics import (
     NOT_DISTINGUISHABLE,
+    WORSE,
     area,
     compare_areas,
     judge,
@@ -30,6 +31,14 @@ from kdsearch.runs.folder import RunFolder
 Scores = NDArray[np.float32]
 # A teacher that is not trained again; `teacher` is a network trained by its recipe.
 TEACHER = "the teacher"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A cost that is an objective: its name, and its value by the name of a candidate."""
+
+    name: str
+    of: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ class Results:
         return Confirmed(name, role, found, why)
 
 
-def conclude(
+def conclude(  # noqa: PLR0913
     folder: RunFolder,
     roles: Mapping[str, str],
     seeds: Sequence[int],
@@ -113,6 +122,7 @@ def conclude(
     *,
     adaptive: bool = False,
     teacher: Answers | None = None,
+    costs: Costs | None = None,
 ) -> dict[str, Any]:
     """Judge what a confirmation left in the run folder.
 
@@ -125,6 +135,7 @@ def conclude(
         adaptive: Whether the number of seeds was decided while they were trained, see
             `kdsearch.evaluation.adaptive`.
         teacher: What the teacher says of the beats, if there is no recipe of it to train again.
+        costs: Of the candidates, where a cost is an objective.
 
     Returns:
         The content of ``verdict.json``.
@@ -178,6 +189,9 @@ def conclude(
             for name, result in fitted.items()
         ],
     }
+    if costs and chosen is not None:
+        verdict["smallest"] = _smallest(confirmed, chosen, costs, error)
+        verdict["sentences"].insert(0, verdict["smallest"]["sentence"])
     if planned:
         verdict["adaptive"] = {
             "most": len(seeds),
@@ -190,6 +204,45 @@ def conclude(
 def _effort(counts: Mapping[str, int], most: int) -> str:
     trained, whole = sum(counts.values()), most * len(counts)
     return f"{trained} networks were trained again; all seeds of all would have been {whole}."
+
+
+def _smallest(
+    confirmed: Mapping[str, Confirmed],
+    chosen: str,
+    costs: Costs,
+    error: float | None,
+) -> dict[str, Any]:
+    """The cheapest candidate that is not distinguishably worse than the chosen one.
+
+    As the choice itself, it is judged on the validation beats.
+    """
+    best, of, words = confirmed[chosen], costs.of, costs.name.replace("_", "-")
+    found: dict[str, Any] = {"name": chosen, "cost": of[chosen], "objective": costs.name}
+    smaller = [n for n in confirmed if n in of and of[n] < of[chosen]]
+    for name in sorted(smaller, key=lambda name: of[name]):
+        seeds = [seed for seed in best.seeds if seed in confirmed[name].seeds]
+        a, b = (
+            [area for seed in seeds if (area := c.seeds[seed].validation) is not None]
+            for c in (confirmed[name], best)
+        )
+        interval = compare_areas(a, b, error=error).difference if seeds else None
+        if interval is None or not interval.known or judge(interval) == WORSE:
+            continue
+        return found | {
+            "name": name,
+            "cost": of[name],
+            "estimate": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+            "sentence": f"The student of {name.replace('-', ' ')} is the smallest that is not "
+            f"distinguishably worse than the best, {chosen.replace('-', ' ')}: "
+            f"{of[name]:,.6g} {words} instead of {of[chosen]:,.6g}, validation AUC "
+            f"{interval}.",
+        }
+    return found | {
+        "sentence": f"No confirmed student with fewer {words} than the best, "
+        f"{chosen.replace('-', ' ')} ({of[chosen]:,.6g}), is as good."
+    }
 
 
 def choose(confirmed: Sequence[Confirmed]) -> str | None:
@@ -220,6 +273,7 @@ def _measure(
         test_auc=on_test.roc_auc(),
         test_ap=on_test.average_precision(),
         best_epoch=best_epoch,
+        validation=area(validation, of_validation.abnormal, of_validation.patients),
     )
 
 

@@ -109,6 +109,16 @@ class _Adaptive(TypedDict):
     ended: str
 
 
+class _Smallest(TypedDict):
+    name: str
+    cost: float
+    objective: str
+    sentence: str
+    estimate: NotRequired[float]
+    low: NotRequired[float]
+    high: NotRequired[float]
+
+
 class _Verdict(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
 
@@ -118,6 +128,7 @@ class _Verdict(TypedDict):
     differences: list[_Difference]
     baselines: list[_Baseline]
     adaptive: NotRequired[_Adaptive]
+    smallest: NotRequired[_Smallest]
 
 
 class _Generation(TypedDict):

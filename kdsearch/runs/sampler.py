@@ -27,11 +27,17 @@ MOST_FOR_GP = 250
 LEARNED_FROM = "learned_from"
 
 
-def new_sampler(settings: SearchSettings, number: int, attempt: int = 0) -> BaseSampler:
+def new_sampler(
+    settings: SearchSettings,
+    number: int,
+    attempt: int = 0,
+    refused: Sequence[FrozenTrial] = (),
+) -> BaseSampler:
     """The sampler of one trial, seeded by its number.
 
     Args:
-        attempt: How many suggestions for this trial repeated an earlier one.
+        attempt: How many suggestions for this trial were not taken.
+        refused: Points that break a limit, which TPE learns from.
     """
     entropy = [settings.seed, number] + ([attempt] if attempt else [])
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
@@ -46,6 +52,7 @@ def new_sampler(settings: SearchSettings, number: int, attempt: int = 0) -> Base
         if settings.sampler == "gp":
             return WindowedGp(n_startup_trials=settings.startup_trials, seed=seed)
         return WindowedTpe(
+            refused,
             n_startup_trials=settings.startup_trials,
             multivariate=True,
             constant_liar=True,
@@ -58,10 +65,13 @@ def picked_sampler(settings: SearchSettings, space: Mapping[str, Dimension]) -> 
 
     The rules are those of AutoSampler (OptunaHub) for one objective: TPE for a space with
     choices of words, and for a long search; otherwise a Gaussian process. CMA-ES, which
-    AutoSampler uses for long searches, keeps a state that a resume could not restore.
+    AutoSampler uses for long searches, keeps a state that a resume could not restore. A search
+    with costs has TPE.
     """
     if settings.sampler != "auto":
         return settings
+    if settings.costs:
+        return settings.changed(sampler="tpe")
     words = any(
         isinstance(d, Choice) and not all(type(o) in (int, float) for o in d.options)
         for d in space.values()
@@ -118,6 +128,17 @@ class _Windowed(BaseSampler):
 
 class WindowedTpe(_Windowed, TPESampler):
     """TPE on a part of a long history."""
+
+    def __init__(self, refused: Sequence[FrozenTrial], **options: Any) -> None:
+        """Learn from trials that were refused as well."""
+        super().__init__(**options)
+        self._refused = refused
+
+    def _view(self, study: optuna.Study) -> Any:
+        seen = super()._view(study)
+        if not self._refused:
+            return seen
+        return View(study, [*self._refused[-LEARNS_FROM:], *all_trials(seen)])
 
 
 class WindowedGp(_Windowed, GPSampler):

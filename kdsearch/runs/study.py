@@ -6,9 +6,10 @@ has the same history as in an uninterrupted search.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import product
 
@@ -21,6 +22,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
@@ -44,6 +46,8 @@ from kdsearch.runs.trial_folder import TrialRecord, TrialState
 FEWEST_FOR_IMPORTANCE = 12
 # So often a sampler is asked again for a trial; then a point is drawn from what is left.
 MOST_REPEATS, MOST_POINTS = 10, 100_000
+# So many suggestions in a row may break a limit.
+MOST_REFUSED = 200
 
 OPTUNA_STATES: dict[TrialState, OptunaState] = {
     "completed": OptunaState.COMPLETE,
@@ -61,11 +65,19 @@ class Suggestion:
 
     Attributes:
         repeats: How many suggestions for it were not taken: they repeated an earlier trial.
+        costs: What scoring with it costs, by the names of the search's costs.
+        refused: Suggestions for it that break a limit.
     """
 
     number: int
     params: dict[str, Value]
     repeats: int = 0
+    costs: dict[str, float] = field(default_factory=dict)
+    refused: list[dict[str, Value]] = field(default_factory=list)
+
+
+# What scoring costs, by the searched values of a student.
+CostOf = Callable[[Mapping[str, Value]], dict[str, float]]
 
 
 class Study:
@@ -77,6 +89,7 @@ class Study:
         settings: SearchSettings,
         records: Sequence[TrialRecord],
         learned: Sequence[Learned] = (),
+        cost_of: CostOf = lambda _: {},
     ) -> None:
         """Learn what earlier drivers recorded.
 
@@ -87,13 +100,21 @@ class Study:
             settings: The sampler, and the points that are tried first.
             records: This search's own trials.
             learned: Trials of earlier runs, whose best points are tried next.
+            cost_of: Called where the settings have costs.
         """
+        self._cost_of = cost_of
+        self._costs: dict[int, dict[str, float]] = {}
+        self._refused: list[FrozenTrial] = []
         self._settings = picked_sampler(settings, space)
         self._space = {k: d for k, d in space.items() if not isinstance(d, Fixed)}
         self._first = _points_to_try(settings, learned)
         self._distributions = distributions(space)
         self._storage = InMemoryStorage()
-        self._study = optuna.create_study(storage=self._storage, direction="maximize")
+        directions = [
+            StudyDirection.MAXIMIZE,
+            *[StudyDirection.MINIMIZE] * (len(settings.objectives) - 1),
+        ]
+        self._study = optuna.create_study(storage=self._storage, directions=directions)
         self._id = self._storage.get_study_id_from_name(self._study.study_name)
         # Of this search's trial 0.
         self._offset = 0
@@ -103,11 +124,11 @@ class Study:
                 trial.user_attrs = {LEARNED_FROM: earlier.run}
                 add_trial(self._study, self._storage, trial)
                 self._offset += 1
+        self._tried = {_key(record.params) for record in records if record.params}
         by_number = {record.number: record for record in records}
         for number in range(max(by_number, default=-1) + 1):
             record = by_number.get(number) or TrialRecord(number, "running", {})
-            add_trial(self._study, self._storage, frozen_trial(record, space))
-        self._tried = {_key(record.params) for record in records if record.params}
+            add_trial(self._study, self._storage, self._with_costs(record))
 
     def __len__(self) -> int:
         return self._storage.get_n_trials(self._id) - self._offset
@@ -135,18 +156,88 @@ class Study:
         if trial.params or not self._space:
             return Suggestion(number, dict(trial.params))
         given = self._given(number)
-        repeats = 0
-        params = self._suggest(trial, given, repeats)
-        while self._is_repeated(params) and repeats < MOST_REPEATS:
-            repeats += 1
-            params = self._suggest(trial, given, repeats)
+        repeats, refused = 0, list[dict[str, Value]]()
+        params = self._suggest(trial, given, 0)
+        while True:
+            costs = self._costs_of(params)
+            if self._violations(costs):
+                refused.append(params)
+                self._refuse(params, costs)
+                # A point of the user's that breaks a limit is not asked for again.
+                given = {}
+                if len(refused) == MOST_REFUSED:
+                    raise RunError(self._no_room(refused))
+            elif self._is_repeated(params) and repeats < MOST_REPEATS:
+                repeats += 1
+            else:
+                break
+            params = self._suggest(trial, given, repeats + len(refused))
         if self._is_repeated(params):
             params = self._untried(number, given) or params
+            costs = self._costs_of(params)
+        self._costs[number] = costs
         for key, distribution in self._distributions.items():
             internal = distribution.to_internal_repr(params[key])
             self._storage.set_trial_param(trial_id, key, internal, distribution)
         self._tried.add(_key(params))
-        return Suggestion(number, params, repeats)
+        return Suggestion(number, params, repeats, costs, refused)
+
+    def _costs_of(self, params: Mapping[str, Value]) -> dict[str, float]:
+        if not self._settings.costs:
+            return {}
+        costs = self._cost_of(params)
+        return {name: costs[name] for name in self._settings.costs}
+
+    def _violations(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """By how much limits are broken, as a ratio's logarithm."""
+        over = {
+            name: math.log(costs[name] / limit.max)
+            for name, limit in self._settings.constraints.items()
+        }
+        return {name: value for name, value in over.items() if value > 0}
+
+    def _refuse(self, params: Mapping[str, Value], costs: Mapping[str, float]) -> None:
+        """Let the sampler learn from a point that breaks a limit."""
+        trial = optuna.trial.create_trial(
+            state=OptunaState.PRUNED,
+            params=dict(params),
+            distributions=dict(self._distributions),
+        )
+        for name, value in self._violations(costs).items():
+            trial.set_constraint(name, value)
+        self._refused.append(trial)
+
+    def _no_room(self, refused: Sequence[Mapping[str, Value]]) -> str:
+        """Say that no student within the limits was found, and how near the nearest was."""
+        costs = [self._costs_of(params) for params in refused]
+        parts = [
+            f"at most {limit.max:g} {name}, but the smallest of {len(costs)} suggestions has "
+            f"{min(one[name] for one in costs):g}"
+            for name, limit in self._settings.constraints.items()
+        ]
+        return f"search.constraints: {'; '.join(parts)}; raise the limit or widen the space"
+
+    def _with_costs(self, record: TrialRecord) -> FrozenTrial:
+        """A trial as the sampler sees it: with all objectives, and what was refused before."""
+        trial = frozen_trial(record, self._space)
+        if not self._settings.costs or not record.params:
+            return trial
+        for params in record.refused:
+            self._refuse(params, self._costs_of(params))
+            self._tried.add(_key(params))
+        costs = record.costs or self._costs_of(record.params)
+        self._costs[record.number] = costs
+        ended = trial.state in (OptunaState.COMPLETE, OptunaState.PRUNED)
+        if ended and len(self._settings.objectives) > 1:
+            # Optuna cannot compare stopped trials of several objectives: they count with the
+            # AUC that they had.
+            trial.state = OptunaState.COMPLETE
+            trial.values = self._values(record.val_auc, costs)
+        return trial
+
+    def _values(self, val_auc: float, costs: Mapping[str, float]) -> list[float]:
+        """The objectives; costs by their logarithm, since their ratios matter."""
+        return [val_auc, *(math.log(costs[name]) for name in self._settings.objectives[1:])]
 
     def _given(self, number: int) -> dict[str, Value]:
         """What is decided of a trial before the sampler is asked."""
@@ -165,7 +256,8 @@ class Study:
     ) -> dict[str, Value]:
         # A sampler per trial, seeded by the trial's number: what it suggests depends on the
         # trials before it and not on how often the search was interrupted.
-        sampler = new_sampler(self._settings, trial.number - self._offset, attempt)
+        number = trial.number - self._offset
+        sampler = new_sampler(self._settings, number, attempt, self._refused)
         together = sampler.infer_relative_search_space(self._study, trial)
         params = sampler.sample_relative(self._study, trial, together) | dict(given)
         return {
@@ -187,7 +279,7 @@ class Study:
         untried = [
             point
             for point in (dict(zip(self._space, p, strict=True)) for p in product(*values))
-            if _key(point) not in self._tried
+            if _key(point) not in self._tried and not self._violations(self._costs_of(point))
         ]
         fitting = [p for p in untried if all(p[k] == value for k, value in given.items())]
         rng = np.random.default_rng([self._settings.seed, number])
@@ -202,8 +294,12 @@ class Study:
         """Record the end of a trial; its value is the best validation AUC of its epochs."""
         trial_id = self._trial_id(number)
         curve = self._storage.get_trial(trial_id).intermediate_values
-        values = None if state == "failed" else [max(curve.values())]
-        self._storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], values)
+        values, ended = None, OPTUNA_STATES[state]
+        if state != "failed":
+            values = self._values(max(curve.values()), self._costs.get(number, {}))
+            # As of a trial that is read back, see `_with_costs`.
+            ended = OptunaState.COMPLETE if len(values) > 1 else ended
+        self._storage.set_trial_state_values(trial_id, ended, values)
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(

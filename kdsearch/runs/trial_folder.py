@@ -70,6 +70,8 @@ class TrialRecord:
         began: When its first training began, in ISO format.
         ended: When it finished.
         repeats: How many suggestions for it were not taken, as they repeated an earlier trial.
+        costs: What scoring costs, where the search has costs as objectives or limits.
+        refused: Suggestions for it that were not taken, as they break a limit.
     """
 
     number: int
@@ -83,6 +85,8 @@ class TrialRecord:
     began: str = ""
     ended: str = ""
     repeats: int = 0
+    costs: dict[str, float] = field(default_factory=dict)
+    refused: list[dict[str, Value]] = field(default_factory=list)
 
     @property
     def epochs(self) -> int:
@@ -120,6 +124,8 @@ class _Stored(BaseModel):
     began: str = ""
     ended: str = ""
     repeats: int = 0
+    costs: dict[str, float | int] = {}
+    refused: list[dict[str, bool | int | float | str]] = []
 
 
 @dataclass(frozen=True)

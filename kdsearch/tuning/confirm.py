@@ -15,7 +15,7 @@ import numpy as np
 import ray
 from pydantic import BaseModel, ValidationError
 
-from kdsearch.analysis.leaderboard import leaderboard
+from kdsearch.analysis.leaderboard import front, leaderboard
 from kdsearch.config.space_file import Config
 from kdsearch.data.beats import LabelledBeats
 from kdsearch.errors import RunError, StorageFailed, TrialDiverged
@@ -66,12 +66,16 @@ class Candidate:
 def candidates(config: Config, records: Sequence[TrialRecord]) -> list[Candidate]:
     """The best trials of a search, each with its control, and the teacher's recipe if any.
 
+    Where costs are objectives, the best trials of the front come first.
+
     A student without distillation is its own control. A control that could learn nothing is
     left out: it would score every beat alike, and any student would be better.
     """
     table = leaderboard(records, [])
-    ranked = table[table["rank"].notna()].head(config.confirm.top)["trial"]
-    chosen = [records[number] for number in ranked]
+    ranked = [int(number) for number in table[table["rank"].notna()]["trial"]]
+    if costs := config.search.objectives[1:]:
+        ranked = list(dict.fromkeys([*front(records, costs), *ranked]))
+    chosen = [records[number] for number in ranked[: config.confirm.top]]
     recipe = config.teacher_source.single_recipe
     found = [Candidate("teacher", "teacher", config.teacher)] if recipe else []
     for record in chosen:

@@ -19,7 +19,7 @@ from kdsearch.evaluation.finalists import (
     evaluate_run,
     read_evaluation,
 )
-from kdsearch.evaluation.verdict import conclude
+from kdsearch.evaluation.verdict import Costs, conclude
 from kdsearch.files.atomic import DamagedFile, load_state
 from kdsearch.methods.protocol import Exporting, State
 from kdsearch.runs.folder import RunFolder
@@ -70,7 +70,9 @@ def write_leaderboard(
     folder: RunFolder, records: Sequence[TrialRecord], config: Config
 ) -> bool:
     """Write ``leaderboard.csv``; return whether it was another one."""
-    text = leaderboard(records, list(config.searched())).to_csv(index=False)
+    text = leaderboard(records, list(config.searched()), config.search.objectives[1:]).to_csv(
+        index=False
+    )
     with suppress(FileNotFoundError, UnicodeDecodeError):
         if folder.leaderboard_file.read_text(encoding="utf-8") == text:
             return False
@@ -169,11 +171,20 @@ def _write_verdict(
         adaptive=config.confirm.adaptive,
         # A teacher whose recipe was trained again has figures over seeds.
         teacher=None if config.teacher_source.single_recipe else teacher,
+        costs=_costs_of(records, config),
     )
     folder.write_verdict(verdict)
     if verdict["chosen"] is None:
         return best
     return records[int(verdict["chosen"].removeprefix("trial-"))]
+
+
+def _costs_of(records: Sequence[TrialRecord], config: Config) -> Costs | None:
+    """The first cost that is an objective."""
+    if len(config.search.objectives) == 1:
+        return None
+    name = config.search.objectives[1]
+    return Costs(name, {f"trial-{r.number}": r.costs[name] for r in records if name in r.costs})
 
 
 def _best_weights(

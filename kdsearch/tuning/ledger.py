@@ -93,6 +93,8 @@ class Ledger:
                     seed=seed,
                     began=now(),
                     repeats=suggestion.repeats,
+                    costs=suggestion.costs,
+                    refused=suggestion.refused,
                 )
             trial.write_record(known)
         self._running[number] = known
@@ -101,6 +103,10 @@ class Ledger:
     def runs(self, number: int) -> bool:
         """Return whether the trial has not ended."""
         return number in self._running
+
+    def costs(self, number: int) -> Mapping[str, float]:
+        """Return what scoring with a running trial's student costs."""
+        return self._running[number].costs
 
     def report(self, number: int, result: dict[str, Any]) -> None:
         """Take note of an epoch, which the worker has written already."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,19 +17,17 @@ from kdsearch.tuning.ray_internals import with_sorted_rungs
 class Rungs:
     """Ray's ASHA, asked about trials by their numbers."""
 
-    def __init__(self, settings: SchedulerSettings, max_epochs: int) -> None:
-        """Begin with empty rungs."""
-        asha = ASHAScheduler(
-            time_attr="epoch",
-            metric="val_auc",
-            mode="max",
-            max_t=max_epochs,
-            grace_period=settings.grace_period,
-            reduction_factor=settings.reduction_factor,
-            # The last epoch ends a trial by itself; the scheduler has no say in it.
-            stop_last_trials=False,
-        )
-        self._asha = with_sorted_rungs(asha)
+    def __init__(
+        self, settings: SchedulerSettings, max_epochs: int, alike: Sequence[str] = ()
+    ) -> None:
+        """Begin with empty rungs.
+
+        Args:
+            alike: Costs in which trials must be alike to be compared: between the same powers
+                of two.
+        """
+        self._settings, self._max_epochs, self._alike = settings, max_epochs, alike
+        self._asha: dict[tuple[int, ...], Any] = {}
         self._known: set[int] = set()
 
     def refill(self, records: Iterable[TrialRecord]) -> None:
@@ -41,18 +39,41 @@ class Rungs:
         for record in sorted(records, key=_position):
             epochs = sorted(record.curve.items())
             for epoch, best_so_far in epochs if record.finished else epochs[:-1]:
-                self.lags(record.number, epoch, best_so_far)
+                self.lags(record.number, epoch, best_so_far, record.costs)
 
-    def lags(self, number: int, epoch: int, best_so_far: float) -> bool:
+    def lags(
+        self,
+        number: int,
+        epoch: int,
+        best_so_far: float,
+        costs: Mapping[str, float] | None = None,
+    ) -> bool:
         """Enter a trial's value and say whether it falls behind at the rung it has reached."""
         trial: Any = SimpleNamespace(trial_id=str(number))
         no_controller: Any = None
+        size = tuple(math.frexp((costs or {}).get(name, 0))[1] for name in self._alike)
+        if size not in self._asha:
+            self._asha[size] = self._new()
+        asha = self._asha[size]
         if number not in self._known:
             self._known.add(number)
-            self._asha.on_trial_add(no_controller, trial)
+            asha.on_trial_add(no_controller, trial)
         result = {"epoch": epoch, "val_auc": best_so_far}
-        decision: str = self._asha.on_trial_result(no_controller, trial, result)
+        decision: str = asha.on_trial_result(no_controller, trial, result)
         return decision == TrialScheduler.STOP
+
+    def _new(self) -> Any:
+        asha = ASHAScheduler(
+            time_attr="epoch",
+            metric="val_auc",
+            mode="max",
+            max_t=self._max_epochs,
+            grace_period=self._settings.grace_period,
+            reduction_factor=self._settings.reduction_factor,
+            # The last epoch ends a trial by itself; the scheduler has no say in it.
+            stop_last_trials=False,
+        )
+        return with_sorted_rungs(asha)
 
 
 def _position(record: TrialRecord) -> tuple[float, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,10 +14,12 @@ from typing import Any, cast
 from rich.console import Console
 
 from kdsearch.analysis.leaderboard import best_record
+from kdsearch.config.dimensions import Value
 from kdsearch.config.space_file import Config
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset
 from kdsearch.errors import ConfigError, RunError
+from kdsearch.evaluation.costs import StudentCosts, by_name
 from kdsearch.evaluation.verdict import Results
 from kdsearch.files.bucket import parse_path
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
@@ -26,7 +28,7 @@ from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
 from kdsearch.runs.stop_requests import PAUSED, Paused, StopRequests
-from kdsearch.runs.study import Study, sound
+from kdsearch.runs.study import CostOf, Study, sound
 from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.teachers.existing import Source, content_of, read_sources, realise
@@ -378,7 +380,13 @@ class _Search:
         tables = [notebook_table(self._folder)] if progress.in_notebook else []
         observers = Observers(progress, tracking, views, *tables)
         searcher, scheduler = open_trials(
-            self._folder, self._config, earlier, observers, self._requests, learned
+            self._folder,
+            self._config,
+            earlier,
+            observers,
+            self._requests,
+            learned,
+            self._cost_of(inputs),
         )
         if self._config.search.sampler == "auto":
             self._say(
@@ -398,6 +406,27 @@ class _Search:
                 signals=self._signals,
                 requests=self._requests,
             )
+
+    def _cost_of(self, inputs: TrialInputs) -> CostOf:
+        """What scoring costs, by a student's searched values.
+
+        Raises:
+            ConfigError: Not even the smallest students keep a limit.
+        """
+        timed = "microseconds" in self._config.search.costs
+        measured = StudentCosts(self._config.method, inputs.task, timed=timed)
+
+        def cost_of(params: Mapping[str, Value]) -> dict[str, float]:
+            return by_name(measured(self._config.student_settings(params)))
+
+        for name, limit in self._config.search.constraints.items():
+            smallest = min(cost_of(point)[name] for point in self._config.corners())
+            if smallest > limit.max:
+                raise ConfigError(
+                    f"{self._config.origin}: search.constraints.{name}: max={limit.max:g}, but "
+                    f"the smallest student of this space has {smallest:g}"
+                )
+        return cost_of
 
     def _candidates(self, records: Sequence[TrialRecord]) -> list[Candidate]:
         """What is to be confirmed: nothing while trials are left, or where none is wanted."""
@@ -507,10 +536,11 @@ def open_trials(
     observer: Observer,
     requests: StopRequests,
     learned: Sequence[Learned] = (),
+    cost_of: CostOf = lambda _: {},
 ) -> tuple[StudySearcher, StudyScheduler]:
     """Return what suggests and what stops trials, with the history of earlier drivers."""
     settings = config.search
-    study = Study(config.space, settings, records, learned)
+    study = Study(config.space, settings, records, learned, cost_of)
     unfinished = [study.take(number) for number in study.unfinished()]
     ledger = Ledger(
         study,
@@ -522,7 +552,7 @@ def open_trials(
     )
     rungs = None
     if config.scheduler.name == "asha":
-        rungs = Rungs(config.scheduler, config.max_epochs())
+        rungs = Rungs(config.scheduler, config.max_epochs(), settings.objectives[1:])
         rungs.refill(r for r in records if r.finished or not r.reason)
     searcher = StudySearcher(ledger, unfinished, config.trials, retries=settings.retries)
     return searcher, StudyScheduler(ledger, rungs, requests)

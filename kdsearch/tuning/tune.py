@@ -155,7 +155,9 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
         elif self._requests.trial_stopped(number):
             self._ledger.finish(number, "stopped", STOPPED_BY_USER)
             return str(TrialScheduler.STOP)
-        elif self._rungs is not None and self._rungs.lags(number, epoch, best_so_far):
+        elif self._rungs is not None and self._rungs.lags(
+            number, epoch, best_so_far, self._ledger.costs(number)
+        ):
             self._ledger.finish(number, "stopped")
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)

@@ -54,7 +54,8 @@ class Series:
         kind: ``bars`` are horizontal, from 0 to ``x``; ``area`` is a line over a light surface.
         hover: A text per point, or one for all.
         values: Colour each point by a figure, on the scale that the chart names.
-        low: Left end of an interval around each point; ``high`` is the right one.
+        low: Lower end of an interval around each point; ``high`` is the upper one.
+        upright: Whether the intervals are of ``y``; otherwise of ``x``.
         in_legend: Whether the legend has it.
     """
 
@@ -72,6 +73,7 @@ class Series:
     values: Numbers | None = None
     low: Numbers | None = None
     high: Numbers | None = None
+    upright: bool = False
     in_legend: bool = True
 
 

@@ -9,6 +9,7 @@ from kdsearch.analysis.leaderboard import STATES
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Chart, Group, Section, Series
 from kdsearch.analysis.report.contents import NOT_YET, Contents
+from kdsearch.metrics.statistics import paired_by_seed
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
 
@@ -29,9 +30,17 @@ def costs_section(contents: Contents) -> Section:
         key,
         title,
         text="Each point is a student. Those on the line are worth their cost: no other has "
-        f"a better score with fewer parameters. {_teacher(costs)}",
+        f"a better score with fewer parameters. {_again(contents)}{_teacher(costs)}",
         groups=[Group([_chart(contents, records)])],
     )
+
+
+def _again(contents: Contents) -> str:
+    if not contents.run.verdict:
+        return ""
+    squares = "Black squares were trained again, with 95 % intervals for other seeds. "
+    sentence = contents.run.verdict.get("smallest", {}).get("sentence", "")
+    return squares + (f"{sentence} " if sentence else "")
 
 
 def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
@@ -46,6 +55,8 @@ def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
         for state in STATES
         if (members := [r for r in records if r.state == state])
     ]
+    if confirmed := _confirmed(contents):
+        series.append(confirmed)
     if "teacher" in costs and contents.run.teacher:
         series.append(_star(costs["teacher"], contents.run.teacher["val_auc"]))
     return Chart(
@@ -54,6 +65,36 @@ def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
         Axis("validation AUC"),
         series,
         height=420,
+    )
+
+
+def _confirmed(contents: Contents) -> Series | None:
+    """Candidates of the confirmation: mean over seeds, with its 95 % interval for seeds."""
+    costs = contents.run.costs
+    found = []
+    for configuration in contents.run.verdict.get("configurations", ()):
+        number = configuration["name"].removeprefix("trial-")
+        aucs = [result["val_auc"] for result in configuration["seeds"].values()]
+        if configuration["role"] == "candidate" and number in costs and len(aucs) > 1:
+            interval = paired_by_seed(aucs, [0.0] * len(aucs))
+            found.append((number, len(aucs), interval))
+    if not found:
+        return None
+    return Series(
+        "trained again",
+        [costs[number]["parameters"] for number, _, _ in found],
+        [interval.estimate for _, _, interval in found],
+        palette.INK,
+        kind="points",
+        symbol="square",
+        low=[interval.low for _, _, interval in found],
+        high=[interval.high for _, _, interval in found],
+        upright=True,
+        hover=[
+            f"trial {number}: mean val_auc of {seeds} seeds {interval.estimate:.4f}, from "
+            f"{interval.low:.4f} to {interval.high:.4f}"
+            for number, seeds, interval in found
+        ],
     )
 
 

@@ -147,7 +147,8 @@ def _series(axes: Axes, series: Series, chart: Chart) -> None:
 
 def _points(axes: Axes, series: Series, chart: Chart, name: str | None) -> None:
     if series.low is not None and series.high is not None:
-        axes.hlines(series.y, series.low, series.high, color=series.colour, linewidth=2)
+        lines, at = (axes.vlines, series.x) if series.upright else (axes.hlines, series.y)
+        lines(at, series.low, series.high, color=series.colour, linewidth=2)
     colours: dict[str, Any] = {"color": series.colour}
     if series.values is not None and chart.scale is not None:
         _, low, high = chart.scale

@@ -94,11 +94,12 @@ def _scatter(series: Series, chart: Chart) -> dict[str, Any]:
     if series.kind == "points":
         trace |= {"mode": "markers", "marker": _marker(series, chart)}
         if series.low is not None and series.high is not None:
-            trace["error_x"] = {
+            middle = series.y if series.upright else series.x
+            trace["error_y" if series.upright else "error_x"] = {
                 "type": "data",
                 "symmetric": False,
-                "array": np.subtract(series.high, series.x),
-                "arrayminus": np.subtract(series.x, series.low),
+                "array": np.subtract(series.high, middle),
+                "arrayminus": np.subtract(middle, series.low),
                 "thickness": 2.5,
                 "width": 0,
             }

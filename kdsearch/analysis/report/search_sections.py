@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from kdsearch.analysis.leaderboard import STATES, best_record, leaderboard
+from kdsearch.analysis.leaderboard import STATES, best_record
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import (
     Axis,
@@ -32,7 +32,7 @@ AUC = "validation AUC"
 def leaderboard_section(contents: Contents) -> Section:
     """A table of all trials that can be sorted and filtered."""
     run = contents.run
-    table = leaderboard(run.records, run.searched)
+    table = run.leaderboard()
     rows = [
         [_cell(str(column), value) for column, value in zip(table.columns, row, strict=True)]
         for row in table.astype(object).itertuples(index=False)
