@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -218,3 +219,14 @@ def test_the_best_configuration_can_be_pasted_into_a_space_file():
 def test_a_space_without_a_word_column_needs_none():
     table = leaderboard([TORN, COMPLETED], ["temperature"])
     assert list(table.columns) == [column for column in COLUMNS if column != "target"]
+
+
+def test_the_front_is_marked_where_a_cost_is_an_objective():
+    sizes = {0: 300, 1: 300, 3: 100, 4: 50, 8: 400}
+    records = [replace(one, costs={"parameters": sizes.get(one.number, 1)}) for one in ALL]
+    records += [record(9, "completed", {1: 0.4})]
+    table = leaderboard(records, SEARCHED, ["parameters"])
+    assert list(table.columns) == [*COLUMNS[:-2], "parameters", "front", *COLUMNS[-2:]]
+    marked = table[table["front"] == "yes"]
+    assert list(marked["trial"]) == [1, 3, 4], "best first, none that failed or has no size"
+    assert list(marked["parameters"]) == [300, 100, 50]

@@ -11,7 +11,7 @@ import pytest
 
 from kdsearch.data.beats import Dataset, LabelledBeats, TrainingData
 from kdsearch.evaluation.baselines import BaselineScores
-from kdsearch.evaluation.verdict import choose, conclude
+from kdsearch.evaluation.verdict import Costs, choose, conclude
 from kdsearch.runs.folder import RunFolder
 
 SEEDS = [1, 2, 3]
@@ -155,3 +155,30 @@ def test_nothing_trained(folder: RunFolder, dataset: Dataset) -> None:
     assert choose([]) is None
     assert all(d["estimate"] is None for d in verdict["differences"])
     json.dumps(verdict, allow_nan=False)
+
+
+def test_the_smallest_that_is_not_worse_is_named(folder: RunFolder, dataset: Dataset) -> None:
+    train_all(folder, dataset)
+    sizes = Costs("parameters", {"trial-4": 1_000, "trial-9": 20_000})
+    worse = conclude(folder, ROLES, SEEDS, dataset, {}, costs=sizes)
+    assert worse["smallest"]["name"] == worse["chosen"] == "trial-9"
+    assert worse["sentences"][0] == (
+        "No confirmed student with fewer parameters than the best, trial 9 (20,000), "
+        "is as good."
+    )
+    train(folder, dataset, "trial-9", 2, 1)
+    for seed in SEEDS:
+        beats = dataset.training.validation, dataset.test
+        validation, test = (scores(one, 1.9, 100 + seed) for one in beats)
+        found = {"validation": validation, "test": test}
+        folder.confirmation("trial-4", seed).write_scores(found)
+    verdict = conclude(folder, ROLES, SEEDS, dataset, {}, costs=sizes)
+    assert verdict["chosen"] == "trial-9"
+    assert verdict["smallest"]["name"] == "trial-4"
+    assert verdict["smallest"]["low"] <= verdict["smallest"]["estimate"]
+    assert verdict["sentences"][0].startswith(
+        "The student of trial 4 is the smallest that is not distinguishably worse than the "
+        "best, trial 9: 1,000 parameters instead of 20,000, validation AUC "
+    )
+    folder.write_verdict(verdict)
+    assert folder.read_derived(folder.verdict_file) == json.loads(json.dumps(verdict))

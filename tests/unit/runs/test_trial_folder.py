@@ -217,6 +217,8 @@ def test_a_record_comes_back(folder: RunFolder):
     assert plain.keys() == {
         *("number", "params", "state", "reason", "order", "seed", "began", "ended"),
         "repeats",
+        "costs",
+        "refused",
     }
 
 

@@ -177,7 +177,7 @@ def test_decisions_are_rays_own(factor: float) -> None:
         reduction_factor=factor,
         stop_last_trials=False,
     )
-    rays._asha = plain
+    rays._asha = {(): plain}
     rng = np.random.default_rng(0)
     stopped: set[int] = set()
     for epoch in range(1, 28):
@@ -189,3 +189,13 @@ def test_decisions_are_rays_own(factor: float) -> None:
                 if decision:
                     stopped.add(trial)
     assert 20 < len(stopped) < 60
+
+
+def test_trials_of_like_cost_are_compared():
+    """A small student is not stopped because large ones are better."""
+    asha = Rungs(SchedulerSettings(reduction_factor=3), 9, alike=["parameters"])
+    for number in range(6):
+        assert not asha.lags(number, 1, 0.9, {"parameters": 9000})
+    assert not asha.lags(6, 1, 0.6, {"parameters": 2100})
+    assert asha.lags(7, 1, 0.5, {"parameters": 4000}), "between the same powers of two"
+    assert asha.lags(8, 1, 0.6, {"parameters": 8200})
