@@ -62,7 +62,9 @@ def search_generations(request: Request, perform: Callable[[Request], object]) -
             descent = describe_descent(line, seeds(config), dataset, planned)
             folder.write_descent(descent, line[descent["result"] - 1].folder)
             trials = {one.number: one.folder.records() for one in line}
-            table = leaderboard_of_generations(trials, list(config.searched()))
+            table = leaderboard_of_generations(
+                trials, list(config.searched()), config.search.objectives[1:]
+            )
             folder.write_leaderboard(table.to_csv(index=False))
             if number > 1 and not is_better(line[-1], line[-2]):
                 break
