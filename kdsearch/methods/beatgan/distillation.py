@@ -22,8 +22,9 @@ def distillation_terms(
     """Return the terms of the distillation loss by name.
 
     Args:
-        names: Names of targets, `StudentSettings.targets`.
-        targets: One row per training beat; has each name but ``published``.
+        names: What is distilled, `StudentSettings.targets`.
+        targets: The teacher's answers, one row per training beat, see
+            `StudentSettings.arrays`.
         temperature: One value per student, shape (K,), on the device of the training.
     """
     return {name: _term(name, targets, temperature) for name in names}
@@ -31,7 +32,9 @@ def distillation_terms(
 
 def _term(name: str, targets: Targets, temperature: Tensor) -> Term:
     if name == "published":
-        return _published(temperature)
+        return _published(temperature, None)
+    if name == "published_scores":
+        return _published(temperature, from_numpy(targets["score"], str(temperature.device)))
     taught = from_numpy(targets[name], str(temperature.device))
     if name in ("score", "neighbours"):
         return _score(taught, temperature)
@@ -49,11 +52,14 @@ def _score(taught: Tensor, temperature: Tensor) -> Term:
     return term
 
 
-def _published(temperature: Tensor) -> Term:
+def _published(temperature: Tensor, taught: Tensor | None) -> Term:
+    """Compare with the teacher's scores, or with labels if there are none."""
+
     def term(batch: Batch) -> Tensor:
         scores = losses.beat_errors(batch.x, batch.fake)
-        # All training beats are normal, so all labels are 0.
-        return losses.published_kl(scores, torch.zeros_like(scores), temperature)
+        # Training beats are normal, and so are all their labels.
+        other = torch.zeros_like(scores) if taught is None else taught[batch.rows]
+        return losses.published_kl(scores, other, temperature)
 
     return term
 

@@ -69,6 +69,18 @@ class Student:
         """Temperature of the softened scores; has no effect if alpha is 0."""
         return self.settings.temperature if isinstance(self.settings, StudentSettings) else 1.0
 
+    def weight_of(self, target: str) -> float:
+        """The weight of one of its targets."""
+        assert isinstance(self.settings, StudentSettings)
+        return self.settings.weight_of(target)
+
+    @property
+    def arrays(self) -> frozenset[str]:
+        """The arrays that its targets need; none of a teacher."""
+        if isinstance(self.settings, StudentSettings):
+            return self.settings.arrays
+        return frozenset()
+
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the distilled targets; empty for a teacher."""
@@ -128,11 +140,11 @@ class Engine:
             StackedAdam(discriminator, settings.beta1),
         )
         vectors = torch.zeros(3, slots, device=compute.device)
-        self._weights = Weights(w_adv=vectors[0], alpha=vectors[1])
+        distilled = _distilled(settings, targets)
+        of_terms = {name: torch.ones(slots, device=compute.device) for name in distilled}
+        self._weights = Weights(w_adv=vectors[0], alpha=vectors[1], terms=of_terms)
         self._temperature = vectors[2].fill_(1)
-        self._distillation = distillation_terms(
-            _distilled(settings, targets), targets, self._temperature
-        )
+        self._distillation = distillation_terms(distilled, targets, self._temperature)
         # Weights that replace those of a collapsed discriminator, drawn in advance.
         self._fresh = torch.zeros_like(discriminator.values)
         self._redrawn = torch.zeros(slots, dtype=torch.bool, device=compute.device)
@@ -150,6 +162,8 @@ class Engine:
             adam.lr[slot] = settings.lr
         self._weights.w_adv[slot] = settings.w_adv
         self._weights.alpha[slot] = student.alpha
+        for name, weight in self._weights.terms.items():
+            weight[slot] = student.weight_of(name)
         self._temperature[slot] = student.temperature
         self._draw(slot, student.rng)
 
@@ -272,8 +286,7 @@ def _distilled(settings: NetworkSettings, targets: Targets) -> tuple[str, ...]:
     """
     if not isinstance(settings, StudentSettings):
         return ()
-    missing = set(settings.targets) - {"published"} - targets.keys()
-    return () if missing else settings.targets
+    return () if settings.arrays - targets.keys() else settings.targets
 
 
 def _stepping(step: Callable[[], None], compute: Compute) -> Callable[[], None]:

@@ -114,23 +114,25 @@ def score_kl(
     return temperature.square() * _divergence(teacher, student)
 
 
-def published_kl(student_scores: Tensor, labels: Tensor, temperature: Tensor) -> Tensor:
-    """The distillation term as published: a value without a gradient, used as a control.
+def published_kl(student_scores: Tensor, others: Tensor, temperature: Tensor) -> Tensor:
+    """The distillation terms as they were published: values without a gradient, controls.
 
-    T^2 * KL(softmax(labels / T) || softmax(student_scores / T)), with detached
-    scores (they were NumPy arrays) and with labels in place of the teacher's scores, so that
-    temperature and alpha change only the reported loss.
+    T^2 * KL(softmax(others / T) || softmax(student_scores / T)), with scores that had left
+    the graph (they were NumPy arrays), so that temperature and alpha change the reported loss
+    and nothing else. The published code compares them with labels, and in its second form with
+    the teacher's scores.
 
     Args:
         student_scores: Anomaly scores, shape (B, K); detached here.
-        labels: Of the same beats, 1 where abnormal, same shape.
+        others: Labels of the same beats, 1 where abnormal, or the teacher's scores; same
+            shape.
         temperature: T, shape (K,).
 
     Returns:
         One value per student, shape (K,), which requires no gradient.
     """
     student = _softened(student_scores.detach(), temperature)
-    teacher = _softened(labels.detach(), temperature)
+    teacher = _softened(others.detach(), temperature)
     return temperature.detach().square() * _divergence(teacher, student)
 
 

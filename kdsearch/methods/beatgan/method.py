@@ -118,7 +118,7 @@ class BeatGan:
     def needs(self, student: BaseModel) -> frozenset[str]:
         """What the targets need, and both networks for ``init: teacher``."""
         ours = expect_settings(student, StudentSettings)
-        needed = {NEEDS[name] for name in ours.targets if name in NEEDS}
+        needed = {NEEDS[name] for name in ours.arrays if name in NEEDS}
         return frozenset(needed | ({WEIGHTS} if ours.init == "teacher" else set()))
 
     def gives(self, teacher: State) -> frozenset[str]:
@@ -166,7 +166,7 @@ def _kinds(students: Sequence[BaseModel]) -> set[str]:
     return {
         name
         for student in students
-        for name in expect_settings(student, StudentSettings).targets
+        for name in expect_settings(student, StudentSettings).arrays
     }
 
 

@@ -35,7 +35,9 @@ from kdsearch.methods.checks import expect_structure
 from kdsearch.methods.device import from_numpy
 from kdsearch.methods.protocol import State, Task, TrainedEpoch
 
-PER_STUDENT = frozenset({"temperature", "alpha", "w_adv", "lr"})
+PER_STUDENT = frozenset(
+    {"temperature", "alpha", "w_adv", "lr", *(f"weight_{name}" for name in TAUGHT)}
+)
 """Settings that may differ within a stack; all others are its structure."""
 
 PARTS = ("generator", "discriminator", "generator_adam", "discriminator_adam")
@@ -167,7 +169,7 @@ class BeatGanStack:
         return None if weights is None else weights[0].cpu()
 
     def _require_targets(self, student: Student) -> None:
-        missing = set(student.targets) & set(TAUGHT) - self._targets.keys()
+        missing = student.arrays - self._targets.keys()
         if student.alpha > 0 and missing:
             raise ValueError(
                 f"no targets of kind {min(missing)!r}; there are {sorted(self._targets)}"

@@ -54,10 +54,16 @@ Term = Callable[[Batch], Tensor]
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the generator's terms, each of shape (K,)."""
+    """Weights of the generator's terms, each of shape (K,).
+
+    Attributes:
+        alpha: Of the whole distillation.
+        terms: Of each term of the distillation, by name, before alpha.
+    """
 
     w_adv: Tensor
     alpha: Tensor
+    terms: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,12 +93,12 @@ def train_step(
         rows: Row of each beat among the training beats, shape (B, K).
         x: The beats, shape (B, K, leads, length).
         weights: Of the generator's terms.
-        distillation: The terms whose sum is added with weight alpha, by name.
+        distillation: The terms whose weighted sum is added with weight alpha, by name.
 
     Returns:
         Every term and the totals ``generator`` and ``discriminator``, shape (K,) each, still
-        on the device and possibly not yet computed. ``distillation`` is the sum of its
-        terms; if there are several, each is returned as ``distillation.<name>`` too.
+        on the device and possibly not yet calculated. ``distillation`` is the weighted sum of
+        its terms; where there are several, each follows as ``distillation.<name>``.
     """
     generator, discriminator = players.generator, players.discriminator
     norms = generator.norms()
@@ -153,7 +159,8 @@ def _generator_terms(
     total = terms["reconstruction"] + weights.w_adv * terms["feature_matching"]
     distilled = {name: term(batch) for name, term in distillation.items()}
     if distilled:
-        terms["distillation"] = torch.stack(list(distilled.values())).sum(dim=0)
+        weighted = [weights.terms[name] * term for name, term in distilled.items()]
+        terms["distillation"] = torch.stack(weighted).sum(dim=0)
         total = total + weights.alpha * terms["distillation"]
     if len(distilled) > 1:
         terms |= {f"distillation.{name}": term for name, term in distilled.items()}

@@ -61,7 +61,7 @@ def operators_of_a_step(slots: int, compute: Compute, **changes: object) -> Coun
     return recorder.calls
 
 
-@pytest.mark.parametrize("target", ["none", "published", ALL])
+@pytest.mark.parametrize("target", ["none", "published", "published_scores", ALL])
 def test_a_step_has_as_many_operators_for_one_student_as_for_many(target: str) -> None:
     one, few, more, many = (
         operators_of_a_step(slots, BF16, target=target) for slots in (1, 2, 4, 16)
@@ -149,7 +149,7 @@ def test_whoever_diverged_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("score", ["plain", "relative", "mahalanobis"])
-@pytest.mark.parametrize("target", [*TAUGHT, ALL, "published", "none"])
+@pytest.mark.parametrize("target", [*TAUGHT, ALL, "published", "published_scores", "none"])
 def test_every_target_and_score_in_a_stack_of_four(
     target: str, score: str, precision: str
 ) -> None:

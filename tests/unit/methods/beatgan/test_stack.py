@@ -486,3 +486,47 @@ def test_on_a_gpu_students_train_resume_and_come_back_to_the_cpu(precision: str)
     later.put_in(0, student(**DIFFERENT[1]), seed=1, state=state)
     expected, found = stack.advance()[1], later.advance()[0]
     assert found.losses == pytest.approx(expected.losses, rel=0.05)
+
+
+def test_weights_of_terms_differ_within_a_stack() -> None:
+    target = "score + 0.5*reconstruction"
+    settings = [student(target=target, weight_reconstruction=w) for w in (0.0, 1.0, 4.0)]
+    together = student_stack(3, target=target)
+    for slot, one in enumerate(settings):
+        together.put_in(slot, one, seed=slot)
+    losses = {slot: trained.losses for slot, trained in together.advance().items()}
+    for slot, one in enumerate(settings):
+        alone = student_stack(1, target=target)
+        alone.put_in(0, one, seed=slot)
+        assert alone.advance()[0].losses == pytest.approx(losses[slot], rel=1e-3)
+        parts = (losses[slot][f"distillation.{name}"] for name in ("score", "reconstruction"))
+        score, reconstruction = parts
+        weighted = score + 0.5 * one.weight_reconstruction * reconstruction
+        assert losses[slot]["distillation"] == pytest.approx(weighted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "weights"),
+    [
+        ("score", {"score": 1.0}),
+        ("score + 0.3*reconstruction", {"score": 1.0, "reconstruction": 0.3}),
+        ("1e-2*neighbours+2 * attention", {"neighbours": 0.01, "attention": 2.0}),
+        (".5*score", {"score": 0.5}),
+    ],
+)
+def test_a_target_may_have_weights(target: str, weights: dict[str, float]) -> None:
+    settings = student(target=target)
+    assert {name: settings.weight_of(name) for name in settings.targets} == weights
+    twice = student(target=target, weight_score=2.0)
+    assert twice.targets == settings.targets
+    if "score" in weights:
+        assert twice.weight_of("score") == 2 * weights["score"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["score+score", "0.3*score+score", "-1*score", "2score", "published+score", "*score"],
+)
+def test_a_wrong_target_is_refused(target: str) -> None:
+    with pytest.raises(ValueError, match="input should be"):
+        student(target=target)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from beatgan_cases import CPU, TINY
@@ -76,18 +78,23 @@ def players(compute: Compute = CPU, dtype: torch.dtype = torch.float32) -> Playe
 
 
 def one_step(
-    *targets: str, alpha: float = 0.5, temperature: float = 1.0, compute: Compute = CPU
+    *targets: str,
+    alpha: float = 0.5,
+    temperature: float = 1.0,
+    compute: Compute = CPU,
+    term_weights: Mapping[str, float] | None = None,
 ) -> tuple[Players, Terms]:
     both, rows = players(compute), torch.arange(8).unsqueeze(1)
     taught = {
         "score": torch.linspace(0.01, 0.03, 8).numpy(),
         "reconstruction": torch.zeros(8, 1, 32).numpy(),
     }
+    of_terms = {name: torch.tensor([(term_weights or {}).get(name, 1.0)]) for name in targets}
     terms = train_step(
         both,
         rows,
         mini_batches(1)[0].float().unsqueeze(1),
-        weights=Weights(torch.tensor([W_ADV]), torch.tensor([alpha])),
+        weights=Weights(torch.tensor([W_ADV]), torch.tensor([alpha]), of_terms),
         distillation=distillation_terms(targets, taught, torch.tensor([temperature])),
     )
     return both, terms
@@ -113,7 +120,7 @@ def test_the_lean_step_is_the_published_step() -> None:
             both,
             torch.arange(8).unsqueeze(1),
             x.unsqueeze(1),
-            weights=Weights(torch.tensor([W_ADV]).double(), torch.zeros(1).double()),
+            weights=Weights(torch.tensor([W_ADV]).double(), torch.zeros(1).double(), {}),
             distillation={},
         )
     generator, discriminator = published_steps(batches)
@@ -154,8 +161,23 @@ def test_distillation_reaches_the_student_and_moves_with_alpha_and_temperature()
     assert (warmer - pulled).norm() > 0.1 * pulled.norm()
 
 
-def test_published_distillation_changes_the_loss_and_nothing_else() -> None:
-    base, inert = one_step(), one_step("published", alpha=5.0)
+def test_each_term_counts_with_its_own_weight() -> None:
+    both = "score", "reconstruction"
+    _, terms = one_step(*both, term_weights={"score": 1.0, "reconstruction": 0.3})
+    expected = terms["distillation.score"] + 0.3 * terms["distillation.reconstruction"]
+    torch.testing.assert_close(terms["distillation"], expected)
+    base, whole, part, without = (
+        first_moment(one_step(*both, term_weights={"reconstruction": weight})[0])
+        for weight in (0.0, 1.0, 0.3, 0.0)
+    )
+    assert torch.equal(base, without)
+    torch.testing.assert_close(part - base, 0.3 * (whole - base), atol=1e-6, rtol=1e-3)
+    assert (whole - base).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("target", ["published", "published_scores"])
+def test_published_distillation_changes_the_loss_and_nothing_else(target: str) -> None:
+    base, inert = one_step(), one_step(target, alpha=5.0)
     assert inert[1]["generator"] > base[1]["generator"]
     assert torch.equal(first_moment(base[0]), first_moment(inert[0]))
 
