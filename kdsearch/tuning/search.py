@@ -24,7 +24,7 @@ from kdsearch.evaluation.verdict import Results
 from kdsearch.files.bucket import parse_path
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
 from kdsearch.methods.device import resolve_device, resolve_precision, use_threads
-from kdsearch.methods.protocol import Compute, Task
+from kdsearch.methods.protocol import Compute, EpochReport, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
 from kdsearch.runs.stop_requests import PAUSED, Paused, StopRequests
@@ -291,7 +291,12 @@ class _Search:
             return stored
         if sources:
             return self._existing(dataset, compute, sources)
-        with teacher_progress(self._console) as on_epoch:
+        with self._signals.saving_epochs(), teacher_progress(self._console) as show:
+
+            def on_epoch(report: EpochReport, epochs: int) -> None:
+                show(report, epochs)
+                self._signals.leave()
+
             seed = int(cast("Any", self._config.teacher).seed)
             members = [
                 TeacherCache(cache_dir()).get(

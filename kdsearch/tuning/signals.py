@@ -1,4 +1,8 @@
-"""Handle SIGINT and SIGTERM during a search: one line, the usual exit status, no long wait."""
+"""Handle SIGINT and SIGTERM during a search: one line, the usual exit status, no long wait.
+
+SIGTERM is what a machine sends that is about to be taken away, a while before SIGKILL. While
+students or the teacher train, the running epochs get a part of this time to end.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from kdsearch.errors import Interrupted
+from kdsearch.errors import ConfigError, Interrupted
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
 # How long a search may take to stop Ray and to remove its temporary files.
 GRACE_S = 15.0
+# Seconds between SIGTERM and SIGKILL: as many as Kubernetes and most clouds allow.
+GRACE_VARIABLE, USUAL_GRACE_S = "KDSEARCH_GRACE_S", 30.0
+# Kept of them, so that the search has ended for certain.
+SPARE_S = 2.0
 STOPPED = "{}: stopped; finished epochs are saved, rerun with --resume"
 
 
@@ -22,8 +31,22 @@ class Signals:
     """SIGINT and SIGTERM: the first ends the search in order, a second one at once."""
 
     def __init__(self) -> None:
-        """Nothing is caught before `caught`."""
+        """Nothing is caught before `caught`.
+
+        Raises:
+            ConfigError: ``KDSEARCH_GRACE_S`` is not a number.
+        """
+        given = os.environ.get(GRACE_VARIABLE) or str(USUAL_GRACE_S)
+        try:
+            self._for_epochs_s = float(given) - GRACE_S - SPARE_S
+        except ValueError:
+            raise ConfigError(
+                f"{GRACE_VARIABLE}: expected the seconds between SIGTERM and SIGKILL, but "
+                f"found {given!r}"
+            ) from None
         self._seen: int | None = None
+        self._saving = False
+        self._over = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -39,7 +62,7 @@ class Signals:
             return
         before = {s: signal.signal(s, self._handle) for s in CAUGHT}
         try:
-            with _watched():
+            with _watched(self._wait_s):
                 yield
         except Exception:
             self.check()
@@ -48,10 +71,34 @@ class Signals:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
-    def check(self) -> None:
+    @contextmanager
+    def saving_epochs(self) -> Iterator[None]:
+        """Give running epochs time to end after a SIGTERM: `leaving` is true then.
+
+        The body calls `leave` when all are saved. After the time for it, `Interrupted` is
+        raised wherever the body is.
+        """
+        self._saving = True
+        try:
+            yield
+        finally:
+            self._saving = False
+        self.check()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether SIGTERM has come, and running epochs have time to end."""
+        return self._saving and self._seen is not None
+
+    def leave(self) -> None:
         """Raise `Interrupted` if a signal has come."""
         if self._seen is not None:
             raise Interrupted(self._seen)
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal has come, unless running epochs have time to end."""
+        if not self.leaving:
+            self.leave()
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
@@ -80,14 +127,32 @@ class Signals:
                 signal.raise_signal(late[0])
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._over:
+            self._over = False
+            raise Interrupted(signum)
         if self._seen is not None and not _interactive():
             _leave(signum)
         self._seen = signum
-        raise Interrupted(signum)
+        wait_s = self._wait_s(signum)
+        if wait_s == 0:
+            raise Interrupted(signum)
+        threading.Thread(target=self._end_after, args=(wait_s,), daemon=True).start()
+
+    def _wait_s(self, signum: int) -> float:
+        """Return how long running epochs may take to end."""
+        patient = self._saving and signum == signal.SIGTERM
+        return max(0.0, self._for_epochs_s) if patient else 0.0
+
+    def _end_after(self, seconds: float) -> None:
+        time.sleep(seconds)
+        if self._saving:
+            self._over = True
+            # Interrupts what the main thread waits for.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 @contextmanager
-def _watched() -> Iterator[None]:
+def _watched(wait_s: Callable[[int], float]) -> Iterator[None]:
     """End the process if it does not react to a signal: Python writes each to a pipe at once,
     but runs handlers only after compiled code has returned."""
     if _interactive():
@@ -101,7 +166,7 @@ def _watched() -> Iterator[None]:
     def watch() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
         while signals := os.read(reading, 1):
-            if signals[0] in CAUGHT and not done.wait(GRACE_S):
+            if signals[0] in CAUGHT and not done.wait(wait_s(signals[0]) + GRACE_S):
                 _leave(signals[0])
 
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -132,6 +132,28 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
         self._ledger = ledger
         self._rungs = rungs
         self._requests = requests
+        self._signals: Signals | None = None
+        self._waiting: set[int] = set()
+
+    def follow(self, signals: Signals) -> None:
+        """Let trials wait after their running epochs when a SIGTERM has come."""
+        self._signals = signals
+
+    @property
+    def _leaving(self) -> bool:
+        return self._signals is not None and self._signals.leaving
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Start the next trial, unless the search is about to end."""
+        if self._leaving:
+            return None
+        trial: Trial | None = super().choose_trial_to_run(tune_controller)
+        return trial
+
+    def all_wait(self, trials: Sequence[Trial]) -> bool:
+        """Return whether no trial trains: each has reported its epoch and waits."""
+        training = {int(t.config["number"]) for t in trials if t.status == Trial.RUNNING}
+        return all(n in self._waiting or not self._ledger.runs(n) for n in training)
 
     def on_trial_result(
         self, tune_controller: object, trial: Trial, result: dict[str, Any]
@@ -146,7 +168,12 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
             self._ledger.finish(number, "failed", str(result[FAILURE]))
             return str(TrialScheduler.CONTINUE)
         self._ledger.report(number, result)
-        return self._decide(number, result)
+        decision = self._decide(number, result)
+        if self._leaving and self._ledger.runs(number):
+            self._waiting.add(number)
+            # The worker waits: it may not begin another epoch.
+            return str(TrialScheduler.NOOP)
+        return decision
 
     def _decide(self, number: int, result: dict[str, Any]) -> str:
         epoch, best_so_far = int(result[EPOCH]), float(result[VAL_AUC])
@@ -181,13 +208,29 @@ class Pause(_LivesInTheDriver, tune.Stopper):
 
 
 class _CheckSignals(tune.Callback):
-    """Look for a lost signal whenever Tune has done something."""
+    """Ends the search after a signal: at once, or when the running epochs are saved."""
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(
+        self, signals: Signals, scheduler: StudyScheduler, packers: Sequence[Any]
+    ) -> None:
         self._signals = signals
+        self._scheduler = scheduler
+        self._packers = packers
+        self._saves: list[Any] = []
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Look also for a signal that was lost in compiled code."""
         self._signals.check()
+        if not self._signals.leaving:
+            return
+        if self._packers:
+            self._saves = self._saves or [packer.save.remote() for packer in self._packers]
+            saved, _ = ray.wait(self._saves, num_returns=len(self._saves), timeout=0)
+            over = len(saved) == len(self._saves)
+        else:
+            over = self._scheduler.all_wait(trials)
+        if over:
+            self._signals.leave()
 
 
 def run_tune(
@@ -207,6 +250,7 @@ def run_tune(
         trials: How many of a search's trials are left.
         scratch: A folder for Tune's own files, which are never read; removed at the end.
     """
+    scheduler.follow(signals)
     packers: list[Any] = []
     if placement.packed:
         # Named, so that they stay in the object store for a packer that has to start again.
@@ -236,13 +280,14 @@ def run_tune(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),
-            callbacks=[_CheckSignals(signals)],
+            callbacks=[_CheckSignals(signals, scheduler, packers)],
             stop=Pause(inputs.config.search.time_budget_s, requests),
             verbose=0,
         ),
     )
     try:
-        tuner.fit()
+        with signals.saving_epochs():
+            tuner.fit()
     finally:
         for packer in packers:
             # Their processors and GPUs are needed for what follows.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,29 @@ def test_resume_after(place: Workplace, end: Callable[[subprocess.Popen[str]], N
     done = place.search("--resume")
     assert done.returncode == 0, done.stderr
     check_promises(place, before, kills=1)
+
+
+@pytest.mark.parametrize("students", [1, 2], ids=["one per process", "two per process"])
+@pytest.mark.parametrize("epochs", [1, 10], ids=["teacher", "trials"])
+def test_sigterm_saves_the_running_epochs(place: Workplace, epochs: int, students: int) -> None:
+    space = place.space.read_text()
+    together = f"precision: fp32, students_per_cpu: {students}"
+    place.space.write_text(space.replace("precision: fp32", together))
+    place.environment["KDSEARCH_GRACE_S"] = "600"
+    place.hold(epochs)
+    process = place.start("--max-concurrent", "2")
+    place.wait_for_epochs(epochs)
+    if epochs > 1:
+        place.wait_for_running()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert process.poll() is None, "it waits for the epochs that are held"
+    place.go_on()
+    assert process.wait(timeout=600) == 128 + signal.SIGTERM
+    before = {row["trial"]: row for row in place.trials()}
+    done = place.search("--resume", "--max-concurrent", "2")
+    assert done.returncode == 0, done.stderr
+    check_promises(place, before, kills=0)
 
 
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(place: Workplace) -> None:

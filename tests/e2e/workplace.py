@@ -148,6 +148,8 @@ class Workplace:
             "TMPDIR": str(self.temporary),
             "PYTHONPATH": str(Path(__file__).parent),
             "FAULTY_LOG": str(self.path / "epochs.log"),
+            # SIGTERM ends a search at once: most tests hold its epochs.
+            "KDSEARCH_GRACE_S": "0",
             **self.environment,
         }
 

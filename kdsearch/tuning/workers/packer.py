@@ -87,6 +87,7 @@ class Packer:
         self._changed = threading.Condition()
         self._stacks: dict[str, _Shared] = {}
         self._crashed: set[int] = set()
+        self._ending = self._saved = False
         kept = max(inputs.config.search.keep_weights, inputs.config.confirm.top)
         self._trainer = Trainer(inputs.task.data.validation, kept, behind=True)
         threading.Thread(target=self._work, name="packer", daemon=True).start()
@@ -166,6 +167,13 @@ class Packer:
                 self._slots.release(member, self._clock())
                 self._changed.notify_all()
 
+    def save(self) -> None:
+        """Write the missing checkpoints after the running epoch; no other begins."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._saved)
+
     def _work(self) -> None:
         try:
             while True:
@@ -193,7 +201,12 @@ class Packer:
 
     def _next_crew(self) -> list[Member]:
         """Wait for an epoch to begin; return who trains, students of one stack together."""
-        while not (called := self._slots.next_crew(self._clock())):
+        while self._ending or not (called := self._slots.next_crew(self._clock())):
+            if self._ending and not self._saved:
+                members = [m for m in self._slots.members.values() if m.stack is not None]
+                self._trainer.checkpoint([member.training for member in members])
+                self._saved = True
+                self._changed.notify_all()
             ready = any(m.state == "ready" for m in self._slots.members.values())
             self._changed.wait(TICK_S if ready else IDLE_TICK_S)
         self._changed.notify_all()

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from kdsearch.errors import Interrupted
+from kdsearch.errors import ConfigError, Interrupted
 from kdsearch.tuning.signals import Signals
 
 ROOT = Path(__file__).parents[3]
@@ -143,3 +144,68 @@ def ended_by(
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signum)
     return process.wait(timeout=60), process.communicate()[1]
+
+
+def test_sigterm_waits_for_running_epochs():
+    signals = Signals()
+    saved = []
+
+    def train() -> None:
+        with signals.saving_epochs():
+            signals.check()
+            assert not signals.leaving
+            signal.raise_signal(signal.SIGTERM)
+            assert signals.leaving
+            signals.check()
+            saved.append("epoch")
+            signals.leave()
+            saved.append("another")
+
+    with pytest.raises(Interrupted, match="SIGTERM"), signals.caught():
+        train()
+    assert saved == ["epoch"]
+
+
+def test_a_body_that_ends_by_itself_is_interrupted_then():
+    signals = Signals()
+
+    def train() -> None:
+        with signals.saving_epochs():
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM"), signals.caught():
+        train()
+
+
+def test_running_epochs_have_no_more_time_than_there_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KDSEARCH_GRACE_S", "17.2")
+    signals = Signals()
+
+    def train() -> None:
+        with signals.saving_epochs():
+            signal.raise_signal(signal.SIGTERM)
+            threading.Event().wait(60)
+            pytest.fail("nothing has ended it")
+
+    started = time.monotonic()
+    with pytest.raises(Interrupted, match="SIGTERM"), signals.caught():
+        train()
+    assert time.monotonic() - started < 60
+
+
+def test_sigint_does_not_wait():
+    signals = Signals()
+
+    def train() -> None:
+        with signals.saving_epochs():
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("nothing has ended it")
+
+    with pytest.raises(Interrupted, match="SIGINT"), signals.caught():
+        train()
+
+
+def test_a_grace_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KDSEARCH_GRACE_S", "30s")
+    with pytest.raises(ConfigError, match=r"KDSEARCH_GRACE_S: expected the seconds .* '30s'"):
+        Signals()

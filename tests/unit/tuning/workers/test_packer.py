@@ -225,6 +225,24 @@ def test_a_student_that_diverges_leaves_its_neighbours_alone(
     assert [visitor.ended() for visitor in visitors] == [["trained"] * EPOCHS] * 2
 
 
+def test_save_writes_what_the_last_epoch_left_and_no_other_begins(
+    packer: Packer, inputs: TrialInputs
+) -> None:
+    entry = enter(packer, trial(0))
+    packer.begin(entry.ticket)
+    assert packer.result(entry.ticket).kind == "trained"
+    folder = RunFolder(inputs.run).trial(0)
+    assert folder.checkpoint() is None
+    packer.save()
+    found = folder.checkpoint()
+    assert found is not None
+    assert len(found.history) == 1
+    threading.Thread(target=packer.begin, args=[entry.ticket], daemon=True).start()
+    time.sleep(0.5)
+    assert len(folder.history()) == 1
+    packer.save()
+
+
 def test_workers_of_a_dead_driver_end(packer: Packer, inputs: TrialInputs) -> None:
     new_driver(RunFolder(inputs.run))
     visitors = [Visitor(packer, number) for number in range(3)]
