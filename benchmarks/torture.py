@@ -86,7 +86,7 @@ class Torture:
         space = space.replace("epochs: 5", "epochs: 9")
         for workplace in (place, whole):
             workplace.space.write_text(space.replace("retries: 2", "startup_trials: 4"))
-        place.environment["FAULTY_PAUSE_S"] = "0.15"
+        place.environment |= {"FAULTY_PAUSE_S": "0.15", "KDSEARCH_GRACE_S": str(GRACE_S)}
         self.place = place
         self.whole = whole
         self.at_a_time = at_a_time
@@ -115,10 +115,7 @@ class Torture:
         return 1 if self.broken else 0
 
     def start(self) -> subprocess.Popen[str]:
-        flags = [*self.flags(), "--quiet"]
-        if (self.place.run / "search.yaml").exists():
-            flags.append("--resume")
-        return self.place.start(*flags)
+        return self.place.start(*self.flags(), "--quiet", "--resume", "auto")
 
     def flags(self) -> list[str]:
         return [f"--num-samples={self.target}", f"--max-concurrent={self.at_a_time}"]

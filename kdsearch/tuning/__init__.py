@@ -16,7 +16,6 @@ ENVIRONMENT = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     # Signals are ours: every epoch is on disk, so that leaving at once loses nothing.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
 }
 for _key, _value in ENVIRONMENT.items():
     os.environ.setdefault(_key, _value)
