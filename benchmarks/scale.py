@@ -69,7 +69,8 @@ def main() -> None:
         for part, seconds in parts(size).items():
             found.setdefault(part, {})[str(size)] = seconds
         if options.bucket:
-            found.setdefault("opening (bucket)", {})[str(size)] = bucket(options.bucket, size)
+            for part, seconds in bucket(options.bucket, size).items():
+                found.setdefault(part, {})[str(size)] = seconds
     for size in options.sizes if options.tpe is None else options.tpe:
         found.setdefault("suggestion (TPE)", {})[str(size)] = tpe(size)
     for size in options.whole:
@@ -128,8 +129,8 @@ def _parts(folder: RunFolder, size: int) -> Seconds:
     return clock.seconds
 
 
-def bucket(url: str, size: int) -> float:
-    """Seconds to open a finished search of so many trials in a bucket."""
+def bucket(url: str, size: int) -> Seconds:
+    """Seconds to open a finished search in a bucket, and of as many bare requests beside it."""
     folder = RunFolder(parse_path(f"{url}/{uuid.uuid4().hex}"))
 
     def write(number: int) -> None:
@@ -137,13 +138,20 @@ def bucket(url: str, size: int) -> float:
         folder.trial(number).write_history([EpochReport(1, {"loss": 0.5}, 0.001, 0.5, 0.5)])
         folder.trial(number).write_record(record)
 
-    with ThreadPoolExecutor(READERS) as writers:
-        list(writers.map(write, range(size)))
-    started = time.perf_counter()
-    records = folder.records()
-    seconds = time.perf_counter() - started
+    def read(number: int) -> bytes:
+        return (folder.trials / str(number) / "trial.json").read_bytes()
+
+    clock = Clock()
+    with ThreadPoolExecutor(READERS) as threads:
+        list(threads.map(write, range(size)))
+        with clock("opening (bucket)"):
+            records = folder.records()
+        with clock("one listing alone (bucket)"):
+            folder.trial_files()
+        with clock("one GET per trial alone (bucket)"):
+            list(threads.map(read, range(size)))
     assert sum(record.finished for record in records) == size
-    return seconds
+    return clock.seconds
 
 
 def tpe(size: int) -> float:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs")
 # A bucket that is out of reach for less than this is nothing that anybody notices.
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, ATTEMPTS = 5, 60, 5
+# Requests at the same time; pyarrow has as many connections as threads, 25 at least.
+CONNECTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,10 @@ def expand_home(text: str) -> Path:
 @lru_cache(maxsize=8)
 def _storage(scheme: str, bucket: str) -> FileSystem:
     with needs("search", "object storage"):
-        from pyarrow import fs  # noqa: PLC0415
+        import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import fs  # noqa: PLC0415
 
+    pa.set_io_thread_count(max(pa.io_thread_count(), CONNECTIONS))
     if scheme == "gs":
         return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_TIMEOUT_S))
     options: dict[str, Any] = {}

@@ -59,7 +59,7 @@ from kdsearch.files.atomic import (
     write_json,
     write_text,
 )
-from kdsearch.files.bucket import BucketPath, Place
+from kdsearch.files.bucket import CONNECTIONS, BucketPath, Place
 from kdsearch.files.cache import cache_dir
 from kdsearch.files.reading import read_arrays, reading
 from kdsearch.files.tensors import save_tensors
@@ -79,7 +79,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 # Folders read at the same time: each file in a bucket takes a request.
-READERS = 32
+READERS = CONNECTIONS
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

@@ -1,7 +1,8 @@
 """A trial's folder: the record of the trial, its epochs, and its checkpoint.
 
 trials/<number>/
-  trial.json     number, settings, state, reason, seed; written when the trial begins and ends
+  trial.json     number, settings, state, reason, seed; written when the trial begins and ends,
+                 then with the best validation AUC by epoch: all of a finished trial's record
   metrics.jsonl  a line per epoch
   last.pt        the student's state after the last epoch, with the trial's settings; removed
                  when the trial ends
@@ -110,14 +111,19 @@ class TrialRecord:
 
 
 class _Stored(BaseModel):
-    """The content of ``trial.json``; the epochs are in ``metrics.jsonl``."""
+    """The content of ``trial.json``.
+
+    The curve and the seconds are those of a finished trial; an unfinished one has its epochs in
+    ``metrics.jsonl`` alone.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     number: int
     params: dict[str, bool | int | float | str]
     state: TrialState
-    epochs: int | None = None
+    curve: list[float] | None = None
+    seconds: float | None = None
     reason: str = ""
     order: int | None = None
     seed: int | None = None
@@ -169,40 +175,44 @@ class TrialFolder:
         self._params = params
 
     def write_record(self, record: TrialRecord) -> None:
-        """Write ``trial.json``; the record's epochs are in the folder already."""
-        stored = _Stored(
-            **{
-                name: getattr(record, name) for name in _Stored.model_fields if name != "epochs"
-            },
-            epochs=record.epochs if record.finished else None,
-        )
-        write_json(self._record_file, stored.model_dump())
+        """Write ``trial.json``."""
+        values = {name: getattr(record, name) for name in _Stored.model_fields}
+        if record.finished:
+            # Of an epoch behind the decision that ended the trial nothing is known.
+            values["curve"] = [record.curve[epoch] for epoch in range(1, record.epochs + 1)]
+        else:
+            values |= {"curve": None, "seconds": None}
+        write_json(self._record_file, _Stored(**values).model_dump())
 
     def record(self) -> TrialRecord:
         """Read the record of the trial.
 
-        A trial whose files are missing or damaged is unfinished, with the damage as its reason.
+        A trial whose ``trial.json`` is missing or damaged is unfinished, with the damage as its
+        reason.
         """
-        history = self.history()
         number = int(self.path.name)
         try:
             stored = _Stored.model_validate_json(self._record_file.read_bytes())
             if stored.number != number:
                 raise ValueError(f"it belongs to trial {stored.number}")
+            plain = stored.model_dump(exclude={"curve", "seconds"})
+            if stored.state != "running":
+                if stored.curve is None or stored.seconds is None:
+                    raise ValueError("curve and seconds: missing")
+                curve = dict(enumerate(stored.curve, start=1))
+                return TrialRecord(**plain, curve=curve, seconds=stored.seconds)
         except FileNotFoundError:
-            return _record(
-                history, number=number, state="running", reason="trial.json is missing"
-            )
+            plain = {"number": number, "state": "running", "reason": "trial.json is missing"}
         except ValueError as error:
             reason = f"trial.json is damaged: {in_one_line(error)}"
-            return _record(history, number=number, state="running", reason=reason)
-        plain = stored.model_dump(exclude={"epochs"})
-        if stored.state == "running":
-            return _record(history, **plain)
-        if stored.epochs is None or len(history) < stored.epochs:
-            reason = f"metrics.jsonl has {len(history)} of {stored.epochs} epochs"
-            return _record(history, **{**plain, "state": "running", "reason": reason})
-        return _record(history[: stored.epochs], **plain)
+            plain = {"number": number, "state": "running", "reason": reason}
+        history = self.history()
+        best_so_far = accumulate((report.val_auc for report in history), max)
+        return TrialRecord(
+            **{"params": {}, **plain},
+            curve=dict(enumerate(best_so_far, start=1)),
+            seconds=sum(report.seconds for report in history),
+        )
 
     def history(self) -> list[EpochReport]:
         """Read every epoch whose line is whole, in order."""
@@ -396,15 +406,6 @@ def is_trial(names: Collection[str]) -> bool:
 def now() -> str:
     """Return the time as a record holds it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _record(history: list[EpochReport], **stored: Any) -> TrialRecord:
-    best_so_far = accumulate((report.val_auc for report in history), max)
-    return TrialRecord(
-        **{"params": {}, **stored},
-        curve=dict(enumerate(best_so_far, start=1)),
-        seconds=sum(report.seconds for report in history),
-    )
 
 
 def in_one_line(error: ValueError) -> str:

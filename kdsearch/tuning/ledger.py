@@ -114,7 +114,9 @@ class Ledger:
         record = self._running[number]
         self._running[number] = replace(
             record,
-            curve={**record.curve, epoch: best_so_far},
+            # Epochs that an earlier driver saw, and that are trained again, do not count.
+            curve={e: auc for e, auc in record.curve.items() if e < epoch}
+            | {epoch: best_so_far},
             seconds=float(result[SECONDS]),
         )
         self.study.report(number, epoch, best_so_far)

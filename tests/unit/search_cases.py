@@ -6,6 +6,7 @@ import copy
 import json
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def write_trial(folder: RunFolder, record: TrialRecord) -> TrialFolder:
     text = "".join(json.dumps(vars(line)) + "\n" for line in lines)
     if text:
         (trial.path / "metrics.jsonl").write_text(text)
-    trial.write_record(record)
+    trial.write_record(replace(record, seconds=sum(line.seconds for line in lines)))
     return trial
 
 

@@ -213,7 +213,7 @@ def test_a_record_comes_back(folder: RunFolder):
     trial = write_trial(folder, RECORD)
     assert trial.record() == RECORD
     plain = json.loads((trial.path / "trial.json").read_text())
-    assert plain.pop("epochs") == 3
+    assert (plain.pop("curve"), plain.pop("seconds")) == ([0.5, 0.75, 0.75], 0.75)
     assert plain.keys() == {
         *("number", "params", "state", "reason", "order", "seed", "began", "ended"),
         "repeats",
@@ -240,6 +240,10 @@ def test_an_epoch_behind_the_end_does_not_count(folder: RunFolder):
         (b"[]", "trial.json is damaged: Input should be an object"),
         (b"\xff", "trial.json is damaged: Invalid JSON"),
         (b'{"number": 3, "params": {}}', "trial.json is damaged: state: Field required"),
+        (
+            b'{"number": 3, "params": {}, "state": "completed", "seconds": 1.0}',
+            "trial.json is damaged: curve and seconds: missing",
+        ),
         (
             b'{"number": 3, "params": {}, "state": "lost"}',
             "trial.json is damaged: state: Input should be 'completed', 'stopped', 'failed' or",
@@ -270,13 +274,10 @@ def test_a_trial_with_a_damaged_record_is_unfinished(
 
 
 @pytest.mark.parametrize("state", ["completed", "stopped", "failed"])
-def test_a_finished_trial_that_lost_epochs_is_unfinished(folder: RunFolder, state: TrialState):
+def test_a_finished_trial_needs_its_record_alone(folder: RunFolder, state: TrialState):
     trial = write_trial(folder, replace(RECORD, state=state))
-    metrics = trial.path / "metrics.jsonl"
-    metrics.write_bytes(metrics.read_bytes()[:-5])
-    found = trial.record()
-    assert (found.state, found.params) == ("running", RECORD.params)
-    assert found.reason == "metrics.jsonl has 2 of 3 epochs"
+    (trial.path / "metrics.jsonl").unlink()
+    assert trial.record() == replace(RECORD, state=state)
 
 
 def test_a_record_that_cannot_be_reached_is_not_taken_for_lost(

@@ -80,6 +80,18 @@ def test_a_trial_is_written_when_it_begins_and_when_it_ends(folder: RunFolder):
     assert files(folder, 0) == {"trial.json", "metrics.jsonl", "best.pt"}
 
 
+def test_epochs_that_are_trained_again_and_not_reached_do_not_count(folder: RunFolder):
+    """Its checkpoint was lost, and now it is stopped earlier."""
+    ledger = opened(folder)
+    ledger.start(ledger.ask())
+    train(ledger, 0, 0.5, 0.75, 0.9)
+    resumed = opened(folder)
+    resumed.start(resumed.study.take(0))
+    train(resumed, 0, 0.5)
+    resumed.finish(0, "stopped")
+    assert folder.trial(0).record().curve == {1: 0.5}
+
+
 def test_the_order_of_endings_continues_after_a_resume(folder: RunFolder):
     ledger = opened(folder)
     for _ in range(3):
@@ -263,7 +275,7 @@ def test_a_decision_is_on_the_disk_when_tune_hears_of_it(folder: RunFolder):
     result = {"epoch": 1, "epochs": 1, "val_auc": 0.5, "seconds": 0.25}
     assert scheduler.on_trial_result(None, trial, result) == "CONTINUE"
     stored = json.loads((folder.trial(0).path / "trial.json").read_text())
-    assert (stored["state"], stored["epochs"]) == ("completed", 1)
+    assert (stored["state"], stored["curve"]) == ("completed", [0.5])
     assert scheduler.on_trial_result(None, trial, result) == "STOP"
 
 
