@@ -149,7 +149,7 @@ class Torture:
             wait_until(lambda: process.poll() is not None, random.uniform(0, 9))
             return
         more = random.choice((1, 2, 5, 10, 20, 40) if self.teacher_done() else (1, 5, 10))
-        wait_until(lambda: process.poll() is not None or self.epochs() >= before + more, 60)
+        wait_until(lambda: process.poll() is not None or self.epochs() >= before + more, 600)
         self.delay = random.choice((0, 0.005, 0.02, 0.1, 0.3))
         wait_until(lambda: process.poll() is not None, self.delay)
 
