@@ -54,9 +54,9 @@ def said(driver: subprocess.Popen[str]) -> str:
 def test_a_driver_of_this_machine_is_refused_until_the_first_is_dead(run: Place):
     program = (
         "import sys\n"
-        "from kdsearch.files.bucket import place\n"
+        "from kdsearch.files.bucket import parse_path\n"
         "from kdsearch.runs.folder import RunFolder\n"
-        "with RunFolder(place(sys.argv[1])).lock():\n"
+        "with RunFolder(parse_path(sys.argv[1])).lock():\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
