@@ -150,7 +150,8 @@ class Engine:
         self._redrawn = torch.zeros(slots, dtype=torch.bool, device=compute.device)
         self.rows = torch.zeros(self._size, slots, dtype=torch.long, device=compute.device)
         self._sums: dict[str, Tensor] = {}
-        self.step = _stepping(self._step, compute)
+        graphed = compute.device == "cuda" and not os.environ.get(NO_GRAPH)
+        self.step: Callable[[], None] = GraphedStep(self._step) if graphed else self._step
 
     def put(self, slot: int, student: Student, parts: Parts) -> None:
         """Copy a student into a slot."""
@@ -287,12 +288,6 @@ def _distilled(settings: NetworkSettings, targets: Targets) -> tuple[str, ...]:
     if not isinstance(settings, StudentSettings):
         return ()
     return () if settings.arrays - targets.keys() else settings.targets
-
-
-def _stepping(step: Callable[[], None], compute: Compute) -> Callable[[], None]:
-    if compute.device == "cpu" or os.environ.get(NO_GRAPH):
-        return step
-    return GraphedStep(step)
 
 
 class GraphedStep:

@@ -71,7 +71,7 @@ def test_a_step_has_as_many_operators_for_one_student_as_for_many(target: str) -
     assert one.total() <= few.total() < 700
 
 
-@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("slots", [1, 4, 16])
 def test_a_step_brings_nothing_to_the_host(slots: int) -> None:
     calls = operators_of_a_step(slots, CPU, target=ALL)
     assert not calls.keys() & TO_THE_HOST
