@@ -754,8 +754,11 @@ def _refuse_unknown(
 def _describe(error: ValidationError, section: str) -> str:
     """Return the first error of pydantic as ``key: rule, but found value``."""
     first = error.errors()[0]
+    # Of a union, the branch that the input came nearest to.
+    same = (one for one in error.errors() if one["loc"][:1] == first["loc"][:1])
+    first = max(same, key=lambda one: len(one["loc"]))
     # Of a union pydantic also names the branch, such as constrained-int.
-    branches = re.compile(r"constrained-\w+|int|float|str|literal\[.*")
+    branches = re.compile(r"constrained-\w+|int|float|str|AdaptiveSeeds|literal\[.*")
     parts = [str(part) for part in first["loc"] if not branches.fullmatch(str(part))]
     key = ".".join([section, *parts])
     # A validator of a method's own settings writes a whole sentence.

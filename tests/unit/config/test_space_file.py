@@ -192,6 +192,31 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
         r"teacher\.seed: input should be less than 9223372036854775808, but found 92233720",
     ),
     "a data seed of more than 63 bits": ([("data.seed", 2**63)], r"data\.seed: .*less than"),
+    "few adaptive seeds": ([("confirm.seeds", {"max": 2})], r"confirm\.seeds.*equal to 3"),
+    "unknown key of adaptive seeds": (
+        [("confirm.seeds", {"most": 12})],
+        r"unknown key 'confirm\.seeds\.most'",
+    ),
+    "no val_auc among the objectives": (
+        [("search.objectives", ["parameters"])],
+        r"search\.objectives: the first objective must be val_auc",
+    ),
+    "unknown objective": ([("search.objectives", ["val_auc", "size"])], r"search\.objectives"),
+    "limit without max": (
+        [("search.constraints", {"parameters": 40000})],
+        r"search\.constraints\.parameters",
+    ),
+    "objectives with gp": (
+        [("search.objectives", ["val_auc", "parameters"]), ("search.sampler", "gp")],
+        r"search\.sampler: gp takes no objectives",
+    ),
+    "costs with earlier runs": (
+        [
+            ("search.constraints", {"parameters": {"max": 4e4}}),
+            ("search.learn_from", ["runs/kd"]),
+        ],
+        r"search\.learn_from: earlier runs have no costs",
+    ),
     "a billion seeds": ([("confirm.seeds", 10**9)], r"confirm\.seeds: .*equal to 1000"),
     "a billion to confirm": ([("confirm.top", 10**9)], r"confirm\.top: .*equal to 1000"),
     "a billion students": (
