@@ -76,7 +76,7 @@ from kdsearch.tuning.teacher import (
     with_seed,
 )
 from kdsearch.tuning.temporary import remove_abandoned
-from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers
+from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers, register_best
 from kdsearch.tuning.tune import StudyScheduler, StudySearcher, run_tune
 from kdsearch.tuning.workers.stack_size import describe_sizes
 from kdsearch.tuning.workers.trial import TrialInputs, trial_seed
@@ -199,6 +199,7 @@ class _Search:
             inputs,
             self._say,
         )
+        register_best(self._folder, self._trackers, self._say)
         self._folder.end_work()
         return records
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from kdsearch.analysis.tensorboard import (
 from kdsearch.config.dimensions import Value
 from kdsearch.config.space_file import Config
 from kdsearch.errors import ConfigError, UserError
+from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
@@ -153,6 +155,21 @@ class Tracking:
             said = one_line(str(error)) or type(error).__name__
             self._say(f"{tracker.name}: {said}; this search no longer reports to it")
             self._trackers.remove(tracker)
+
+
+def register_best(
+    folder: RunFolder, trackers: Sequence[Tracker], say: Callable[[str], None]
+) -> None:
+    """Give the best student to each tracker that keeps models: MLflow."""
+    for tracker in trackers:
+        if isinstance(tracker, Mlflow):
+            try:
+                trial = int(folder.read_derived(folder.best / "metrics.json")["trial"])
+                tracker.register(folder.best, trial)
+            except Exception as error:
+                logger.warning("%s takes no model", tracker.name, exc_info=True)
+                said = one_line(str(error)) or type(error).__name__
+                say(f"{tracker.name}: the best student is not registered: {said}")
 
 
 class Observers:
@@ -294,7 +311,7 @@ class Mlflow:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._client = MlflowClient(uri or None)
         self._run = folder.identity()
-        name = f"kdsearch-{folder.path.name}"
+        name = self._name = f"kdsearch-{folder.path.name}"
         experiment = self._client.get_experiment_by_name(name)
         self._experiment = (
             experiment.experiment_id
@@ -305,12 +322,9 @@ class Mlflow:
 
     def begin(self, trial: Shown) -> int:
         """A trial that is resumed keeps its run, and the epochs in it."""
-        found = self._client.search_runs(
-            [self._experiment],
-            f"tags.`{RUN_TAG}` = '{self._run}' and tags.{TRIAL_TAG} = '{trial.name}'",
-        )
-        if found:
-            run_id = self._ids[trial.number] = found[0].info.run_id
+        run_id = self._find(trial.name)
+        if run_id is not None:
+            self._ids[trial.number] = run_id
             self._client.update_run(run_id, status="RUNNING")
             history = self._client.get_metric_history(run_id, "val_auc")
             return max((metric.step for metric in history), default=0)
@@ -341,6 +355,31 @@ class Mlflow:
 
     def close(self) -> None:
         """A trial that did not end keeps running, until a resume continues it."""
+
+    def register(self, best: Place, trial: int) -> None:
+        """Register the best student as a model, logged in the run of its trial.
+
+        A student that needs the moments of its beats is none: a model takes beats alone.
+        """
+        from kdsearch.student.student import load_student  # noqa: PLC0415
+
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # MLflow wants type hints of its own kind
+            from kdsearch.tuning.mlflow_model import log_student  # noqa: PLC0415
+
+        run_id = self._find(Shown(trial, "", {}).name)
+        if run_id is None or load_student(best).card.input.context != "none":
+            return
+        log_student(best, uri=self._client.tracking_uri, run_id=run_id, name=self._name)
+
+    def _find(self, trial: str) -> str | None:
+        """The run of a trial of this search, if there is one."""
+        found = self._client.search_runs(
+            [self._experiment],
+            f"tags.`{RUN_TAG}` = '{self._run}' and tags.{TRIAL_TAG} = '{trial}'",
+        )
+        return str(found[0].info.run_id) if found else None
 
     def _log(self, trial: Shown, figures: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric  # noqa: PLC0415

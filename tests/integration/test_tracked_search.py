@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import optuna
 
 import kdsearch
@@ -31,6 +32,23 @@ search: {num_samples: 2}
 confirm: {top: 0}
 resources: {device: cpu, precision: fp32}
 """
+
+
+def check_model(folder: Path, client: mlflow.MlflowClient) -> None:
+    """The best student is a model that others load and score by."""
+    student = kdsearch.load_student(folder / "runs" / "kd")
+    x = np.random.default_rng(1).normal(size=(5, 1, student.card.input.length))
+    (version,) = client.search_model_versions("name = 'kdsearch-kd'")
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    model = mlflow.pyfunc.load_model("models:/kdsearch-kd/1")
+    assert version.run_id == model.metadata.run_id
+    assert [tensor.shape for tensor in model.metadata.signature.inputs.inputs] == [
+        (-1, *x.shape[1:])
+    ]
+    found = model.predict(x.astype(np.float32))
+    np.testing.assert_array_equal(found["score"], student.score(x.astype(np.float32)))
+    np.testing.assert_array_equal(found["flagged"], student.flag(x.astype(np.float32)))
+    assert model.predict(model.input_example).shape == (2, 2)
 
 
 def test_a_search_reports_to_all_of_them(tmp_path: Path):
@@ -63,6 +81,7 @@ def test_a_search_reports_to_all_of_them(tmp_path: Path):
     for name, rows in trials.items():
         history = client.get_metric_history(found[name].info.run_id, "val_auc")
         assert [metric.value for metric in history] == list(rows["val_auc"])
+    check_model(tmp_path, client)
     for name in trials:
         assert list((tmp_path / "tensorboard" / "kd" / name).glob("events.*"))
     study = optuna.load_study(study_name="kd", storage=f"sqlite:///{tmp_path}/studies.db")
