@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from experiments.table import RESULTS, read
 from kdsearch.metrics.statistics import Interval, judge, mean_and_sd, paired_by_seed
 
+ARMS = ("distilled", "plain")
 Row = dict[str, str]
 Rows = list[Row]
 FIGURES = ("test_auc", "test_ap")
@@ -37,6 +39,7 @@ def tables(folder: Path = RESULTS) -> dict[str, str]:
         "targets": _targets,
         "searches": _searches,
         "scores": _scores,
+        "external": _external,
     }
     return {name: make(rows) for name, make in made.items()}
 
@@ -67,6 +70,36 @@ def _patients(rows: dict[str, Rows]) -> str:
     ]
     head = ("sees", "scored by", "parameters", "multiply-adds", "test AUC", "test AP")
     return _table((*head, "S", "V", "F"), lines)
+
+
+def _external(rows: dict[str, Rows]) -> str:
+    lines = [
+        (
+            row["task"],
+            f"{int(row['train'])} / {int(row['test'])}",
+            f"{float(row['teacher']):.3f}",
+            *(f"{float(row[k]):.3f} ± {float(row[f'{k}_sd']):.3f}" for k in ARMS),
+            f"{float(row['baseline_auc']):.3f}",
+            *(_difference_of(row, name) for name in ("plain", "teacher", "baseline")),
+        )
+        for row in rows["external"]
+    ]
+    head = ("task", "train / test", "teacher", "distilled", "not distilled", "baseline")
+    return _table((*head, "less not distilled", "less teacher", "less baseline"), lines)
+
+
+def _difference_of(row: Row, name: str) -> str:
+    keys = (f"less_{name}", f"less_{name}_low", f"less_{name}_high")
+    estimate, low, high = (f"{float(row[key]):+.3f}" for key in keys)
+    return f"{estimate} ({low} to {high})"
+
+
+def wilcoxon(rows: Rows, name: str) -> tuple[float, int, float]:
+    """Over the tasks: median difference, in how many it is above 0, Wilcoxon's p-value."""
+    differences = np.array([float(row[f"less_{name}"]) for row in rows])
+    above = int(np.count_nonzero(differences > 0))
+    p_value = float(stats.wilcoxon(differences).pvalue)
+    return float(np.median(differences)), above, p_value
 
 
 def _memory_lines(rows: dict[str, Rows], split: str, chosen: list[int]) -> list[Sequence[str]]:

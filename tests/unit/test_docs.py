@@ -82,7 +82,7 @@ def check(program: str, arguments: list[str]) -> None:
         for flag in (word for word in arguments if word.startswith("--")):
             assert f'"{flag.split("=")[0]}"' in text, f"{program} {flag}"
     elif program == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         named = [word for word in arguments if "=" not in word and not word.startswith("-")]
         assert set(named) <= set(targets), f"make {shlex.join(arguments)}"
 

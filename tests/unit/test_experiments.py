@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from experiments.memory import FURTHER, MAIN, SEEDS  # noqa: E402
 from experiments.searches import ARMS, space_of  # noqa: E402
 from experiments.table import Table, read  # noqa: E402
-from experiments.tables import tables  # noqa: E402
+from experiments.tables import tables, wilcoxon  # noqa: E402
 
 PAGE = (ROOT / "docs" / "results.md").read_text()
 # Published by BeatGAN's authors, and means over seeds that no row of a table has.
@@ -90,3 +90,13 @@ def test_nothing_is_left_to_search_and_nothing_in_the_tables_is_unknown():
         for recipe in (*MAIN, *further)
         for seed in SEEDS
     }
+
+
+def test_the_sentence_over_all_external_tasks_is_what_the_test_says():
+    rows = read(ROOT / "experiments" / "results" / "external.csv")
+    assert len(rows) == 16
+    text = " ".join(PAGE.split())
+    for name in ("plain", "teacher", "baseline"):
+        median, above, p_value = wilcoxon(rows, name)
+        figures = rf"{median:+.3f}(, is above 0 in|,) {above}, (and Wilcoxon's )?p (is )?"
+        assert re.search(rf"{figures}{p_value:.3f}", text), name
