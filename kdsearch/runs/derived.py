@@ -33,6 +33,7 @@ class _Data(TypedDict):
 class _Epoch(TypedDict):
     epoch: int
     val_auc: float
+    losses: NotRequired[dict[str, float]]
 
 
 class _Origin(TypedDict):

@@ -25,6 +25,7 @@ from kdsearch.analysis.report.search_sections import (
     importance_section,
     leaderboard_section,
     learning_curves,
+    losses_section,
     plane_section,
     space_section,
 )
@@ -38,6 +39,7 @@ SECTIONS = (
     verdict_section,
     leaderboard_section,
     learning_curves,
+    losses_section,
     space_section,
     importance_section,
     plane_section,

@@ -145,9 +145,23 @@ def classes_section(contents: Contents) -> Section:
         f"{contents.run.threshold_rule}. PPV and F1 count the false alarms of all normal "
         "beats against the class, so that rare classes have low ones. TP and FN are beats of "
         "the class that are flagged and missed, FP and TN normal beats that are flagged and "
-        "passed. The control's figures are means over its seeds.",
-        tables=[Table(columns, rows, searchable=True)],
+        "passed. The control's figures are means over its seeds. The second table is the "
+        "student's confusion matrix at the same threshold.",
+        tables=[Table(columns, rows, searchable=True), _confusion_matrix(evaluation)],
     )
+
+
+def _confusion_matrix(evaluation: Evaluation) -> Table:
+    """Every class by what the student calls it, normal beats first."""
+    alarms, rows = evaluation.alarms(), []
+    for label in [NORMAL, *_classes(evaluation)]:
+        members = evaluation.test_classes == label
+        flagged, total = int(alarms[members].sum()), int(members.sum())
+        cells = [Cell(f"{n:,}", float(n)) for n in (total - flagged, flagged, total)]
+        part = flagged / total if total else float("nan")
+        rows.append([Cell(label), *cells, Cell("–" if not total else f"{part:.3f}", part)])
+    columns = ["true class (student)", "called normal", "called abnormal", "beats", "flagged"]
+    return Table(columns, rows)
 
 
 def _classes(evaluation: Evaluation) -> list[str]:
@@ -187,22 +201,25 @@ def histograms_section(contents: Contents) -> Section:
     evaluation = contents.evaluation
     if evaluation is None:
         return Section(key, title, missing=contents.evaluation_missing)
+    shown = [curve for curve in contents.curves() if curve.who in ("student", "teacher")]
     charts = [
-        _histogram(curve, evaluation)
-        for curve in contents.curves()
-        if curve.who in ("student", "teacher")
+        [_histogram(curve, evaluation, log=log) for log in (False, True)]
+        if (curve.scores > 0).all()
+        else [_histogram(curve, evaluation, log=False)]
+        for curve in shown
     ]
     return Section(
         key,
         title,
-        text="Every class has the same area. Beats to the right of the line raise an alarm.",
-        groups=[Group(charts)],
+        text="Every class has the same area. Beats to the right of the line raise an alarm. "
+        "Positive scores are also on a logarithmic axis, which shows what a few large scores "
+        "leave no room for.",
+        groups=[Group(pair) for pair in charts],
     )
 
 
-def _histogram(curve: Curve, evaluation: Evaluation) -> Chart:
+def _histogram(curve: Curve, evaluation: Evaluation, *, log: bool) -> Chart:
     scores = curve.scores.astype(np.float64)
-    log = bool((scores > 0).all())
     edges = _edges(scores, log=log)
     middles = np.sqrt(edges[1:] * edges[:-1]) if log else (edges[1:] + edges[:-1]) / 2
     series = []
@@ -216,7 +233,7 @@ def _histogram(curve: Curve, evaluation: Evaluation) -> Chart:
             )
     return Chart(
         curve.name,
-        Axis("anomaly score", log=log),
+        Axis("anomaly score (logarithmic)" if log else "anomaly score", log=log),
         Axis("share of the class"),
         series,
         lines=[(curve.threshold, "threshold")],

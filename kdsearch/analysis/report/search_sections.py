@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,50 @@ def learning_curves(contents: Contents) -> Section:
         text="Every trial by its state. Epochs are judged on the validation beats.",
         groups=[Group([chart])] if drawn else (),
         missing="" if drawn else NO_TRIALS,
+    )
+
+
+def losses_section(contents: Contents) -> Section:
+    """Every term of the loss by epoch, of the best student and of the teacher."""
+    run, best = contents.run, contents.run.best
+    student = [] if best is None else contents.histories.get(best.trial, [])
+    histories = {
+        "teacher": [r.get("losses", {}) for r in run.teacher.get("history", ())],
+        f"student (trial {best.trial})" if best else "": [r.losses for r in student],
+    }
+    terms = list(dict.fromkeys(t for h in histories.values() for epoch in h for t in epoch))
+    charts = [_losses(name, h, terms) for name, h in histories.items() if any(h)]
+    return Section(
+        "losses",
+        "Losses by term",
+        text="Means over the mini-batches of an epoch. The terms are not weighted yet; the "
+        "generator minimises their weighted sum.",
+        groups=[Group(charts)] if charts else (),
+        missing="" if charts else NO_TRIALS,
+    )
+
+
+def _losses(name: str, losses: Sequence[Mapping[str, float]], terms: Sequence[str]) -> Chart:
+    """A line per term, in the same colour in every chart."""
+    colours = (palette.BLUE, palette.ORANGE, palette.GREEN, palette.VERMILION, palette.PURPLE)
+    series = []
+    for number, term in enumerate(terms):
+        points = [(float(e), r[term]) for e, r in enumerate(losses, start=1) if term in r]
+        if not points:
+            continue
+        series.append(
+            Series(
+                term,
+                [x for x, _ in points],
+                [y for _, y in points],
+                colours[number % len(colours)],
+                dash=number >= len(colours),
+                hover=term,
+            )
+        )
+    positive = all(value > 0 for one in series for value in one.y)
+    return Chart(
+        name, Axis("epoch", ticks=_whole(len(losses))), Axis("loss", log=positive), series
     )
 
 

@@ -14,7 +14,14 @@ from search_cases import write_trial
 
 from kdsearch.analysis.report import SECTIONS, SIMULATED, write_html, write_plots
 from kdsearch.analysis.report.chart import log_ticks
-from kdsearch.analysis.report.score_sections import POINTS, thinned
+from kdsearch.analysis.report.contents import gather
+from kdsearch.analysis.report.score_sections import (
+    POINTS,
+    classes_section,
+    histograms_section,
+    thinned,
+)
+from kdsearch.analysis.report.search_sections import losses_section
 from kdsearch.analysis.report.verdict_section import words
 from kdsearch.analysis.run import open_run
 from kdsearch.config.dimensions import Choice, Dimension, Float, to_yaml
@@ -365,3 +372,27 @@ def test_beats_have_the_name_that_the_space_gives(run: RunFolder):
     assert {word.lower() for word in words_of(page(run))} == {"window", "windows"}
     figures = write_plots(open_run(run.path), run.path / "plots", "svg")
     assert "windows" in {figure.stem for figure in figures}
+
+
+def test_losses_are_drawn_by_term_and_scores_on_both_axes(run: RunFolder):
+    contents = gather(open_run(run.path))
+    charts = losses_section(contents).groups[0].charts
+    epochs = contents.histories[contents.run.best.trial]
+    for name, values in ((s.name, s.y) for s in charts[-1].series):
+        assert list(values) == [report.losses[name] for report in epochs]
+    for pair in histograms_section(contents).groups:
+        assert [chart.x.log for chart in pair.charts] == [False, True]
+
+
+def test_the_confusion_matrix_counts_every_beat_once(run: RunFolder):
+    contents = gather(open_run(run.path))
+    evaluation = contents.evaluation
+    assert evaluation is not None
+    matrix = classes_section(contents).tables[1]
+    counts = {row[0].text: [cell.order for cell in row[1:4]] for row in matrix.rows}
+    assert set(counts) == set(np.unique(evaluation.test_classes))
+    for label, (passed, flagged, total) in counts.items():
+        members = evaluation.test_classes == label
+        assert total == members.sum() == passed + flagged
+        assert flagged == (evaluation.alarms() & members).sum()
+    assert sum(total for _, _, total in counts.values()) == len(evaluation.test_classes)
