@@ -67,6 +67,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
+    # A shell's background job ignores Ctrl-C, and what it starts would as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folders = [Path(tempfile.mkdtemp(prefix="k", dir="/tmp")) for _ in range(4)]
     interrupted, whole = Workplace(*folders[:2]), Workplace(*folders[2:])
     try:

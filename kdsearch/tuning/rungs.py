@@ -36,7 +36,11 @@ class Rungs:
         Of an unfinished trial the last epoch is left out: its driver may have died between
         the report and the decision, and the trial will report it again.
         """
-        for record in sorted(records, key=_position):
+        unfinished = math.inf
+        in_order = sorted(
+            records, key=lambda r: (unfinished if r.order is None else r.order, r.number)
+        )
+        for record in in_order:
             epochs = sorted(record.curve.items())
             for epoch, best_so_far in epochs if record.finished else epochs[:-1]:
                 self.lags(record.number, epoch, best_so_far, record.costs)
@@ -74,8 +78,3 @@ class Rungs:
             stop_last_trials=False,
         )
         return with_sorted_rungs(asha)
-
-
-def _position(record: TrialRecord) -> tuple[float, int]:
-    """Sort by the order of endings, unfinished trials last."""
-    return (math.inf if record.order is None else record.order, record.number)

@@ -355,9 +355,11 @@ class _Search:
         """Ray, and the inputs as the machines that it found will use them."""
         with ExitStack() as ray:
             if self._request.address is None:
+                data, targets = inputs.task.data, inputs.task.targets
+                shared = [data.train, data.validation.x, *targets.values()]
                 local = cluster.started(
                     self._config,
-                    data_bytes=_bytes(inputs),
+                    data_bytes=sum(array.nbytes for array in shared),
                     folder=self._folder,
                     signals=self._signals,
                 )
@@ -582,12 +584,6 @@ def resolve_teacher_compute(request: Request) -> Compute:
         given = int(first) if first.isdecimal() else 0
         use_threads(given or max(1, available_cpus() // 2))
     return Compute(device, resolve_precision(resources.precision, device))
-
-
-def _bytes(inputs: TrialInputs) -> int:
-    data, targets = inputs.task.data, inputs.task.targets
-    arrays = [data.train, data.validation.x, *targets.values()]
-    return sum(array.nbytes for array in arrays)
 
 
 @contextmanager
