@@ -13,7 +13,9 @@ from browser import ARGUMENTS, WIDTHS, chromium
 from kdsearch.analysis.report import html
 from kdsearch.analysis.report.html import Live
 from kdsearch.analysis.run import open_run
+from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.trial_folder import TrialRecord
 
 BASELINE = "nearest neighbour on forty principal components of both views of a beat"
 
@@ -40,6 +42,8 @@ def folder(tmp_path: Path) -> RunFolder:
             "baselines": [],
         }
     )
+    folder.trial(0).write_history([EpochReport(1, {}, 1.0, 0.8, 0.7)])
+    folder.trial(0).write_record(TrialRecord(0, "completed", {}, {1: 0.8}))
     return folder
 
 
@@ -63,6 +67,9 @@ def test_no_label_is_wider_than_its_chart(browser: Any, folder: RunFolder):
     path.write_text(html(open_run(folder.path)))
     browser.goto(path.as_uri())
     browser.wait_for_selector("#verdict .main-svg .annotation")
+    # A chart without labels.
+    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    browser.wait_for_selector("#learning-curves .main-svg", state="attached")
     outside = browser.evaluate("""() => {
       const chart = document.querySelector("#verdict .chart").getBoundingClientRect();
       return [...document.querySelectorAll("#verdict .main-svg text")]

@@ -34,7 +34,7 @@ const wrapped = (text, width) => {
 const draw = (place) => {
   const figure = JSON.parse(place.nextElementSibling.textContent);
   const { l, r } = figure.layout.margin;
-  for (const label of figure.layout.annotations) {
+  for (const label of figure.layout.annotations ?? []) {
     label.text = wrapped(label.text, place.clientWidth - l - r - 12);
   }
   Plotly.newPlot(place, figure.data, figure.layout, {
