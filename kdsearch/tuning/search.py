@@ -18,7 +18,7 @@ from kdsearch.config.dimensions import Value
 from kdsearch.config.space_file import Config
 from kdsearch.data import cache_dir, load_dataset
 from kdsearch.data.beats import Dataset
-from kdsearch.errors import ConfigError, RunError
+from kdsearch.errors import ConfigError, RunError, StorageFailed
 from kdsearch.evaluation.costs import StudentCosts, by_name
 from kdsearch.evaluation.verdict import Results
 from kdsearch.files.bucket import parse_path
@@ -93,6 +93,7 @@ def search(request: Request) -> list[TrialRecord]:
     Raises:
         UserError: Something that the user can mend, before anything is trained.
         SearchFailed: Every trial failed, or the teacher diverged.
+        StorageFailed: A disk is full or fails.
         Interrupted: A signal came; all that was finished is kept.
     """
     folder = request.folder
@@ -112,7 +113,11 @@ def search(request: Request) -> list[TrialRecord]:
         # Again: another driver may have started a search here before this one had the lock.
         check_resume(request)
         remove_abandoned(folder)
-        return _Search(request, signals, at_end).run()
+        try:
+            return _Search(request, signals, at_end).run()
+        except OSError as error:
+            text = f"{error.filename or folder.path}: {error.strerror or error}"
+            raise StorageFailed(text) from error
 
 
 class _Search:

@@ -77,7 +77,7 @@ class CountingStack:
 
     def weights(self, slot: int) -> Any:
         _, value, epoch = self._values[slot]
-        return {"chain": torch.tensor([value]), "epoch": epoch}
+        return {"method": "counting", "chain": torch.tensor([value]), "epoch": epoch}
 
 
 class Counting:

@@ -34,6 +34,7 @@ from kdsearch.data.beats import LabelledBeats, TrainingData
 from kdsearch.errors import RunError, StorageFailed
 from kdsearch.methods.protocol import Task
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.stop_requests import StopRequests
 from kdsearch.runs.study import Suggestion
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.tuning.search import open_trials, read_trials
@@ -127,13 +128,15 @@ class History(RuleBasedStateMachine):
         self.counted["resume"] += 1
         config = config_of(self.trials, self.sampler)
         self.driver = driver = ExitStack()
-        self.said = []
+        self.said, self.watched.failed = [], []
         driver.enter_context(self.run.lock(self.said.append))
         records = read_trials(self.run, config, self.said.append)
         self.check(records)
         self.run.write_config(config.as_dict(), {})
         self.run.begin_work()
-        searcher, scheduler = open_trials(self.run, config, records, _Observer(self))
+        searcher, scheduler = open_trials(
+            self.run, config, records, _Observer(self), StopRequests(self.run)
+        )
         inputs = TrialInputs(
             config=config,
             run=self.run.path,
@@ -149,15 +152,23 @@ class History(RuleBasedStateMachine):
     def event(self, pick: int) -> None:
         """A trial reports, is stopped, fails or ends, and others begin."""
         self.counted["event"] += 1
-        if self.executor.start():
-            settled = self.executor.settle()
-            self.executor.take(settled[pick % len(settled)])
+        try:
+            if self.executor.start():
+                settled = self.executor.settle()
+                self.executor.take(settled[pick % len(settled)])
+        except StorageFailed as error:
+            # The worker's operation may have failed some events ago.
+            assert self.watched.failed, "the search ends without a reason"
+            one_line(str(error))
+            self.executor.close()
+            self.leave()
 
     @precondition(lambda self: self.driver is not None)
     @rule(pick=st.integers(0, 7), events=st.integers(2, 6))
     def events(self, pick: int, events: int) -> None:
         for number in range(events):
-            self.event(pick + number)
+            if self.driver is not None:
+                self.event(pick + number)
 
     @precondition(lambda self: self.driver is not None)
     @rule()
@@ -225,18 +236,9 @@ class History(RuleBasedStateMachine):
         self.counted["fail_storage"] += 1
         fault = Fault(number, at=at, lasting=lasting)
         self.watched.plan = Plan(self.watched.plan.roots, fault=fault)
-        self.watched._count, self.watched.failed = 0, []
-        said = ""
-        try:
-            self.events(at, 4)
-        except StorageFailed as error:
-            said = str(error)
+        self.watched._count = 0
+        self.events(at, 4)
         self.watched.plan = Plan(self.watched.plan.roots)
-        if said:
-            assert self.watched.failed
-            assert "\n" not in said
-            self.executor.close()
-            self.leave()
 
     # The user.
 
@@ -335,7 +337,8 @@ class History(RuleBasedStateMachine):
             executor.close()
         self.outlived = []
         self.watched.life = None
-        self.leave()
+        if self.driver is not None:
+            self.leave()
 
     def put(self, tree: Tree) -> None:
         shutil.rmtree(self.path / "disk")
@@ -378,6 +381,10 @@ class History(RuleBasedStateMachine):
         assert "last.pt" not in names
         assert not [name for name in names if name.endswith(".tmp")]
         assert names.count("best.pt") <= 2
+
+
+def one_line(text: str) -> None:
+    assert "\n" not in text
 
 
 class _Observer:
