@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ def test_killed_confirmation_goes_on_and_concludes(place: Workplace) -> None:
             result.unlink()
             (result.parent / "metrics.jsonl").unlink()
     before = sum(place.epochs().values())
-    place.environment["FAULTY_PAUSE_S"] = "0.5"
+    place.hold(before + 6)
     process = place.start("--num-samples", "3", "--resume")
     place.wait_for_epochs(before + 6)
     kill_all(process)
@@ -123,8 +125,8 @@ def test_confirm_later_and_side_by_side(place: Workplace) -> None:
     """Two trials and their controls are one stack of four, with as many seeds each."""
     text = place.space.read_text().replace("precision: fp32", "students_per_cpu: 4")
     place.space.write_text(text)
-    process = place.search("--num-samples", "2")
-    assert process.returncode == 0, process.stderr
+    done = place.search("--num-samples", "2")
+    assert done.returncode == 0, done.stderr
     assert not (place.run / "verdict.json").exists()
     done = place.analyze("--confirm")
     assert done.returncode == 0, done.stderr
@@ -134,25 +136,25 @@ def test_confirm_later_and_side_by_side(place: Workplace) -> None:
     assert max(int(line.split()[2]) for line in lines) == 4
 
 
-@pytest.mark.parametrize("kind", ["raise", "exit"])
-def test_a_network_that_fails_is_a_row_and_not_the_end(place: Workplace, kind: str) -> None:
-    """One seed of the student fails always; its neighbours in the stack are trained."""
-    text = place.space.read_text().replace("{top: 0}", "{top: 1, seeds: 2}")
+def test_a_network_that_fails_is_a_row_and_not_the_end(place: Workplace) -> None:
+    """Two seeds of the student fail always; their neighbours in the stack are trained."""
+    text = place.space.read_text().replace("{top: 0}", "{top: 1, seeds: 3}")
     text = text.replace("precision: fp32", "students_per_cpu: 2")
     place.space.write_text(text.replace("retries: 2", "retries: 1"))
-    trial_id = 500_000_000 % 1_000_003
-    place.environment["FAULTY_PLAN"] = json.dumps({str(trial_id): [kind, 1, 99]})
+    first = 500_000_000 % 1_000_003
+    plan = {str(first): ["raise", 1, 99], str(first + 1): ["exit", 1, 99]}
+    place.environment["FAULTY_PLAN"] = json.dumps(plan)
     done = place.search("--num-samples", "2")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     verdict = json.loads((place.run / "verdict.json").read_text())
     found: dict[str, Any] = {c["role"]: c for c in verdict["configurations"]}
-    reason = {
-        "raise": "RuntimeError: the sensor caught fire",
-        "exit": "the worker process exited without an error message",
-    }[kind]
+    exited = "the worker process exited without an error message"
     for role in ("candidate", "control"):
-        assert list(found[role]["seeds"]) == ["500000001"]
-        assert found[role]["reason"] == reason
-    assert len(found["teacher"]["seeds"]) == 2
+        assert list(found[role]["seeds"]) == ["500000002"]
+        assert found[role]["reason"] == exited
+    assert len(found["teacher"]["seeds"]) == 3
+    results = map(Path.read_text, place.run.glob("confirm/*/*/result.json"))
+    reasons = Counter(json.loads(result).get("reason", "") for result in results)
+    assert reasons == {"RuntimeError: the sensor caught fire": 2, exited: 2, "": 5}
     assert "nothing to do" in place.search("--resume").stderr

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from promises import TRIALS, check_optuna, check_promises, study_in_journal
-from workplace import Workplace, kill_all, kill_driver
+from workplace import Workplace, kill_all, kill_driver, workplace
 
 
-def stop_gently(signum: int) -> Callable[[subprocess.Popen[str]], None]:
+def gently(signum: int) -> Callable[[subprocess.Popen[str]], None]:
     def stop(process: subprocess.Popen[str]) -> None:
         process.send_signal(signum)
         assert process.wait(timeout=600) == 128 + signum
@@ -31,28 +35,32 @@ def interrupt_twice(process: subprocess.Popen[str]) -> None:
     assert process.wait(timeout=600) == 128 + signal.SIGINT
 
 
-@pytest.mark.parametrize(
-    "end",
-    [
-        pytest.param(kill_driver, id="kill -9 of the driver"),
-        pytest.param(kill_all, id="power cut"),
-        pytest.param(stop_gently(signal.SIGTERM), id="SIGTERM"),
-        pytest.param(stop_gently(signal.SIGINT), id="Ctrl-C"),
-        pytest.param(interrupt_twice, id="Ctrl-C twice"),
-    ],
-)
-def test_resume_after(place: Workplace, end: Callable[[subprocess.Popen[str]], None]) -> None:
-    place.hold(10)
-    process = place.start()
-    place.wait_for_epochs(10)
-    place.wait_for_running()
-    end(process)
-    before = {row["trial"]: row for row in place.trials()}
-    assert any(row["state"] == "running" for row in before.values())
+ENDS = (kill_driver, kill_all, gently(signal.SIGTERM), gently(signal.SIGINT), interrupt_twice)
+
+
+def test_resume_after_every_kind_of_end(place: Workplace) -> None:
+    """A search of two trials at a time is ended five times."""
+    finished: dict[int, dict[str, Any]] = {}
+    # Of the teacher and the trials together; ASHA leaves 12 to compute or more.
+    for epochs, end in zip((3, 5, 7, 8, 10), ENDS, strict=True):
+        place.hold(epochs)
+        process = place.start("--max-concurrent", "2", "--resume", "auto")
+        place.wait_for_epochs(epochs)
+        place.wait_for_running()
+        second = place.search("--resume")
+        assert second.returncode == 2
+        assert "another search is running" in second.stderr
+        end(process)
+        rows = place.trials()
+        assert any(row["state"] == "running" for row in rows)
+        for row in rows:
+            if row["state"] != "running":
+                finished.setdefault(row["trial"], row)
+    assert finished
     place.environment.clear()
     done = place.search("--resume")
     assert done.returncode == 0, done.stderr
-    check_promises(place, before, kills=1)
+    check_promises(place, finished, kills=len(ENDS))
 
 
 @pytest.mark.parametrize("students", [1, 2], ids=["one per process", "two per process"])
@@ -85,9 +93,9 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(place: Workplace) ->
     alone = ("--max-concurrent", "1", "--num-samples", "7")
     done = place.search("--name", "whole", *alone)
     assert done.returncode == 0, done.stderr
+    shutil.rmtree(place.path / "cache")  # the same teacher again as well
     computed = sum(place.epochs().values())
-    ends = (kill_driver, kill_all, stop_gently(signal.SIGTERM))
-    for more, (epochs, end) in enumerate(zip((3, 4, 4), ends, strict=True)):
+    for more, (epochs, end) in enumerate(zip((5, 4, 4), ENDS[:3], strict=True)):
         place.hold(computed + epochs)
         process = place.start(*alone, *(["--resume"] if more else []))
         place.wait_for_epochs(computed + epochs)
@@ -101,6 +109,15 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(place: Workplace) ->
     assert decisions(place.run) == decisions(whole)
     assert "stopped" in decisions(whole)
     assert "completed" in decisions(whole)
+    for number in range(7):
+        one, two = (weights(run / f"trials/{number}/best.pt") for run in (whole, place.run))
+        assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    """Of a generator; a file begins with its checksum."""
+    content = torch.load(io.BytesIO(file.read_bytes()[32:]), weights_only=True)
+    return dict(content["generator"])
 
 
 def decisions(run: Path) -> str:
@@ -121,44 +138,24 @@ def test_kill_in_the_teachers_training(place: Workplace) -> None:
     check_promises(place, {}, kills=1)
 
 
-def test_second_driver_is_refused(place: Workplace) -> None:
-    place.hold(4)
-    process = place.start()
-    place.wait_for_epochs(4)
-    second = place.search("--resume")
-    assert second.returncode == 2
-    assert "another search is running" in second.stderr
-    place.go_on()
-    _, err = process.communicate(timeout=1200)
-    assert process.returncode == 0, err
-    check_promises(place, {}, kills=0)
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """A search that was killed with two trials on their way, each with a checkpoint."""
+    with workplace(tmp_path_factory.mktemp("killed")) as place:
+        place.space.write_text(place.space.read_text().replace("name: asha", "name: none"))
+        place.hold(2, each=True)
+        process = place.start("--max-concurrent", "2")
+        place.wait_for_running(2, epochs=2)
+        kill_all(process)
+        assert list(place.temporary.glob("kds-*")), "a killed driver cannot clean up"
+        yield place
 
 
 @pytest.fixture
-def killed(place: Workplace) -> Workplace:
-    """A search that was killed with two trials on their way, each with a checkpoint."""
-    place.space.write_text(place.space.read_text().replace("name: asha", "name: none"))
-    place.hold(2, each=True)
-    process = place.start("--max-concurrent", "2")
-    place.wait_for_running(2, epochs=2)
-    kill_all(process)
-    place.environment.clear()
-    return place
-
-
-@pytest.mark.parametrize("damage", ["gone", "torn"])
-def test_the_optuna_study_is_written_again(killed: Workplace, damage: str) -> None:
-    before = {row["trial"]: row for row in killed.trials()}
-    journal = killed.run / "study.journal"
-    content = journal.read_bytes()
-    journal.unlink()
-    if damage == "torn":
-        journal.write_bytes(content[: len(content) // 2])
-        (killed.run / "study.journal.lock").symlink_to(journal)
-    assert {row["trial"]: row for row in killed.trials()} == before
-    done = killed.search("--resume")
-    assert done.returncode == 0, done.stderr
-    check_promises(killed, before, kills=1)
+def killed(killed_once: Workplace, tmp_path: Path) -> Workplace:
+    """A copy of it, whose temporary files are those of the original."""
+    shutil.copytree(killed_once.path, tmp_path, dirs_exist_ok=True)
+    return replace(killed_once, path=tmp_path, environment={})
 
 
 def test_damaged_trials_go_on_or_begin_again(killed: Workplace) -> None:
@@ -169,6 +166,7 @@ def test_damaged_trials_go_on_or_begin_again(killed: Workplace) -> None:
     checkpoint = killed.run / f"trials/{begins}/last.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     (killed.run / f"trials/{goes_on}/trial.json").write_text('{"number": ')
+    (killed.run / "study.journal").unlink()
     before, computed = rows[goes_on], killed.epochs()
     (row,) = [row for row in killed.trials() if row["trial"] == goes_on]
     assert (row["state"], row["epochs"]) == ("running", before["epochs"])
@@ -176,6 +174,7 @@ def test_damaged_trials_go_on_or_begin_again(killed: Workplace) -> None:
     done = killed.search("--resume")
     assert done.returncode == 0, done.stderr
     assert f"trial {goes_on} continues from its checkpoint" in done.stderr
+    assert not list(killed.temporary.glob("kds-*"))
     after = {row["trial"]: row for row in killed.trials()}
     assert sorted(after) == list(range(TRIALS))
     for key in ("temperature", "alpha", "w_adv", "lr"):
@@ -188,18 +187,16 @@ def test_damaged_trials_go_on_or_begin_again(killed: Workplace) -> None:
     check_optuna(study_in_journal(killed), after)
 
 
-def test_killed_driver_leaves_no_temporary_files_for_good(killed: Workplace) -> None:
-    left = list(killed.temporary.glob("kds-*"))
-    assert left, "a killed driver cannot clean up"
-    assert killed.search("--resume").returncode == 0
-    assert not list(killed.temporary.glob("kds-*"))
-
-
-def test_copied_while_unfinished(killed: Workplace) -> None:
+def test_copied_while_unfinished_with_a_torn_study(killed: Workplace) -> None:
     before = {row["trial"]: row for row in killed.trials()}
-    shutil.copytree(killed.run, killed.run.with_name("copy"))
+    copy = Path(shutil.copytree(killed.run, killed.run.with_name("copy")))
+    journal = copy / "study.journal"
+    content = journal.read_bytes()
+    journal.write_bytes(content[: len(content) // 2])
+    (copy / "study.journal.lock").symlink_to(journal)
     done = killed.search("--name", "copy", "--resume")
     assert done.returncode == 0, done.stderr
+    assert not list(killed.temporary.glob("kds-*"))
     shutil.rmtree(killed.run)
-    killed.run.with_name("copy").rename(killed.run)
+    copy.rename(killed.run)
     check_promises(killed, before, kills=1, study="copy")

@@ -18,7 +18,7 @@ import pytest
 import ray
 from promises import study_in_journal
 from ray.cluster_utils import Cluster
-from workplace import ROOT, Workplace
+from workplace import ROOT, Done, Workplace
 
 MIB = 2**20
 NODE = {"num_cpus": 1, "object_store_memory": 80 * MIB}
@@ -36,6 +36,12 @@ def cluster(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield nodes
     finally:
         nodes.shutdown()
+
+
+def search_on(cluster: Any, place: Workplace, *flags: str) -> Done:
+    """In a process of its own: this one's Ray is the cluster's."""
+    space = ("--space", str(place.space), "--runs-dir", str(place.run.parent))
+    return place.script("run_search.py", *space, "--address", cluster.address, *flags)
 
 
 def test_lost_node_and_new_node(place: Workplace, cluster: Any) -> None:
@@ -64,7 +70,7 @@ def test_gpus_and_cpus_in_one_search(place: Workplace, cluster: Any) -> None:
     cluster.add_node(**NODE, num_gpus=1)
     cluster.add_node(**NODE)
     cluster.wait_for_nodes()
-    done = place.search("--address", cluster.address)
+    done = search_on(cluster, place)
     assert done.returncode == 0, done.stderr
     assert {row["state"] for row in place.trials()} == {"completed"}
     stacks = (place.path / "epochs.log.devices").read_text().splitlines()
@@ -145,7 +151,7 @@ def node_of_its_own(
 def test_run_folder_that_a_node_cannot_see(place: Workplace, cluster: Any) -> None:
     cluster.wait_for_nodes()
     place.wait_for(lambda: _alive(cluster) == 2)
-    done = place.search("--address", cluster.address)
+    done = search_on(cluster, place)
     assert done.returncode == 2, done.stderr
     assert "cannot see this folder" in done.stderr
     assert not list((place.run / "trials").glob("*")), "it says so before anything is trained"
@@ -187,7 +193,7 @@ def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
     begun = {"FAULTY_PAUSE_S": "0.8", "FAULTY_AFTER": str(place.path / "slow.log")}
     cluster.add_node(**NODE, env_vars=begun)
     place.wait_for(lambda: _alive(cluster) == 3)
-    done = place.search("--address", cluster.address, "--num-samples", "12")
+    done = search_on(cluster, place, "--num-samples", "12")
     assert done.returncode == 0, done.stderr
     slow = {int(line.split()[0]) for line in (place.path / "slow.log").open()}
     assert slow, "the bare node trained something"

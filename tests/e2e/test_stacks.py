@@ -110,11 +110,12 @@ def test_one_crash_in_a_stack_is_one_failed_row(place: Workplace) -> None:
 def test_a_killed_search_of_stacks_goes_on(place: Workplace) -> None:
     without_asha(place)
     stacked(place, 3)
-    place.environment["FAULTY_PAUSE_S"] = "0.2"
+    place.hold(2 + 3 * 4)
     process = place.start()
-    place.wait_for_epochs(2 + 3 * 7)
+    place.wait_for_epochs(2 + 3 * 4)
     kill_all(process)
     before = place.epochs()
+    place.environment.clear()
     assert place.search("--resume").returncode == 0
     assert {row["state"] for row in place.trials()} == {"completed"}
     computed = place.epochs()
@@ -129,7 +130,7 @@ def test_killed_trial_processes_come_back_to_the_packer(place: Workplace) -> Non
     """All members of the only packer lose their processes, while it trains them."""
     without_asha(place)
     stacked(place, 3, num_samples=4)
-    place.environment["FAULTY_PAUSE_S"] = "0.5"
+    place.hold(2 + 3 * 2)
     process = place.start()
     place.wait_for_epochs(2 + 3 * 2)
     killed = 0
@@ -139,6 +140,7 @@ def test_killed_trial_processes_come_back_to_the_packer(place: Workplace) -> Non
                 member.kill()
                 killed += 1
     assert killed, "on an idle machine three, all members of the only packer"
+    place.go_on()
     _, err = process.communicate(timeout=1200)
     assert process.returncode == 0, err
     rows = place.trials()

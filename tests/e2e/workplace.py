@@ -1,21 +1,26 @@
-"""Searches in subprocesses, as a user starts them."""
+"""The commands of a user: in this process, or in processes that are killed."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
+import pytest
 
+from kdsearch.cli.main import analyze_command, search_command
 from kdsearch.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +43,14 @@ confirm: {top: 0}
 scheduler: {name: asha, grace_period: 1, reduction_factor: 3}
 resources: {device: cpu, precision: fp32}
 """
+
+
+class Done(NamedTuple):
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass
@@ -64,23 +77,23 @@ class Workplace:
         """The run folder as the commands take it."""
         return f"{self.runs_dir or self.run.parent}/kd"
 
-    def search(self, *flags: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a search to its end."""
-        return self.call("run_search.py", *self._flags(flags), **options)
+    def search(self, *flags: str) -> Done:
+        """Run a search to its end, in this process."""
+        return self._call(search_command, *self._flags(flags))
 
-    def analyze(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        return self.call("analyze.py", self.url, *flags)
-
-    def call(
-        self, script: str, *flags: str, timeout: float = 600
-    ) -> subprocess.CompletedProcess[str]:
-        process = self._start(script, *flags)
-        out, err = process.communicate(timeout=timeout)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    def analyze(self, *flags: str) -> Done:
+        """Print the leaderboard, in this process."""
+        return self._call(analyze_command, self.url, *flags)
 
     def start(self, *flags: str) -> subprocess.Popen[str]:
-        """Begin a search and come back at once."""
+        """Start a search in a process of its own and return at once."""
         return self._start("run_search.py", *self._flags(flags))
+
+    def script(self, name: str, *arguments: str) -> Done:
+        """Run a script in a process of its own, as a user does."""
+        process = self._start(name, *arguments)
+        out, err = process.communicate(timeout=600)
+        return Done(process.returncode, out, err)
 
     def trials(self) -> list[dict[str, Any]]:
         """The leaderboard as analyze.py prints it for programs."""
@@ -126,6 +139,16 @@ class Workplace:
         runs_dir = self.runs_dir or str(self.run.parent)
         return ["--space", str(self.space), "--runs-dir", runs_dir, *flags]
 
+    def _call(self, command: Callable[[list[str]], int], *arguments: str) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name, value in self._environment().items():
+                patch.setenv(name, value)
+            patch.setattr(tempfile, "tempdir", str(self.temporary))
+            patch.chdir(self.path)
+            status = command([*arguments])
+        return Done(status, out.getvalue(), err.getvalue())
+
     def _start(self, script: str, *flags: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / script), *flags],
@@ -146,7 +169,9 @@ class Workplace:
             "OMP_NUM_THREADS": "1",
             "KDSEARCH_CACHE": str(self.path / "cache"),
             "TMPDIR": str(self.temporary),
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
+            ),
             "FAULTY_LOG": str(self.path / "epochs.log"),
             # SIGTERM ends a search at once: most tests hold its epochs.
             "KDSEARCH_GRACE_S": "0",
@@ -170,3 +195,18 @@ def kill_driver(process: subprocess.Popen[str]) -> None:
     """Kill a search alone; Ray's processes notice and go."""
     process.kill()
     process.wait()
+
+
+@contextmanager
+def workplace(path: Path) -> Iterator[Workplace]:
+    """A workplace whose processes and temporary files are gone afterwards."""
+    # Ray's sockets need a short path, which pytest's own folders do not have.
+    with tempfile.TemporaryDirectory(
+        prefix="k", dir="/tmp", ignore_cleanup_errors=True
+    ) as temporary:
+        place = Workplace(path, Path(temporary))
+        place.space.write_text(SPACE)
+        yield place
+        for process in place.started:
+            if process.poll() is None:
+                kill_all(process)

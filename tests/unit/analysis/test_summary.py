@@ -245,8 +245,12 @@ def test_no_name_in_a_run_is_markup_or_steers_the_terminal(run: RunFolder, width
     test["classes"] = {hostile: {"roc_auc": 0.5}}
     scores = {"test": test}
     run.write_best({}, {}, {"trial": 0, "student": scores, "teacher": scores}, {})
+    record = run.trial(2).path / "trial.json"
+    reason = {"reason": "why\x1b[31mred\x1b]0;title\x07"}
+    record.write_text(json.dumps(json.loads(record.read_text()) | reason))
     text = re.sub(r"\x1b\[[0-9;]*m", "", summary([run.path], screen=Screen(width)))
     assert "\x1b" not in text
+    assert "why [31mred" in text
     headings = [line for line in text.splitlines() if "x [2J[/b]" in line]
     assert len(headings) == 2, "of the leaderboard and of the test figures"
 
