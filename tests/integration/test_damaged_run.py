@@ -40,7 +40,6 @@ TRAINED = (
     "trials/0/trial.json",
     *("confirm/teacher/*0/result.json", "confirm/teacher/*1/scores.npz"),
 )
-DAMAGES = ("gone", "torn", "empty")
 
 
 def search(runs: Path, **changes: Any) -> kdsearch.Run:
@@ -86,7 +85,7 @@ def figures(run: Path) -> tuple[str, Any, Any, Any]:
     )
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", ["gone", "torn"])
 @pytest.mark.parametrize("name", DERIVED)
 def test_what_is_lost_is_made_again(
     finished: Path, run: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
@@ -104,7 +103,15 @@ def test_what_is_lost_is_made_again(
     assert "complete with 2 trials; nothing to do" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_file_that_can_be_made_again_is_empty(finished: Path, run: Path) -> None:
+    for name in DERIVED:
+        if name != "BEST_WEIGHTS":  # best/model.pt is made of them.
+            damaged(run, name, "empty")
+    search(run.parent, resume=True, progress=False)
+    assert figures(run) == figures(finished)
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn", "empty"])
 def test_a_configuration_that_is_lost_is_one_line(run: Path, damage: str) -> None:
     damaged(run, "search.yaml", damage)
     for action in (
@@ -116,7 +123,7 @@ def test_a_configuration_that_is_lost_is_one_line(run: Path, damage: str) -> Non
         assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", ["gone", "torn"])
 def test_what_cannot_be_made_again_is_trained_again(
     finished: Path, run: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,11 +145,10 @@ def test_what_cannot_be_made_again_is_trained_again(
     assert "nothing to do" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", ["gone", "torn"])
-def test_a_damaged_run_is_extended(finished: Path, run: Path, damage: str) -> None:
+def test_a_damaged_run_is_extended(finished: Path, run: Path) -> None:
     """Weights, verdict and description are lost when a trial is added."""
     for name in ("BEST_WEIGHTS", "teacher.json", "verdict.json", "study.journal"):
-        damaged(run, name, damage)
+        damaged(run, name, "gone")
     shutil.rmtree(run / "best")
     extended = search(run.parent, resume=True, num_samples=3, progress=False)
     before = kdsearch.open_run(finished).leaderboard().set_index("trial")["val_auc"]
@@ -153,10 +159,7 @@ def test_a_damaged_run_is_extended(finished: Path, run: Path, damage: str) -> No
     assert extended.damaged == []
 
 
-@pytest.mark.parametrize("damage", ["gone", "torn"])
-def test_an_interrupted_run_that_is_damaged_ends(
-    finished: Path, run: Path, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_run_that_is_damaged_ends(finished: Path, run: Path) -> None:
     record = run / "trials" / "1" / "trial.json"
     running = {"state": "running", "epochs": None, "order": None, "ended": ""}
     record.write_text(json.dumps(json.loads(record.read_text()) | running))
@@ -172,7 +175,7 @@ def test_an_interrupted_run_that_is_damaged_ends(
         "study.journal",
         ".generation",
     ):
-        damaged(run, name, damage)
+        damaged(run, name, "torn")
     assert "1 completed, 1 running or interrupted" in summarise([kdsearch.open_run(run)])
     search(run.parent, resume=True)
     assert figures(run) == figures(finished)

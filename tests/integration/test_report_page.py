@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +10,8 @@ import pytest
 from browser import ARGUMENTS, WIDTHS, chromium
 
 from kdsearch.analysis.report import SECTIONS
+from kdsearch.cli.main import analyze_command, search_command
 
-ROOT = Path(__file__).parents[2]
 SPACE = """
 data:
   source: simulated
@@ -39,20 +36,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chromium()
     place = tmp_path_factory.mktemp("report")
     (place / "kd.yaml").write_text(SPACE)
-    for script, *flags in (
-        ("run_search.py", "--space", "kd.yaml", "--quiet"),
-        ("analyze.py", "runs/kd", "--html", "report.html"),
-    ):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / script), *flags],
-            cwd=place,
-            env={**os.environ, "KDSEARCH_CACHE": str(place / "cache")},
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDSEARCH_CACHE", str(place / "cache"))
+        patch.chdir(place)
+        assert search_command(["--space", "kd.yaml", "--quiet"]) == 0
+        assert analyze_command(["runs/kd", "--html", "report.html"]) == 0
     return place / "report.html"
 
 
