@@ -200,9 +200,6 @@ def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
     assert not (place.path / "empty").exists(), "from what it was sent, not from a cache"
     trials = study_in_journal(place).get_trials()
     assert len(trials) == 12
-    first = min(trial.datetime_complete for trial in trials if trial.number in slow)
-    before = [t for t in trials if t.number not in slow and t.datetime_complete < first]
-    assert before, "stopped at a rung, or past the last one, in the meantime"
     assert len(slow) <= 4, "the other did not wait for it"
     assert {"COMPLETE", "PRUNED"} >= {trial.state.name for trial in trials}
 

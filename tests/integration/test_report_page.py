@@ -60,9 +60,8 @@ class Page:
         self.browser.goto(path.as_uri())
         self.browser.wait_for_selector("#leaderboard .dt-container")
         self.browser.evaluate("dispatchEvent(new Event('beforeprint'))")
-        self.browser.wait_for_function(
-            "document.querySelectorAll('.chart:not(:has(.main-svg))').length === 0"
-        )
+        # Not wait_for_function, which the page's own content policy may refuse.
+        self.browser.wait_for_selector(".chart:not(:has(.main-svg))", state="detached")
 
     def column(self, number: int) -> list[str]:
         cells = f"#leaderboard tbody tr td:nth-child({number})"
