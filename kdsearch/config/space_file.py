@@ -292,12 +292,15 @@ class Config:
         }
         return self.overridden(changes, f"{self.origin} with {', '.join(changes)} replaced")
 
-    def overridden(self, changes: Mapping[str, Any], origin: str) -> Config:
+    def overridden(
+        self, changes: Mapping[str, Any], origin: str, *, foreign: Place | None = None
+    ) -> Config:
         """Replace keys of any depth, such as ``data.simulated.beats``; see `replace`.
 
         Args:
             changes: Values by keys whose parts are separated by dots.
             origin: Names the result in the message of an error.
+            foreign: As of `load_method`.
         """
         plain = self.as_dict()
         teacher = {key for key in changes if key.startswith("teacher.")}
@@ -318,7 +321,8 @@ class Config:
                 if not isinstance(inside, dict):
                     raise ConfigError(f"{origin}: unknown key '{key}' ('{name}' has no keys)")
             inside[last] = value
-        return replace(parse_config(plain, origin), origin=self.origin, foreign=self.foreign)
+        config = parse_config(plain, origin, foreign=foreign)
+        return replace(config, origin=self.origin, foreign=self.foreign)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, which `parse_config` reads back to an equal configuration."""

@@ -108,7 +108,9 @@ def make_request(  # noqa: PLR0913
     config = space
     if overrides:
         named = ", ".join(labels.get(key, f"--set {key}") for key in overrides)
-        config = space.overridden(overrides, f"{space.origin} with {named}")
+        # What a run folder says may be another person's, and imports nothing from there.
+        foreign = folder.path if "method" in overrides.keys() - own else None
+        config = space.overridden(overrides, f"{space.origin} with {named}", foreign=foreign)
     if FOREIGN & overrides.keys() - own:
         config = replace(config, foreign=True)
     config = replace(

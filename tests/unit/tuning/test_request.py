@@ -57,6 +57,19 @@ def test_a_resume_from_another_folder_finds_the_same_data(
     assert request(folder, resume=True, data="moved.npz").config.data.source == "/moved.npz"
 
 
+def test_a_method_that_a_run_folder_names_is_not_imported_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = RunFolder(tmp_path / "run")
+    started = begun(folder)
+    (folder.path / "stranger.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(folder.path)
+    overrides = {"method": "stranger:Method"}
+    folder.write_config(started.config.as_dict(), overrides)
+    with pytest.raises(ConfigError, match="is in the run folder, whose code is not run"):
+        request(folder, resume=True)
+
+
 # --set.
 
 SETTINGS = {
