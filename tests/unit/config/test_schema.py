@@ -111,6 +111,9 @@ BEYOND = {
     "point outside the space",
     "point of a fixed setting",
     "points twice",
+    "no val_auc among the objectives",
+    "objectives with gp",
+    "costs with earlier runs",
 }
 # Another method has another schema.
 OWN_METHOD = {"method by its class"}

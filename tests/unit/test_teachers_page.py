@@ -11,7 +11,7 @@ from search_cases import space_file
 
 from kdsearch.config.space_file import load_space, parse_config
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "teachers.md").read_text()
 
 
