@@ -29,6 +29,7 @@ space:
   w_adv: 1
   lr: 0.001
 search: {num_samples: 2}
+scheduler: {name: none}
 confirm: {top: 0}
 resources: {device: cpu, precision: fp32}
 """
