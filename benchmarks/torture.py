@@ -231,7 +231,7 @@ class Torture:
 
     def against_the_whole(self) -> str:
         """Compare the search with one that was never interrupted, and say what is the same."""
-        done = self.whole.search(*self.flags(), "--quiet", timeout=3600)
+        done = self.whole.search(*self.flags(), "--quiet")
         if done.returncode != 0:
             self.broken.append(f"the uninterrupted search failed: {done.stderr}")
             return ""
