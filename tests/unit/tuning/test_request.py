@@ -14,6 +14,7 @@ from search_cases import space_file
 from kdsearch.config.space_file import parse_config, read_yaml
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
+from kdsearch.teachers.existing import read_sources
 from kdsearch.tuning.request import Request, check_resume, make_request
 
 
@@ -68,6 +69,25 @@ def test_a_method_that_a_run_folder_names_is_not_imported_from_there(
     folder.write_config(started.config.as_dict(), overrides)
     with pytest.raises(ConfigError, match="is in the run folder, whose code is not run"):
         request(folder, resume=True)
+
+
+DETECTOR = "sklearn.neighbors.LocalOutlierFactor"
+
+
+@pytest.mark.parametrize("named", [(), (f"teacher.detector={DETECTOR}",)])
+def test_a_detector_is_imported_only_if_the_command_line_names_it(
+    named: Sequence[str], tmp_path: Path
+):
+    folder = RunFolder(tmp_path / "run")
+    options = "teacher.options={novelty: true}"
+    begun(folder, settings=[f"teacher.detector={DETECTOR}", options])
+    resumed = request(folder, resume=True, settings=[*named, *([options] if named else [])])
+    assert resumed.config.teacher_source.detector == DETECTOR
+    if named:
+        assert read_sources(resumed.config)[0].kind == f"detector {DETECTOR}"
+    else:
+        with pytest.raises(RunError, match=f"{DETECTOR} is named by a run folder and is not"):
+            read_sources(resumed.config)
 
 
 # --set.

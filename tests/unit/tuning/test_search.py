@@ -1,20 +1,25 @@
-"""Where a search trains its teacher."""
+"""What a search checks before it trains, and where it trains its teacher."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from search_cases import space_file
+from search_cases import CPU, space_file
 
 from kdsearch.config.space_file import parse_config
-from kdsearch.errors import ConfigError
+from kdsearch.data import load_dataset
+from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
+from kdsearch.teachers.existing import read_sources, realise
 from kdsearch.tuning.request import Request
-from kdsearch.tuning.search import resolve_teacher_compute
+from kdsearch.tuning.search import resolve_teacher_compute, search
+from kdsearch.tuning.teacher import describe_teacher, existing_teacher
 
 
 def test_a_driver_of_a_cluster_needs_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -44,3 +49,48 @@ def test_the_first_of_openmps_numbers_is_the_teachers(
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def taught_by(scores: Path, folder: RunFolder) -> Request:
+    """A request to resume a search whose teacher is a file of scores."""
+    plain = space_file(
+        data={"simulated": {"patients": 6, "beats": 900}}, student={"target": "score"}
+    )
+    config = parse_config(plain | {"teacher": {"from": str(scores)}}, "kd.yaml")
+    return Request(config, {}, folder, True, None, Console(file=io.StringIO()))
+
+
+def started_with(scores: Path, folder: RunFolder) -> None:
+    """Write what a search leaves that was killed in its first trial.
+
+    Its data are noted as others, so that a resume that accepts the teacher ends there.
+    """
+    config = taught_by(scores, folder).config
+    dataset = load_dataset(config.data, scores.parent)
+    existing = realise(read_sources(config), config, dataset, CPU, scores.parent)
+    teacher = existing_teacher(existing)
+    folder.write_config(config.as_dict(), {})
+    other_data = replace(dataset, fingerprint="f" * 64)
+    folder.write_teacher(teacher.weights, describe_teacher(teacher, other_data))
+
+
+def test_a_resume_refuses_another_content_of_its_teacher(tmp_path: Path):
+    scores, folder = tmp_path / "scores.npz", RunFolder(tmp_path / "kd")
+    values = np.linspace(1, 2, 900)
+    np.savez(scores, scores=values)
+    started_with(scores, folder)
+    np.savez(scores, scores=values + 1)
+    with pytest.raises(RunError, match=r"kd holds a search with another teacher \(content "):
+        search(taught_by(scores, folder))
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["moved", "removed"])
+def test_a_resume_accepts_a_teacher_that_was_moved_or_removed(removed: bool, tmp_path: Path):
+    scores, folder = tmp_path / "scores.npz", RunFolder(tmp_path / "kd")
+    np.savez(scores, scores=np.linspace(1, 2, 900))
+    started_with(scores, folder)
+    scores = scores.rename(tmp_path / "moved.npz")
+    if removed:
+        scores.unlink()
+    with pytest.raises(RunError, match="holds a search over other data"):
+        search(taught_by(scores, folder))
