@@ -303,10 +303,10 @@ class Config:
             foreign: As of `load_method`.
         """
         plain = self.as_dict()
-        teacher = {key for key in changes if key.startswith("teacher.")}
-        exists = teacher & {"teacher.from", "teacher.detector"}
-        if exists or (teacher and self.teacher_source.exists):
-            # A teacher that exists has no settings, and one that is trained comes from nowhere.
+        teacher = {key.split(".")[1] for key in changes if key.startswith("teacher.")}
+        details = {"discriminator", "options"}
+        if teacher & {"from", "detector"} or (self.teacher_source.exists and teacher - details):
+            # A teacher that exists has no settings of a training, and the other way round.
             plain["teacher"] = {}
         for key, value in changes.items():
             *sections, last = key.split(".")

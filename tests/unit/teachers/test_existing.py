@@ -451,6 +451,19 @@ def test_a_flag_replaces_the_recipe(tmp_path: Path) -> None:
     assert back.teacher_source.paths == ()
 
 
+def test_details_of_a_teacher_that_exists_can_be_set() -> None:
+    detector = config(detector=DETECTOR, options={"novelty": True, "n_neighbors": 5})
+    options = detector.overridden({"teacher.options.n_neighbors": 9}, "my.yaml")
+    assert options.teacher_source.detector == DETECTOR
+    assert options.teacher_source.options == {"novelty": True, "n_neighbors": 9}
+    generator = config(**{"from": "/one.pt"})
+    both = generator.overridden({"teacher.discriminator": "/two.pt"}, "my.yaml")
+    assert both.teacher_source.paths == ("/one.pt",)
+    assert both.teacher_source.discriminator == "/two.pt"
+    other = detector.overridden({"teacher.detector": "sklearn.svm.OneClassSVM"}, "my.yaml")
+    assert other.teacher_source.options == {}
+
+
 def test_a_table_file_that_is_damaged(tmp_path: Path, dataset: Dataset) -> None:
     np.savez(tmp_path / "scores.npz", scores=scores_of(dataset))
     content = bytearray((tmp_path / "scores.npz").read_bytes())
