@@ -47,7 +47,7 @@ class Generation:
 def read_generation(
     folder: RunFolder, number: int, seeds: Sequence[int], dataset: Dataset
 ) -> Generation:
-    """Read what a finished search came to.
+    """Read the best trial of a finished search and its confirmation.
 
     Raises:
         RunError: The search has no verdict, or it is damaged.
@@ -55,28 +55,20 @@ def read_generation(
     verdict = folder.read_json(folder.verdict_file)
     metrics = folder.read_json(folder.best / "metrics.json")
     results = Results(folder, seeds, dataset.training.validation, dataset.test)
-    counts = {c["name"]: len(c["seeds"]) for c in verdict["configurations"]}
-    name = verdict["chosen"] or f"trial-{metrics['trial']}"
-    control = f"control-of-{name}"
+    entries = {entry["name"]: entry for entry in verdict["configurations"]}
+    trial = verdict["chosen"] or f"trial-{metrics['trial']}"
+
+    def confirmed(trained_as: str, name: str, role: str) -> Confirmed:
+        entry = entries.get(trained_as, {"seeds": {}, "reason": ""})
+        read = results.confirmed(trained_as, role, len(seeds)).seeds
+        used = {seed: result for seed, result in read.items() if str(seed) in entry["seeds"]}
+        return Confirmed(name, role, used, entry["reason"])
+
+    student = confirmed(trial, f"generation {number}", "generation")
+    control = confirmed(f"control-of-{trial}", CONTROL, "control")
     return Generation(
-        number,
-        folder,
-        int(metrics["trial"]),
-        results.confirmed(f"generation {number}", "generation", 0)
-        if name not in counts
-        else _named(results.confirmed(name, "generation", counts[name]), number),
-        _control(results.confirmed(control, "control", counts[control]))
-        if counts.get(control)
-        else None,
+        number, folder, int(metrics["trial"]), student, control if control.seeds else None
     )
-
-
-def _named(found: Confirmed, number: int) -> Confirmed:
-    return Confirmed(f"generation {number}", "generation", found.seeds, found.reason)
-
-
-def _control(found: Confirmed) -> Confirmed:
-    return Confirmed(CONTROL, "control", found.seeds, found.reason)
 
 
 def is_better(new: Generation, old: Generation) -> bool:

@@ -36,13 +36,22 @@ def scores(dataset: Dataset, strength: float, seed: int) -> np.ndarray:
     return (noise + strength * dataset.test.abnormal).astype(np.float32)
 
 
-def finished(parent: RunFolder, number: int, strength: float, dataset: Dataset) -> Generation:
-    """A search whose students with new seeds are as good as ``strength`` makes them."""
+def finished(
+    parent: RunFolder, number: int, strength: float, dataset: Dataset, *, diverged: int = 0
+) -> Generation:
+    """A search whose students with new seeds are as good as ``strength`` makes them.
+
+    Args:
+        diverged: The seed of a student whose training diverged.
+    """
     folder = parent.generation_folder(number)
     roles = {"trial-1": "candidate", "control-of-trial-1": "control"}
     for name, how_good in (("trial-1", strength), ("control-of-trial-1", 0.0)):
         for seed in SEEDS:
             confirmation = folder.confirmation(name, seed)
+            if name == "trial-1" and seed == diverged:
+                confirmation.write_result({"reason": "generator is nan in epoch 1"})
+                continue
             found = scores(dataset, how_good, seed)
             confirmation.write_scores({"validation": found, "test": found})
             confirmation.write_result({"best_epoch": 2, "epochs": 3, "seconds": 1.5})
@@ -92,3 +101,15 @@ def test_the_first_generation_alone_is_the_result(dataset: Dataset, tmp_path: Pa
     assert descent["result"] == 1
     assert descent["ended"] == "2 of 3 generations are left."
     assert [d["against"] for d in descent["differences"]] == [FIRST_TEACHER, CONTROL]
+
+
+@pytest.mark.parametrize("diverged", SEEDS)
+def test_a_generation_has_all_seeds_that_were_trained(
+    diverged: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    generation = finished(RunFolder(tmp_path), 1, 1.0, dataset, diverged=diverged)
+    assert set(generation.student.seeds) == set(SEEDS) - {diverged}
+    assert generation.student.reason == "generator is nan in epoch 1"
+    assert generation.control is not None
+    assert set(generation.control.seeds) == set(SEEDS)
+    assert generation.val_auc > 0.5
