@@ -34,7 +34,7 @@ FLAGS = {
 
 
 # Keys that name code to import: on a resume they count only if the user gives them again.
-FOREIGN = {"teacher.detector", "teacher.options"}
+FOREIGN = {"teacher", "teacher.detector", "teacher.options"}
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,14 @@ def test_a_detector_is_imported_only_if_the_command_line_names_it(
             read_sources(resumed.config)
 
 
+def test_a_detector_in_a_whole_section_is_foreign_too(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    started = begun(folder, settings=["teacher={detector: a.B}"])
+    assert started.overrides.keys() == {"teacher"}
+    assert not started.config.foreign
+    assert request(folder, resume=True).config.foreign
+
+
 # --set.
 
 SETTINGS = {
