@@ -1,7 +1,7 @@
 """The report of a running search: ``report.html`` is written again and again by a thread.
 
 The thread can neither hold up nor fail the search: what it cannot write it writes later. It
-takes at most `SHARE` of a processor, so that a report which takes longer to make is made less
+writes for at most `SHARE` of the time, so that a report which takes longer to make is made less
 often.
 """
 
@@ -89,13 +89,14 @@ class LiveReport:
         while not self._closed.is_set():
             self._news.wait(LONGEST_S if self._begun else None)
             self._news.clear()
-            start = time.thread_time()
+            # Wall time: pages of a run in a bucket wait for many requests.
+            start = time.monotonic()
             try:
                 self._write(wait_s)
             except Exception:
                 # Whatever it is, the search is worth more than its picture.
                 logger.warning("report: not written", exc_info=True)
-            seconds = time.thread_time() - start
+            seconds = time.monotonic() - start
             self.seconds += seconds
             wait_s = max(INTERVAL_S, seconds / SHARE)
             self._closed.wait(wait_s)
