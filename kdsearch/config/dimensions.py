@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,14 @@ class Float:
         between = (fraction,) if self.low < fraction < self.high else ()
         return (self.low, *between, self.high)
 
-    def points(self) -> tuple[Value, ...] | None:
-        """Return every value, or None if there are infinitely many."""
-        if self.step is None:
-            return None
-        return tuple(self.low + k * self.step for k in range(self._steps() + 1))
+    def count(self) -> int | None:
+        """How many values there are; None without a step."""
+        return None if self.step is None else round((self.high - self.low) / self.step) + 1
+
+    def points(self) -> tuple[Value, ...]:
+        """Every value of a dimension with a step."""
+        step = self.step or 0.0
+        return tuple(self.low + k * step for k in range(self.count() or 0))
 
     def canonical(self, value: Value) -> Value:
         """The value as a trial has it.
@@ -57,9 +60,6 @@ class Float:
         if not math.isclose(nearest, number, rel_tol=1e-9, abs_tol=1e-9 * self.step):
             raise ValueError(f"expected steps of {self.step:g} from {self.low:g} on")
         return nearest
-
-    def _steps(self) -> int:
-        return round((self.high - self.low) / (self.step or math.inf))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,11 @@ class Integer:
         """Return the two bounds."""
         return (self.low, self.high)
 
-    def points(self) -> Sequence[Value]:
+    def count(self) -> int:
+        """How many values there are."""
+        return (self.high - self.low) // self.step + 1
+
+    def points(self) -> range:
         """Every value."""
         return range(self.low, self.high + 1, self.step)
 
@@ -101,6 +105,10 @@ class Choice:
     def candidates(self) -> tuple[Value, ...]:
         """Every option."""
         return self.options
+
+    def count(self) -> int:
+        """How many options there are."""
+        return len(self.options)
 
     def points(self) -> tuple[Value, ...]:
         """Every option."""
@@ -277,7 +285,6 @@ def finite_points(space: Mapping[str, Dimension]) -> int | None:
     A space in which nothing is searched has none either: its trials differ by their seeds.
     """
     searched = [d for d in space.values() if not isinstance(d, Fixed)]
-    points = [dimension.points() for dimension in searched]
-    if not searched or any(one is None for one in points):
-        return None
-    return math.prod(len(one) for one in points if one is not None)
+    counts = [dimension.count() for dimension in searched]
+    known = [count for count in counts if count is not None]
+    return math.prod(known) if searched and len(known) == len(counts) else None

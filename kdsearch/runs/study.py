@@ -224,7 +224,6 @@ class Study:
             return trial
         for params in record.refused:
             self._refuse(params, self._costs_of(params))
-            self._tried.add(_key(params))
         costs = record.costs or self._costs_of(record.params)
         self._costs[record.number] = costs
         ended = trial.state in (OptunaState.COMPLETE, OptunaState.PRUNED)
@@ -275,7 +274,7 @@ class Study:
         points = finite_points(self._space)
         if points is None or points > MOST_POINTS:
             return None
-        values = [dimension.points() or () for dimension in self._space.values()]
+        values = [dimension.points() for dimension in self._space.values()]
         untried = [
             point
             for point in (dict(zip(self._space, p, strict=True)) for p in product(*values))
