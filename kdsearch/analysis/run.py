@@ -161,10 +161,11 @@ class Run:
         """How far the search is, and what its sampler learned or suggested twice."""
         counts = Counter(record.state for record in self.records)
         parts = [f"{counts[state]} {word}" for state, word in STATES.items() if counts[state]]
-        if len(self.records) < self.planned:
-            parts.append(f"{self.planned - len(self.records)} to come")
-        lines = [f"{self.planned} trials: {', '.join(parts) or 'none yet'}"]
-        if self.planned < self.config["search"]["num_samples"]:
+        planned = self.planned
+        if len(self.records) < planned:
+            parts.append(f"{planned - len(self.records)} to come")
+        lines = [f"{planned} trials: {', '.join(parts) or 'none yet'}"]
+        if planned < self.config["search"]["num_samples"]:
             lines[0] += "; the space has no more"
         if repeats := sum(record.repeats for record in self.records):
             lines.append(

@@ -296,7 +296,25 @@ class _Search:
         if stored is not None:
             return stored
         if sources:
-            return self._existing(dataset, compute, sources)
+            found = realise(sources, self._config, dataset, compute, cache_dir())
+            teacher = existing_teacher(found)
+            came, note = f"({found.origin['kind']})", found.origin["note"]
+            detail = f"; {note}" if note else ""
+        else:
+            teacher = self._trained(dataset, compute)
+            trained = f"trained in {duration(teacher.seconds)}"
+            came = "found in the cache" if teacher.found else trained
+            detail = f" at epoch {teacher.best.epoch}"
+        self._say(
+            f"teacher {teacher.fingerprint[:12]} {came}: val_auc {teacher.best.val_auc:.4f}"
+            f"{detail}"
+        )
+        self._check_teacher(teacher)
+        self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))
+        return teacher
+
+    def _trained(self, dataset: Dataset, compute: Compute) -> Teacher:
+        """The teacher of the cache, or several that teach together, trained where missing."""
         with self._signals.saving_epochs(), teacher_progress(self._console) as show:
 
             def on_epoch(report: EpochReport, epochs: int) -> None:
@@ -314,34 +332,9 @@ class _Search:
                 )
                 for member in range(self._config.teacher_source.members)
             ]
-        teacher = members[0]
-        if len(members) > 1:
-            teacher = ensemble_teacher(members, self._config.method, dataset, compute)
-        trained = f"trained in {duration(teacher.seconds)}"
-        source = "found in the cache" if teacher.found else trained
-        self._say(
-            f"teacher {teacher.fingerprint[:12]} {source}: val_auc {teacher.best.val_auc:.4f} "
-            f"at epoch {teacher.best.epoch}"
-        )
-        self._check_teacher(teacher)
-        self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))
-        return teacher
-
-    def _existing(
-        self, dataset: Dataset, compute: Compute, sources: Sequence[Source]
-    ) -> Teacher:
-        teacher = existing_teacher(
-            realise(sources, self._config, dataset, compute, cache_dir())
-        )
-        assert teacher.origin is not None
-        kind, note = teacher.origin["kind"], teacher.origin["note"]
-        self._say(
-            f"teacher {teacher.fingerprint[:12]} ({kind}): val_auc "
-            f"{teacher.best.val_auc:.4f}{f'; {note}' if note else ''}"
-        )
-        self._check_teacher(teacher)
-        self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))
-        return teacher
+        if len(members) == 1:
+            return members[0]
+        return ensemble_teacher(members, self._config.method, dataset, compute)
 
     def _check_teacher(self, teacher: Teacher) -> None:
         """A run whose own copy was lost continues with the same teacher or not at all."""
