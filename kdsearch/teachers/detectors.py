@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -63,17 +64,25 @@ def detector_scores(
         DataError: The detector cannot be fitted, or gives a score that is not finite.
     """
     detector = make_detector(name, options)
-    identity = json.dumps([VERSION, name, options, _version(name)], sort_keys=True, default=str)
-    key = hashlib.sha256(f"{identity} {dataset.fingerprint}".encode()).hexdigest()
+    identity = [VERSION, name, options, _version(detector), dataset.fingerprint]
+    text = json.dumps(identity, sort_keys=True, default=str)
+    key = hashlib.sha256(text.encode()).hexdigest()
     arrays = cached_arrays(
         cache / "detectors" / key, lambda: _fit_and_score(detector, name, dataset)
     )
     return {part: np.array(arrays[part]) for part in PARTS}
 
 
-def _version(name: str) -> str:
-    package = importlib.import_module(name.partition(".")[0])
-    return str(getattr(package, "__version__", ""))
+def _version(detector: Any) -> list[str]:
+    """Return the version of a detector's package, and the checksum of its module's text.
+
+    A class of a user's own has no version, and changes while it is written.
+    """
+    module = sys.modules[type(detector).__module__]
+    package = sys.modules[module.__name__.partition(".")[0]]
+    file = getattr(module, "__file__", None)
+    text = b"" if file is None else Path(file).read_bytes()
+    return [str(getattr(package, "__version__", "")), hashlib.sha256(text).hexdigest()]
 
 
 def _fit_and_score(detector: Any, name: str, dataset: Dataset) -> dict[str, Any]:

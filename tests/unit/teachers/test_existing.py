@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -357,6 +359,27 @@ def test_a_detector_with_the_interface_of_pyod_is_not_turned_round(
     x = dataset.training.train
     expected = ((x - x.mean(axis=0)) ** 2).mean(axis=(1, 2)) + 1
     np.testing.assert_allclose(teacher.state["train"].numpy(), expected, rtol=1e-4)
+
+
+def test_a_changed_detector_scores_again(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    chosen = config(detector="changing.Squares")
+    trained = []
+    for constant in ("1", "20"):
+        write_text(
+            tmp_path / "changing.py",
+            "class Squares:\n"
+            "    def fit(self, X):\n"
+            "        self.mean = X.mean(axis=0)\n"
+            "    def decision_function(self, X):\n"
+            f"        return ((X - self.mean) ** 2).mean(axis=1) + {constant}\n",
+        )
+        monkeypatch.delitem(sys.modules, "changing", raising=False)
+        importlib.invalidate_caches()
+        trained.append(use(dataset, tmp_path, chosen).state["train"].numpy())
+    np.testing.assert_allclose(trained[1], trained[0] + 19, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
