@@ -6,13 +6,15 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "storage"))
 
+import resumed
 from crash_states import Disk
-from resumed import explore
+from resumed import Explored, explore
 from searches import record
 from watched_disk import Operation
 
@@ -61,9 +63,6 @@ def test_what_was_recorded_is_what_is_on_the_disk(tmp_path: Path) -> None:
     assert recorded.keys() <= real.keys()
 
 
-FOLDERS = ("disk/runs", "disk/runs/kd", "disk/runs/kd/trials")
-
-
 def without(*operations: str) -> Callable[[Operation], bool]:
     return lambda operation: operation[0] not in operations
 
@@ -86,3 +85,47 @@ def test_a_search_that_leaves_out_a_sync_is_found_out(
     operations: Sequence[Operation] = [o for o in recorded[1] if kept(o)]
     explored = explore(operations, count=300, until=broken)
     assert any(broken in text for _, text in explored.broken)
+
+
+def crash_twice(operations: Sequence[Operation], index: int) -> Explored:
+    """Kill the search after one operation, and cut the power in the resume."""
+    # After each operation of the resume.
+    with mock.patch.multiple(resumed, TWICE_SHARE=1.0, TWICE=100):
+        return explore(operations[: index + 1], count=1, part=(index, index + 1))
+
+
+@pytest.fixture(scope="module")
+def unsynced(recorded: dict[int, list[Operation]]) -> list[int]:
+    """Where a trial's record is seen under its name, and a power cut may still undo it."""
+    return [
+        index
+        for index, (kind, *paths) in enumerate(recorded[1])
+        if kind == "rename" and paths[1].endswith("/trial.json")
+    ]
+
+
+def test_a_resume_keeps_what_a_kill_left_unsynced(
+    recorded: dict[int, list[Operation]], unsynced: list[int]
+) -> None:
+    explored = [crash_twice(recorded[1], index) for index in unsynced]
+    assert [text for e in explored for _, text in e.broken] == []
+    assert sum(e.twice for e in explored) > 5 * len(unsynced) > 50
+
+
+def test_a_resume_that_does_not_sync_first_is_found_out(
+    recorded: dict[int, list[Operation]], unsynced: list[int]
+) -> None:
+    with mock.patch("kdsearch.runs.folder.sync_folders"):
+        explored = [crash_twice(recorded[1], index) for index in unsynced]
+    texts = {text for e in explored for _, text in e.broken}
+    assert any("second crash: finished trial" in text for text in texts)
+
+
+def test_a_crash_in_the_resume_of_a_complete_search_loses_nothing(
+    recorded: dict[int, list[Operation]],
+) -> None:
+    completed = [i for i, o in enumerate(recorded[1]) if o == ("mark", "complete", None)]
+    for index in completed:
+        explored = crash_twice(recorded[1], index)
+        assert explored.broken == []
+        assert explored.twice > 5

@@ -9,7 +9,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,6 +34,8 @@ from kdsearch.tuning.workers.trial import trial_seed
 RUN = "disk/runs/kd"
 # A second crash is tried after this share of the states, with so many states.
 TWICE_SHARE, TWICE = 0.03, 12
+# Among the operations of a resume: from here on, its user may see the trials that it read.
+READ = ("mark", "read", None)
 
 
 @dataclass
@@ -78,9 +80,7 @@ class Told:
     def saw(self, records: Sequence[TrialRecord]) -> Told:
         """What a user knows who has seen these records too."""
         seen = {record.number: record for record in records if record.finished}
-        told = copy.copy(self)
-        told.finished = self.finished | seen
-        return told
+        return replace(self, finished=self.finished | seen)
 
 
 class Nobody:
@@ -191,27 +191,34 @@ class Opener:
         with folder.lock():
             remove_abandoned(folder)
             self.records = records = read_trials(folder, config, lambda _: None)
+            self.operations.append(READ)
             yield from self._check_finished(records, told)
             yield from self._check_results(folder, config, records, tree, told)
-            folder.begin_work()
-            generation = folder.generation
-            searcher, _ = open_trials(folder, config, records, Nobody(), StopRequests(folder))
-            for _ in [*searcher._unfinished]:
-                trial: Any = searcher.suggest(str(len(searcher._running)))
-                number, params = trial["number"], trial["params"]
-                training = Training(
-                    config.student_settings(params),
-                    seed=trial_seed(config, number),
-                    folder=folder.trial(number, generation, params),
-                )
-                yield from self._check_unfinished(number, training, told)
-                if training.folder.error_file.exists():
-                    yield f"trial {number} keeps the reason of an earlier try"
+            # A search that has said it is complete ends here.
+            if not told.complete:
+                yield from self._continue(folder, config, records, told)
             for _, *paths in self.operations:
                 for number in told.finished:
                     own = f"{RUN}/trials/{number}"
                     if {f"{own}/trial.json", f"{own}/metrics.jsonl"} & {*map(str, paths)}:
                         yield f"the resume writes files of the finished trial {number}"
+
+    def _continue(
+        self, folder: RunFolder, config: Config, records: Sequence[TrialRecord], told: Told
+    ) -> Iterator[str]:
+        folder.begin_work()
+        searcher, _ = open_trials(folder, config, records, Nobody(), StopRequests(folder))
+        for _ in [*searcher._unfinished]:
+            trial: Any = searcher.suggest(str(len(searcher._running)))
+            number, params = trial["number"], trial["params"]
+            training = Training(
+                config.student_settings(params),
+                seed=trial_seed(config, number),
+                folder=folder.trial(number, folder.generation, params),
+            )
+            yield from self._check_unfinished(number, training, told)
+            if training.folder.error_file.exists():
+                yield f"trial {number} keeps the reason of an earlier try"
 
     def _config(self, folder: RunFolder) -> Config:
         """Read ``search.yaml``; the same bytes are parsed once."""
@@ -367,11 +374,13 @@ def _crash_again(
     index: int,
     chance: random.Random,
 ) -> None:
-    """Crash in the resume, too; its user has seen which trials are finished."""
-    resume, told = list(opener.operations), told.saw(opener.records)
-    told.written, left = {}, TWICE
+    """Crash in the resume, too; once it has read the trials, its user has seen them."""
+    resume, records, left = list(opener.operations), opener.records, TWICE
+    told = replace(told, written={})
     for operation in resume:
         disk.apply(operation)
+        if operation == READ:
+            told = told.saw(records)
         if chance.random() < TWICE / max(TWICE, len(resume)):
             for again in disk.states(chance, 1 + left // 4):
                 key = hash(frozenset(again.items()))
