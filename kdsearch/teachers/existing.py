@@ -179,13 +179,15 @@ def realise(
         UserError: A teacher does not fit the data, or ranks normal beats above abnormal ones.
     """
     states = [_state(source, config.method, dataset, compute, cache) for source in sources]
-    for source, state in zip(sources, states, strict=True):
+    qualities = [
         _quality(state, config.method, dataset, compute, source.name)
-    state = states[0]
+        for source, state in zip(sources, states, strict=True)
+    ]
+    state, (val_auc, val_ap) = states[0], qualities[0]
     if len(states) > 1:
         state = ensemble(states, config.method, dataset.training.train, compute)
-    name = " + ".join(source.name for source in sources)
-    val_auc, val_ap = _quality(state, config.method, dataset, compute, name)
+        name = " + ".join(source.name for source in sources)
+        val_auc, val_ap = _quality(state, config.method, dataset, compute, name)
     content = content_of(sources)
     identity = {
         "existing": RECIPE,
