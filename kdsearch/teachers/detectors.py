@@ -18,14 +18,14 @@ from kdsearch.errors import ConfigError, DataError
 from kdsearch.files.cache import cached_arrays
 from kdsearch.teachers.kinds import PARTS, Part
 
-# Part of the cache's key: raise it whenever the same detector would get other scores.
+# Part of the cache's key: raise it when a change of this code changes scores.
 VERSION = 1
 LOCAL_OUTLIER_FACTORS = "negative_outlier_factor_"
 OF_TRAINING = "decision_scores_"
 
 
 def make_detector(name: str, options: dict[str, Any]) -> Any:
-    """An unfitted detector.
+    """Return an unfitted detector.
 
     Args:
         name: ``package.module.Class``.
@@ -55,7 +55,7 @@ def make_detector(name: str, options: dict[str, Any]) -> Any:
 def detector_scores(
     name: str, options: dict[str, Any], dataset: Dataset, cache: Path
 ) -> dict[Part, NDArray[np.float32]]:
-    """Anomaly scores of all beats by a detector that is fitted on the training beats.
+    """Compute the scores of all beats by a detector fitted on the training beats.
 
     Fitted once per data set; higher is more abnormal.
 
@@ -97,7 +97,7 @@ def _fit_and_score(detector: Any, name: str, dataset: Dataset) -> dict[str, Any]
                 "validation": _scores(detector, _rows(training.validation.x)),
                 "test": _scores(detector, _rows(dataset.test.x)),
             }
-    # A detector may raise anything over beats that it was not made for.
+    # A detector can raise anything for beats that it does not support.
     except Exception as error:  # noqa: BLE001
         reason = " ".join(str(error).split())[:200]
         raise DataError(
@@ -107,7 +107,7 @@ def _fit_and_score(detector: Any, name: str, dataset: Dataset) -> dict[str, Any]
 
 
 def _own_scores(detector: Any, train: FloatArray) -> NDArray[np.float32]:
-    """Scores of the training beats, each left out of its own score where the class can."""
+    """Return scores of the training beats, each left out of its own where possible."""
     if hasattr(detector, LOCAL_OUTLIER_FACTORS):
         return _array(-np.asarray(getattr(detector, LOCAL_OUTLIER_FACTORS)))
     if hasattr(detector, OF_TRAINING):
@@ -116,7 +116,7 @@ def _own_scores(detector: Any, train: FloatArray) -> NDArray[np.float32]:
 
 
 def _scores(detector: Any, x: FloatArray) -> NDArray[np.float32]:
-    """Higher is more abnormal: the opposite of scikit-learn's direction, and PyOD's."""
+    """Return scores, higher is more abnormal: PyOD's direction; scikit-learn's is reversed."""
     if hasattr(detector, "score_samples"):
         return _array(-np.asarray(detector.score_samples(x)))
     from sklearn.base import OutlierMixin  # noqa: PLC0415
@@ -130,5 +130,5 @@ def _array(scores: Any) -> NDArray[np.float32]:
 
 
 def _rows(x: FloatArray) -> FloatArray:
-    """Beats (n, leads, length) as (n, features)."""
+    """Reshape beats (n, leads, length) to (n, features)."""
     return x.reshape(len(x), -1)

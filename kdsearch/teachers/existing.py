@@ -1,4 +1,4 @@
-"""Teachers that exist already: found by what a file is, checked before anything is trained."""
+"""Teachers that exist already: recognised by their content, checked before training."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Source:
-    """One teacher that exists, as it was read; it does not depend on the data yet.
+    """One teacher that exists, as it was read; independent of the data.
 
     Attributes:
-        kind: What it is, in words.
-        name: Where it is from, for messages.
-        content: SHA-256 of what it is.
+        kind: A description for reports.
+        name: Its path or class, for messages.
+        content: SHA-256 of its content.
         gives: What it gives to students of the searched method.
         state: Weights of the searched method, or None.
         scores: Of all beats of the data source, or None.
         student: A student of another method, or None.
         detector: Class and options, or None.
-        trained_on: In words; empty if that is unknown.
+        trained_on: A description of its data; empty if that is unknown.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Existing:
-    """A teacher that exists, ready to teach on some data.
+    """A teacher that exists, checked on some data.
 
     Attributes:
         fingerprint: SHA-256 of its content and of the data.
@@ -159,7 +159,7 @@ def check_needs(config: Config, given: frozenset[str], what: str) -> None:
 
 
 def content_of(sources: Sequence[Source]) -> str:
-    """SHA-256 of what the teachers are, wherever they are from."""
+    """Return the SHA-256 of the content of all teachers; paths do not change it."""
     return (
         sources[0].content
         if len(sources) == 1
@@ -170,7 +170,7 @@ def content_of(sources: Sequence[Source]) -> str:
 def realise(
     sources: Sequence[Source], config: Config, dataset: Dataset, compute: Compute, cache: Path
 ) -> Existing:
-    """Check the teachers on the data, and join several to an ensemble.
+    """Check the teachers on the data, and combine several as an ensemble.
 
     Args:
         cache: Keeps the scores of detectors.
@@ -239,7 +239,7 @@ def _read(path: Place, source: TeacherSource, config: Config) -> Source:
 
 
 def _student(folder: Place, config: Config) -> Source:
-    """The best student of an earlier search, perhaps of another method."""
+    """Read the best student of an earlier search, also of another method."""
     try:
         state = load_tensors(folder / MODEL)
     except FileNotFoundError:
@@ -253,14 +253,14 @@ def _student(folder: Place, config: Config) -> Source:
 
 
 def _trained_on(folder: Place) -> str:
-    """What a student's card says of its data; empty if it says nothing."""
+    """Return the description of the data in a student's card; empty if there is none."""
     raw = read_yaml(folder / CARD)
     data = raw.get("data") if isinstance(raw, dict) else None
     return str(data.get("description", "")) if isinstance(data, dict) else ""
 
 
 def _foreign(folder: Place, method: str, state: State) -> Source:
-    """A student of another built-in method: its scores can be learned."""
+    """Read a student of another built-in method, which teaches by its scores alone."""
     if method not in BUILT_IN:
         raise ConfigError(
             f"teacher.from: {folder}: a student of the method {method!r}, whose code is not "
@@ -320,7 +320,7 @@ def _table(content: bytes, path: Place) -> Source:
 
 
 def _published(content: bytes, path: Place, source: TeacherSource, config: Config) -> Source:
-    """A state dict that somebody published, recognised by a built-in method."""
+    """Read a published state dict by the first built-in method that recognises it."""
     tensors = _tensors(content, path)
     second = _discriminator_file(path, source)
     beside = {} if second is None else _tensors(second.read_bytes(), second)
@@ -339,7 +339,7 @@ def _published(content: bytes, path: Place, source: TeacherSource, config: Confi
 
 
 def _discriminator_file(path: Place, source: TeacherSource) -> Place | None:
-    """The named discriminator, or the file that is called so beside a generator."""
+    """Return the named discriminator, or ``…_D`` beside a generator ``…_G``."""
     if source.discriminator is not None:
         chosen = parse_path(source.discriminator)
         if not chosen.is_file():
@@ -353,10 +353,10 @@ def _discriminator_file(path: Place, source: TeacherSource) -> Place | None:
 
 
 def _tensors(content: bytes, path: Place) -> Mapping[str, Any]:
-    """The content of a file of tensors; no code in it is run."""
+    """Read a file of tensors; no code in it is run."""
     try:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    # Whatever is no such file makes torch raise anything.
+    # torch can raise anything for a file of another kind.
     except Exception as error:  # noqa: BLE001
         wanted = re.search(r"(?:Unsupported global: )?GLOBAL (\S+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and wanted:
@@ -430,7 +430,7 @@ def _scores_by(
 def _quality(
     state: State, method: Method, dataset: Dataset, compute: Compute, name: str
 ) -> tuple[float, float]:
-    """AUC and AP on the validation beats.
+    """Compute AUC and AP on the validation beats.
 
     Raises:
         ConfigError: Scores are not finite, or in the wrong direction.
@@ -463,7 +463,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _sha256_of(state: State) -> str:
-    """Of names and values, so that the same weights in another file are the same teacher."""
+    """Hash names and values: the same weights in another file are the same teacher."""
     total = hashlib.sha256()
     for name, value in tensors_in(state):
         total.update(name.encode())

@@ -1,7 +1,7 @@
-"""Three kinds of teachers, and what each says of beats.
+"""Three kinds of teachers: their scores, reconstructions and targets.
 
-A teacher's state is one of: weights of the searched method; a table of scores, which may come
-from anywhere; an ensemble of these. Trials, which only need targets, do not tell them apart.
+A teacher's state is one of: weights of the searched method; a table of scores of any origin; an
+ensemble of these. Trials need only targets, which are the same for all three.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Standard:
 
 
 def table(scores: dict[Part, NDArray[np.float32]]) -> State:
-    """A teacher that is known by its scores alone, of each part of the data."""
+    """Return a teacher that consists of scores alone, of each part of the data."""
     parts: dict[str, Any] = {part: torch.from_numpy(scores[part].copy()) for part in PARTS}
     return parts | {"format": FORMAT, "method": TABLE}
 
@@ -76,7 +76,7 @@ def table(scores: dict[Part, NDArray[np.float32]]) -> State:
 def ensemble(
     members: Sequence[State], method: Method, train: FloatArray, compute: Compute
 ) -> State:
-    """Teachers that teach together.
+    """Return several teachers as one.
 
     Args:
         members: Weights of the method, or tables.
@@ -96,7 +96,7 @@ def ensemble(
 def part_scores(
     state: State, method: Method, part: Part, x: FloatArray, compute: Compute
 ) -> NDArray[np.float32]:
-    """Anomaly scores of the beats of one part of the data, shape (n,).
+    """Compute the anomaly scores of one part of the data, shape (n,).
 
     Those of an ensemble are exponentials of the mean of its members' standardised scores.
     """
@@ -115,7 +115,7 @@ def part_scores(
 def reconstructions(
     state: State, method: Method, x: FloatArray, compute: Compute
 ) -> FloatArray | None:
-    """What the teacher makes of beats, for an ensemble the mean; None if it does not say."""
+    """Reconstruct beats, by an ensemble as the mean; None if the teacher cannot."""
     if state["method"] == TABLE or not isinstance(method, Reconstructing):
         return None
     if state["method"] != ENSEMBLE:
@@ -126,13 +126,13 @@ def reconstructions(
 
 
 def members_of(state: State) -> list[State]:
-    """The networks of a teacher; none if some of it is known by its scores alone."""
+    """Return the networks of a teacher; none if a part of it is a table of scores."""
     members = state["members"] if state["method"] == ENSEMBLE else [state]
     return [] if any(member["method"] == TABLE for member in members) else members
 
 
 def gives(state: State, method: Method) -> frozenset[str]:
-    """What a teacher gives, by name; see `Teachable`."""
+    """Return the names of what a teacher gives; see `Teachable`."""
     if state["method"] == TABLE:
         return frozenset({SCORES})
     if state["method"] == ENSEMBLE:
@@ -142,7 +142,7 @@ def gives(state: State, method: Method) -> frozenset[str]:
 
 
 def targets_of(method: Method, students: Sequence[BaseModel], task: Task) -> Targets:
-    """What these students are taught by the task's teacher, of whatever kind it is."""
+    """Compute the targets of these students by the task's teacher, of any kind."""
     kind = task.teacher["method"]
     if kind not in (TABLE, ENSEMBLE):
         return method.targets(students, task)
@@ -159,7 +159,7 @@ def targets_of(method: Method, students: Sequence[BaseModel], task: Task) -> Tar
 
 
 def tensors_in(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything in a state by its path, in an order that depends on the names alone."""
+    """Yield all values of a state by their path, in an order that depends on names alone."""
     if isinstance(state, dict):
         for key in sorted(state, key=str):
             yield from tensors_in(state[key], f"{name}/{key}")
