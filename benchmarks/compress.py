@@ -18,21 +18,18 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from learn_from import taught_task
 
 from kdsearch import load_space
 from kdsearch.analysis.leaderboard import front
 from kdsearch.config.space_file import Config
-from kdsearch.data import cache_dir, load_dataset
 from kdsearch.evaluation.costs import StudentCosts, by_name
-from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.study import Study
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.tuning.rungs import Rungs
-from kdsearch.tuning.teacher import TeacherCache
 from kdsearch.tuning.workers.training import judge
 from kdsearch.tuning.workers.trial import trial_seed
 
-CPU = Compute("cpu", "fp32")
 WORST_AUC = 0.5
 COST = "parameters"
 ARMS = {
@@ -74,12 +71,7 @@ def main() -> None:
 
 
 def search(config: Config) -> list[TrialRecord]:
-    dataset = load_dataset(config.data, cache_dir())
-    cache = TeacherCache(cache_dir())
-    teacher = cache.get(config.method, config.teacher, dataset, CPU, lambda *_: None)
-    task = Task(dataset.training, CPU, teacher.weights)
-    students = [config.student_settings(point) for point in config.corners()]
-    task = replace(task, targets=cache.targets(teacher, config.method, students, task))
+    task = taught_task(config)
     measured = StudentCosts(config.method, task, timed=False)
     study = Study(
         config.space,
@@ -97,7 +89,7 @@ def search(config: Config) -> list[TrialRecord]:
         stack.put_in(0, settings, seed=trial_seed(config, number))
         record = TrialRecord(number, "completed", suggestion.params, costs=suggestion.costs)
         for epoch in range(1, epochs + 1):
-            auc = judge(stack.advance()[0], dataset.training.validation).val_auc
+            auc = judge(stack.advance()[0], task.data.validation).val_auc
             record.curve[epoch] = max([auc, *record.curve.values()])
             study.report(number, epoch, record.curve[epoch])
             if epoch < epochs and rungs.lags(number, epoch, record.val_auc, record.costs):

@@ -79,13 +79,18 @@ def configurations(options: argparse.Namespace, seed: int) -> tuple[Config, Conf
     return space, later.replace(data={"fold": 1})
 
 
-def search(config: Config, learned: Sequence[Learned]) -> list[TrialRecord]:
+def taught_task(config: Config) -> Task:
+    """Return the data of a search with its teacher, trained or cached, and its targets."""
     dataset = load_dataset(config.data, cache_dir())
     cache = TeacherCache(cache_dir())
     teacher = cache.get(config.method, config.teacher, dataset, CPU, lambda *_: None)
     task = Task(dataset.training, CPU, teacher.weights)
     students = [config.student_settings(point) for point in config.corners()]
-    task = replace(task, targets=cache.targets(teacher, config.method, students, task))
+    return replace(task, targets=cache.targets(teacher, config.method, students, task))
+
+
+def search(config: Config, learned: Sequence[Learned]) -> list[TrialRecord]:
+    task = taught_task(config)
     study = Study(config.space, config.search, [], learned)
     records = []
     for _ in range(config.trials):
@@ -95,7 +100,7 @@ def search(config: Config, learned: Sequence[Learned]) -> list[TrialRecord]:
         stack.put_in(0, settings, seed=trial_seed(config, suggestion.number))
         curve: dict[int, float] = {}
         for epoch in range(1, config.max_epochs() + 1):
-            auc = judge(stack.advance()[0], dataset.training.validation).val_auc
+            auc = judge(stack.advance()[0], task.data.validation).val_auc
             curve[epoch] = max([auc, *curve.values()])
             study.report(suggestion.number, epoch, curve[epoch])
         study.finish(suggestion.number, "completed")

@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import adaptive as simulation
+from benchmarks.adaptive import ROLES
 from kdsearch.evaluation.adaptive import SeedResult, error_of_look, looks, plan
 from kdsearch.metrics.statistics import Area
-
-ROLES = {
-    "teacher": "teacher",
-    "trial-1": "candidate",
-    "control-of-trial-1": "control",
-    "trial-2": "candidate",
-    "control-of-trial-2": "control",
-}
 
 
 class Networks:
