@@ -7,6 +7,7 @@ from typing import Any
 
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Cell, Chart, Group, Section, Series, Table
+from kdsearch.analysis.report.verdict_section import intervals
 from kdsearch.analysis.run import Run
 
 KEY, TITLE = "descent", "The line of descent"
@@ -50,28 +51,14 @@ def _figure(value: float | None) -> Cell:
 
 def _chart(descent: Mapping[str, Any]) -> Chart:
     """Difference in test AUC from the first teacher, from top to bottom by generation."""
+    entries = descent["against_first_teacher"]
+    last = len(entries)
     known = [
-        (number, entry)
-        for number, entry in enumerate(descent["against_first_teacher"], start=1)
+        (float(last - index), entry)
+        for index, entry in enumerate(entries)
         if entry["low"] is not None
     ]
-    last = len(descent["against_first_teacher"])
-    series = Series(
-        "difference from the first teacher",
-        [float(entry["estimate"]) for _, entry in known],
-        [float(last + 1 - number) for number, _ in known],
-        palette.BLUE,
-        kind="points",
-        size=11,
-        symbol="square",
-        low=[float(entry["low"]) for _, entry in known],
-        high=[float(entry["high"]) for _, entry in known],
-        hover=[
-            f"generation {number}: {entry['estimate']:+.4f}, from {entry['low']:+.4f} to "
-            f"{entry['high']:+.4f}"
-            for number, entry in known
-        ],
-    )
+    series = intervals("difference from the first teacher", known, palette.BLUE)
     line = Series(
         "line of descent",
         series.x,

@@ -82,9 +82,7 @@ def _trained(configuration: Mapping[str, Any], *, chosen: bool) -> list[Cell]:
     results = configuration["seeds"].values()
     cells.append(Cell(str(len(results)), float(len(results))))
     for key in FIGURES.values():
-        mean, deviation = mean_and_sd(
-            [result[key] for result in configuration["seeds"].values()]
-        )
+        mean, deviation = mean_and_sd([result[key] for result in results])
         cells.append(Cell(f"{mean:.4f} ± {deviation:.4f}", mean))
     return cells
 
@@ -118,7 +116,7 @@ def _forest(differences: Sequence[Mapping[str, Any]], chosen: Any) -> Chart:
     for judgement in dict.fromkeys(d["judgement"] for d in in_order):
         rows = [(p, d) for p, d in zip(heights, in_order, strict=True)]
         rows = [(p, d) for p, d in rows if d["judgement"] == judgement]
-        series.append(_intervals(str(judgement), rows))
+        series.append(intervals(str(judgement), rows, COLOURS.get(str(judgement), palette.INK)))
     series.append(_seeds(list(zip(heights, in_order, strict=True)), reach))
     labels = [
         Label(-reach, at + 0.34, f"{words(str(d['of']))} against {words(str(d['against']))}",
@@ -136,12 +134,15 @@ def _forest(differences: Sequence[Mapping[str, Any]], chosen: Any) -> Chart:
     )
 
 
-def _intervals(judgement: str, rows: Sequence[tuple[float, Mapping[str, Any]]]) -> Series:
+def intervals(
+    name: str, rows: Sequence[tuple[float, Mapping[str, Any]]], colour: str
+) -> Series:
+    """Return differences with their intervals, each at its height."""
     return Series(
-        judgement,
+        name,
         [float(d["estimate"]) for _, d in rows],
         [height for height, _ in rows],
-        COLOURS.get(judgement, palette.INK),
+        colour,
         kind="points",
         size=11,
         symbol="square",
