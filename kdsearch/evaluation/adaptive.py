@@ -178,7 +178,7 @@ class _Confirmation:
         reasons = dict(self.reasons)
         if ended and leader:
             reasons |= {
-                name: f"not needed, because {leader} leads"
+                name: f"not needed, because {leader.replace('-', ' ')} leads"
                 for name, count in self.seeds.items()
                 if count == 0
             }
@@ -244,7 +244,9 @@ class _Confirmation:
         )
         if judge(difference) != WORSE:
             return True
-        self.reasons[name] = f"dropped after {look} seeds, because {leader} is better"
+        self.reasons[name] = (
+            f"dropped after {look} seeds, because {leader.replace('-', ' ')} is better"
+        )
         return False
 
     def _settled(self, leader: str, other: str, look: int) -> str:

@@ -236,8 +236,8 @@ def _smallest(
             "high": interval.high,
             "sentence": f"The student of {name.replace('-', ' ')} is the smallest that is not "
             f"distinguishably worse than the best, {chosen.replace('-', ' ')}: "
-            f"{of[name]:,.6g} {words} instead of {of[chosen]:,.6g}, validation AUC "
-            f"{interval}.",
+            f"{of[name]:,.6g} {words} instead of {of[chosen]:,.6g}; difference in "
+            f"validation AUC {interval}.",
         }
     return found | {
         "sentence": f"No confirmed student with fewer {words} than the best, "

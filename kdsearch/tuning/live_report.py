@@ -1,8 +1,8 @@
 """The report of a running search: ``report.html`` is written again and again by a thread.
 
-The thread can neither hold up nor fail the search: what it cannot write it writes later. It
-writes for at most `SHARE` of the time, so that a report which takes longer to make is made less
-often.
+The thread does not delay the search, and its errors do not end it: they are logged, and the
+next page is tried. It writes for at most `SHARE` of the time: the longer a report takes, the
+less often it is written.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class LiveReport:
             try:
                 self._write(wait_s)
             except Exception:
-                # Whatever it is, the search is worth more than its picture.
+                # Any exception would end this thread, and with it all later pages: a file that
+                # is read while it is replaced, a full disk, a fault of a chart.
                 logger.warning("report: not written", exc_info=True)
             seconds = time.monotonic() - start
             self.seconds += seconds

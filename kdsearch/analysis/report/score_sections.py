@@ -212,8 +212,8 @@ def histograms_section(contents: Contents) -> Section:
         key,
         title,
         text="Every class has the same area. Beats to the right of the line raise an alarm. "
-        "Positive scores are also on a logarithmic axis, which shows what a few large scores "
-        "leave no room for.",
+        "Positive scores are also drawn on a logarithmic axis, where small scores are further "
+        "apart.",
         groups=[Group(pair) for pair in charts],
     )
 

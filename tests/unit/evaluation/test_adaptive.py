@@ -75,7 +75,7 @@ def test_clear_differences_take_the_fewest_seeds():
     other = "trial-2" if leader == "trial-1" else "trial-1"
     if leader == "trial-1":
         assert counts == {"teacher": 3, "trial-1": 3, "trial-2": 3, f"control-of-{other}": 0}
-        assert reasons[f"control-of-{other}"] == "not needed, because trial-1 leads"
+        assert reasons[f"control-of-{other}"] == "not needed, because trial 1 leads"
     assert ended == "At most 3 of 12 seeds were needed: the verdict is decided."
 
 
@@ -84,7 +84,7 @@ def test_a_new_leader_gets_its_control():
     counts, leader, reasons, _ = networks.train(12)
     assert leader == "trial-2"
     assert counts["control-of-trial-2"] == 3
-    assert reasons["trial-1"] == "dropped after 3 seeds, because trial-2 is better"
+    assert reasons["trial-1"] == "dropped after 3 seeds, because trial 2 is better"
 
 
 def test_only_what_is_undecided_gets_more_seeds():

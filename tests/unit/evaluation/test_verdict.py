@@ -178,7 +178,7 @@ def test_the_smallest_that_is_not_worse_is_named(folder: RunFolder, dataset: Dat
     assert verdict["smallest"]["low"] <= verdict["smallest"]["estimate"]
     assert verdict["sentences"][0].startswith(
         "The student of trial 4 is the smallest that is not distinguishably worse than the "
-        "best, trial 9: 1,000 parameters instead of 20,000, validation AUC "
+        "best, trial 9: 1,000 parameters instead of 20,000; difference in validation AUC "
     )
     folder.write_verdict(verdict)
     assert folder.read_derived(folder.verdict_file) == json.loads(json.dumps(verdict))

@@ -31,13 +31,13 @@ const wrapped = (text, width) => {
   return lines.join("<br>");
 };
 
-const draw = (place) => {
-  const figure = JSON.parse(place.nextElementSibling.textContent);
+const draw = (element) => {
+  const figure = JSON.parse(element.nextElementSibling.textContent);
   const { l, r } = figure.layout.margin;
   for (const label of figure.layout.annotations ?? []) {
-    label.text = wrapped(label.text, place.clientWidth - l - r - 12);
+    label.text = wrapped(label.text, element.clientWidth - l - r - 12);
   }
-  Plotly.newPlot(place, figure.data, figure.layout, {
+  Plotly.newPlot(element, figure.data, figure.layout, {
     responsive: true,
     displaylogo: false,
     displayModeBar: false,
@@ -45,7 +45,7 @@ const draw = (place) => {
   });
 };
 
-// A chart is drawn shortly before it comes into view, so that the page itself is there at once.
+// A chart is drawn shortly before it comes into view, so that the page opens quickly.
 const watcher = new IntersectionObserver(
   (entries) => {
     for (const entry of entries.filter((one) => one.isIntersecting)) {
@@ -55,11 +55,11 @@ const watcher = new IntersectionObserver(
   },
   { rootMargin: "600px" },
 );
-for (const place of document.querySelectorAll(".chart")) watcher.observe(place);
+for (const element of document.querySelectorAll(".chart")) watcher.observe(element);
 
-// On paper, all of them.
+// Before printing, all charts are drawn.
 addEventListener("beforeprint", () => {
-  for (const place of document.querySelectorAll(".chart:not(.js-plotly-plot)")) draw(place);
+  for (const element of document.querySelectorAll(".chart:not(.js-plotly-plot)")) draw(element);
 });
 
 // The page of a running search. One that was not renewed in time belongs to a killed search.
@@ -71,7 +71,7 @@ if (live) {
       "Continue it with --resume, or reload this page if the computer was asleep.";
   } else {
     setInterval(() => {
-      // Not while somebody types or looks elsewhere.
+      // Reloading would delete what is being typed. A hidden page is reloaded once it is shown.
       const busy = document.activeElement.matches("input, select");
       if (!busy && !document.hidden) location.reload();
     }, 1000 * Number(live.dataset.reload));
