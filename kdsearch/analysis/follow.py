@@ -67,11 +67,14 @@ class _Driver:
 
 def headline(run: Run) -> str:
     """Return how far a search is, in one line."""
+    parts = []
+    if run.generations:
+        parts.append(f"generation {len(run.generations)}/{run.planned_generations}")
+        run = run.generations[-1]
     states = Counter(record.state for record in run.records)
-    planned = run.config["search"]["num_samples"]
     best = run.best
-    parts = [
-        f"{len(run.records) - states['running']}/{planned} trials",
+    parts += [
+        f"{len(run.records) - states['running']}/{run.planned} trials",
         f"{states['running']} running",
     ]
     if best is not None:

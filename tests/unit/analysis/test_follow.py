@@ -74,3 +74,18 @@ def test_a_terminal_shows_as_many_rows_as_fit(
 def test_what_is_no_run_is_refused(tmp_path: Path):
     with pytest.raises(RunError, match="no such run folder"):
         follow.follow(tmp_path / "none", io.StringIO())
+
+
+def test_the_headline_is_about_the_newest_generation(folder: RunFolder):
+    for number, auc in ((1, 0.9), (2, 0.8)):
+        generation = folder.generation_folder(number)
+        generation.write_config(space_file(), {})
+        write_trial(generation, TrialRecord(number, "completed", PARAMS, {1: auc}))
+    folder.write_config({**space_file(), "search": {"num_samples": 4, "generations": 3}}, {})
+    line = "generation 2/3 · 1/4 trials · 0 running · best val_auc 0.8000 (trial 2)"
+    assert follow.headline(open_run(folder.path)) == line
+
+
+def test_the_headline_counts_the_points_of_a_small_space(folder: RunFolder):
+    folder.write_config({**space_file(), "space": {"width": {"choice": [4, 8]}}}, {})
+    assert follow.headline(open_run(folder.path)) == "0/2 trials · 0 running"
