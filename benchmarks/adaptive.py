@@ -92,7 +92,7 @@ NOISE = (
 
 
 class Simulated:
-    """One confirmation: every network with every seed, drawn when it is looked at."""
+    """One confirmation; results of a network with a seed are computed when they are read."""
 
     def __init__(self, noise: Noise, rng: np.random.Generator) -> None:
         self.noise = noise
@@ -121,7 +121,7 @@ class Simulated:
 
 @dataclass
 class Tally:
-    """What came of one confirmation."""
+    """The figures of one confirmation."""
 
     trained: int
     chosen_right: bool
@@ -185,7 +185,7 @@ class Row:
 
     @classmethod
     def of(cls, tallies: list[Tally]) -> Row:
-        """Sum up."""
+        """Average the figures of some confirmations."""
         return cls(
             float(np.mean([t.trained for t in tallies])),
             float(np.mean([t.chosen_right for t in tallies])),

@@ -6,7 +6,7 @@
 with both objectives, with random settings, and with the validation AUC as the only objective,
 each with ASHA, one trial at a time. The hypervolume is the area that the front dominates over
 the logarithm of the parameters (base 10), from the limit on parameters and an AUC of 0.5. Ray
-is not used: what is compared is what the sampler suggests and what ASHA stops.
+is not used, only the sampler and ASHA.
 """
 
 from __future__ import annotations

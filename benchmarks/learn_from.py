@@ -7,7 +7,7 @@ For each seed an earlier search, a later one alone, and a later one that learns 
 one, each with TPE, one trial at a time, every trial trained to its last epoch. ``alone`` and
 ``with`` are the number of trials after which the later search has reached the best validation
 AUC that the search alone reaches at all; a search that never reaches it counts one trial more
-than it has. Ray is not used: what is compared is what the sampler suggests.
+than it has. Ray is not used, only the sampler.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def read_generation(
 
 
 def is_better(new: Generation, old: Generation) -> bool:
-    """Whether a generation's student is better than the last one's on validation."""
+    """Whether a generation's student is better on validation than an earlier one's."""
     return bool(new.val_auc > old.val_auc)
 
 
@@ -121,7 +121,7 @@ def _ended(line: Sequence[Generation], planned: int) -> str:
 
 
 def _first_teacher(folder: RunFolder, seeds: Sequence[int], dataset: Dataset) -> Confirmed:
-    """The teacher of the first generation itself, the same with each seed."""
+    """Measure the teacher of the first generation once, for all seeds."""
     evaluation = read_evaluation(folder)
     assert evaluation is not None
     once = measure_scores(evaluation.teacher.validation, evaluation.teacher.test, dataset)

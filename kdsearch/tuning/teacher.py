@@ -43,8 +43,8 @@ class Teacher:
         fingerprint: SHA-256 of data, split, architecture, training settings and seed.
         weights: Of its best epoch by validation AUC.
         history: Every epoch.
-        found: True where it lay in the cache already.
-        origin: Where a teacher comes from that was not trained here, as in ``teacher.json``.
+        found: True if it was in the cache already.
+        origin: Where an existing teacher or an ensemble is from, as in ``teacher.json``.
     """
 
     fingerprint: str
@@ -91,9 +91,9 @@ def _identity(method: Method) -> str:
 
 
 def _code(module: str) -> bytes | None:
-    """The text of a method of a user's own, who changes it while it is written.
+    """Return the text of a user's method, which may change; None for a built-in one.
 
-    Of ours there is none: they say by `RECIPE` when another teacher would come out.
+    `RECIPE` counts the changes of built-in methods that give another teacher.
     """
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None or _is_ours(module):
@@ -118,8 +118,8 @@ class TeacherCache:
     ) -> Teacher:
         """The teacher of this fingerprint, trained by the first process that asks.
 
-        Searches that start together wait here for the first of them. A training that was
-        killed goes on from its last epoch.
+        Searches that start together wait for the first of them. A training that was killed
+        continues after its last epoch.
 
         Args:
             on_epoch: Called after each epoch trained here with its report and the number of
@@ -148,7 +148,7 @@ class TeacherCache:
     def targets(
         self, teacher: Teacher, method: Method, students: Sequence[BaseModel], task: Task
     ) -> Targets:
-        """What the students are taught, calculated once and kept beside the teacher."""
+        """Return the students' targets, computed once and cached beside the teacher."""
         name = _name_of_targets(method, students)
         path = self._folder / teacher.fingerprint / f"targets-{name}.pt"
         try:
@@ -165,7 +165,7 @@ class TeacherCache:
 
 
 def _name_of_targets(method: Method, students: Sequence[BaseModel]) -> str:
-    """Students that differ in scalars alone are taught the same."""
+    """Name the targets of these students; those of equal structure share them."""
     shared = {method.structure(student) for student in students}
     return hashlib.sha256("\n".join(sorted(shared)).encode()).hexdigest()[:16]
 
@@ -176,7 +176,7 @@ def _array(tensor: Any) -> NDArray[np.float32]:
 
 
 class _Training:
-    """One teacher's training, which a kill interrupts but does not undo."""
+    """One teacher's training, saved after each epoch so that it can continue."""
 
     def __init__(self, entry: Path, method: Method, settings: BaseModel, task: Task) -> None:
         self._file = entry / "partial.pt"
@@ -208,7 +208,7 @@ class _Training:
         self._history = [EpochReport(**report) for report in partial["history"]]
         self._weights = partial["weights"]
         self._stack.put_in(0, self._settings, seed=self._seed, state=partial["state"])
-        logger.info("the teacher's training goes on after epoch %d", len(self._history))
+        logger.info("the teacher's training continues after epoch %d", len(self._history))
 
     def _keep(self, report: EpochReport) -> None:
         best = max((earlier.val_auc for earlier in self._history), default=-math.inf)
@@ -226,7 +226,7 @@ class _Training:
 
 
 def _read(entry: Path, name: str) -> Teacher | None:
-    """A whole entry, or None; the description is written last and so stands for the rest."""
+    """Read an entry; None if it is not complete: the description is written last."""
     try:
         description = json.loads((entry / "teacher.json").read_text())
         history = [EpochReport(**report) for report in description["history"]]
@@ -259,7 +259,7 @@ def with_seed(settings: BaseModel, seed: int) -> BaseModel:
 def ensemble_teacher(
     members: Sequence[Teacher], method: Method, dataset: Dataset, compute: Compute
 ) -> Teacher:
-    """Several trained teachers as one, judged together on the validation beats.
+    """Combine several trained teachers and measure them on the validation beats.
 
     Its history is one epoch, the last one of its members.
     """
@@ -290,7 +290,7 @@ def ensemble_teacher(
 
 
 def existing_teacher(existing: Existing) -> Teacher:
-    """A teacher that was not trained here: its history is one epoch with number 0."""
+    """Return an existing teacher; its history is one epoch with number 0."""
     report = EpochReport(0, {}, 0.0, existing.val_auc, existing.val_ap)
     return Teacher(
         existing.fingerprint, existing.state, [report], found=False, origin=existing.origin
@@ -298,7 +298,7 @@ def existing_teacher(existing: Existing) -> Teacher:
 
 
 def read_teacher(folder: RunFolder) -> Teacher | None:
-    """The teacher that a run keeps; None where there is none or it is damaged."""
+    """Read the teacher in a run folder; None if it is missing or damaged."""
     if not folder.teacher_file.exists():
         return None
     try:

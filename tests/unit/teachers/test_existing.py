@@ -1,4 +1,4 @@
-"""Teachers that exist already: recognised, checked, and equal to what they were."""
+"""Teachers that exist already: recognised, checked, with unchanged scores."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ def test_a_detector_is_fitted_and_scores_its_own_beats_left_out(
     assert teacher.val_auc > 0.5
 
 
-def test_a_detector_with_the_interface_of_pyod_is_not_turned_round(
+def test_the_sign_of_a_pyod_detector_is_kept(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_text(
