@@ -16,10 +16,10 @@ import kdsearch
 def test_lost_machine(place: Workplace) -> None:
     place.runs_dir = "s3://bucket/runs"
     place.space.write_text(place.space.read_text().replace("name: asha", "name: none"))
-    # More epochs than two trials have, and not all.
-    place.hold(2 + 10)
+    # One epoch more than two trials have: one has ended, and another has begun.
+    place.hold(2 + 11)
     process = place.start("--max-concurrent", "2")
-    place.wait_for_epochs(12)
+    place.wait_for_epochs(2 + 11)
     second = place.search("--resume")
     assert second.returncode == 2
     assert "another search is running in this folder" in second.stderr
