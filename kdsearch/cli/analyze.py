@@ -75,7 +75,7 @@ def _confirm(run: Place) -> None:
 
 
 def _follow(options: argparse.Namespace) -> None:
-    """Show one run while its search runs; what another program reads comes at its end alone."""
+    """Show one run while its search runs; only the final table of other formats is printed."""
     from kdsearch.analysis.follow import follow  # noqa: PLC0415
 
     if len(options.runs) > 1:

@@ -74,7 +74,7 @@ def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True
 
 
 def has_records(folder: Path) -> bool:
-    """Whether a folder, or one in it, has WFDB headers, in whatever letters."""
+    """Whether a folder, or one in it, has WFDB headers, in upper or lower case."""
     return any(path.suffix.lower() == ".hea" for path in _visible(folder, "**/*"))
 
 
@@ -82,10 +82,10 @@ def _headers_in(folder: Path) -> list[Path]:
     files = _visible(folder, "*.hea") or _visible(folder, "**/*.hea")
     if files:
         return files
-    loud = [path.name for path in _visible(folder, "*") if path.suffix.lower() == ".hea"]
+    upper = [path.name for path in _visible(folder, "*") if path.suffix.lower() == ".hea"]
     raise DataError(
         f"{folder}: no WFDB record (NAME.hea) in it"
-        + (f", but {loud[0]}: rename it, its end is read in small letters" if loud else "")
+        + (f", but {upper[0]}: rename it, the extension must be .hea" if upper else "")
     )
 
 

@@ -51,7 +51,7 @@ class SeedResult:
     Attributes:
         test: Area under the ROC curve of the test beats, by patient.
         validation: Likewise of the validation beats; None where it was not measured.
-        best_epoch: None for a baseline, which is not trained in epochs.
+        best_epoch: None for scores that do not depend on a seed.
     """
 
     val_auc: float

@@ -152,7 +152,7 @@ def conclude(  # noqa: PLR0913
         for name, role in roles.items()
     }
     if teacher is not None:
-        # It is the same with each seed, and its last epoch is unknown.
+        # It is the same with each seed.
         once = measure_scores(teacher.validation, teacher.test, dataset)
         confirmed[TEACHER] = Confirmed(TEACHER, "teacher", dict.fromkeys(seeds, once))
         counts = {**counts, TEACHER: len(seeds)}
@@ -254,7 +254,7 @@ def choose(confirmed: Sequence[Confirmed]) -> str | None:
 
 def measure_scores(validation: Scores, test: Scores, dataset: Dataset) -> SeedResult:
     """Return the figures of scores that do not depend on a seed."""
-    return _measure(validation, test, dataset.training.validation, dataset.test, 0)
+    return _measure(validation, test, dataset.training.validation, dataset.test)
 
 
 def _measure(

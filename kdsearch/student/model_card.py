@@ -25,8 +25,8 @@ tags:
 
 # Anomaly detector: {method}, distilled
 
-Gives each beat a score, higher is more abnormal, and flags those from a threshold on. A student
-network that a search by kdsearch {version} trained on normal beats and by a teacher's answers.
+Gives each beat a score, higher is more abnormal, and flags beats that reach the threshold. A
+student network, trained on normal beats and by a teacher, from a search by kdsearch {version}.
 
 ## Use
 
@@ -46,7 +46,8 @@ student.flag(beats)  # score >= {threshold:.6g}
 
 ## Figures
 
-Test beats chose nothing. Sensitivity, specificity and PPV are at the threshold.
+The test beats were not used for any choice. Sensitivity, specificity and PPV are at the
+threshold.
 
 {figures}
 
@@ -161,5 +162,5 @@ def _limits(card: Card) -> list[str]:
         "may be lower.",
     ]
     if card.data.simulated:
-        limits.insert(0, "Learned from simulated beats: says nothing about real ones.")
+        limits.insert(0, "Trained on simulated beats: its scores of real beats mean nothing.")
     return limits
