@@ -9,7 +9,6 @@ computed one after the other.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,18 +29,14 @@ from kdsearch.methods.checks import expect_structure
 from kdsearch.methods.device import autocast, from_numpy
 from kdsearch.methods.own_randomness import OwnRandomness
 from kdsearch.methods.protocol import State, Task, TrainedEpoch
-from kdsearch.methods.stacked_adamw import StackedAdamW
 from kdsearch.methods.torch_networks import TorchNetworks
+from kdsearch.methods.torch_rows import Rows, Tensors
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
 # Number of beats that are scored at once.
 BATCH = 512
-# Parameters start at multiples of this number of values: 64 bytes, a cache line.
-ALIGNED = 16
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(eq=False)
@@ -102,7 +97,7 @@ class TorchStack:
         self._kind = "teacher" if is_teacher else "student"
         self._start = method.start(settings, data)
         self._students: list[Student] = []
-        self._rows: _Rows | None = None
+        self._rows: Rows | None = None
         # Why one module cannot compute all students in this epoch; None if it can.
         self._differing: str | None = None
         # Why vmap refuses the method's losses or scores, once tried; None if it does not.
@@ -127,7 +122,7 @@ class TorchStack:
             student.epoch = int(state["epoch"])
             student.rng.set_state(state["rng"])
         if self._rows is None:
-            self._rows = _Rows(student.network, self.slots, self.compute.device)
+            self._rows = Rows(student.network, self.slots, self.compute.device)
         self._rows.put(
             len(self._students), student.network, None if state is None else state["adam"]
         )
@@ -217,15 +212,15 @@ class TorchStack:
         losses, scores = (_Call(network, f) for f in (self.method.losses, self.method.scores))
         return Student(slot, settings, seed, 0, rng, network, losses, scores)
 
-    def _occupied(self, slot: int) -> tuple[_Rows, int]:
+    def _occupied(self, slot: int) -> tuple[Rows, int]:
         for row, student in enumerate(self._students):
             if student.slot == slot:
                 return self._tensors, row
         raise ValueError(f"slot {slot} is empty")
 
     @property
-    def _tensors(self) -> _Rows:
-        return cast("_Rows", self._rows)
+    def _tensors(self) -> Rows:
+        return cast("Rows", self._rows)
 
     def _train(self) -> list[dict[str, float]]:
         """Train each student for one epoch; return the mean of each term."""
@@ -419,86 +414,6 @@ class _Call(nn.Module):
         return self._function(self.network, *arguments)
 
 
-class _Rows:
-    """Values of all networks of a stack: row k of every tensor belongs to the k-th student.
-
-    All parameters form one matrix, which the optimiser updates at once.
-
-    Raises:
-        ValueError: A parameter is not float32.
-    """
-
-    def __init__(self, network: nn.Module, rows: int, device: str) -> None:
-        trained, others = _split(network)
-        self._columns: dict[str, tuple[slice, torch.Size]] = {}
-        stop = 0
-        for name, value in trained.items():
-            if value.dtype != torch.float32:
-                raise ValueError(f"parameter {name} is {value.dtype}, not torch.float32")
-            self._columns[name] = (slice(stop, stop + value.numel()), value.shape)
-            stop += math.ceil(value.numel() / ALIGNED) * ALIGNED
-        self._values = torch.zeros(rows, stop, device=device)
-        self._others = {
-            name: torch.zeros(rows, *value.shape, dtype=value.dtype, device=device)
-            for name, value in others.items()
-        }
-        self._padding = torch.zeros(rows, ALIGNED, device=device)
-        self.adam = StackedAdamW(self._values)
-
-    def put(self, row: int, network: nn.Module, adam: dict[str, Tensor] | None) -> None:
-        """Copy a network and its optimiser's state into a row; None resets the state."""
-        trained, others = _split(network)
-        with torch.no_grad():
-            for name, value in self.one(row)[0].items():
-                value.copy_(trained[name])
-            for name, value in self._others.items():
-                value[row].copy_(others[name])
-        self.adam.put(row, adam)
-
-    def take(self, row: int, network: nn.Module) -> Tensors:
-        """Return the network's `state_dict` with the values of a row, copied to the CPU."""
-        flat = self._values[row].cpu()
-        values = {
-            name: flat[columns].view(shape) for name, (columns, shape) in self._columns.items()
-        } | {name: value[row].cpu() for name, value in self._others.items()}
-        names = {id(tensor): name for name, tensor in _all(network).items()}
-        return {
-            key: values[names[id(tensor)]].clone()
-            for key, tensor in network.state_dict(keep_vars=True).items()
-        }
-
-    def move(self, source: int, row: int) -> None:
-        """Copy one row over another."""
-        for tensor in (self._values, *self._others.values()):
-            tensor[row].copy_(tensor[source])
-        self.adam.move(source, row)
-
-    def first(self, n: int) -> tuple[Tensors, Tensors]:
-        """Return trained parameters and everything else of the first n rows."""
-        trained = {
-            name: self._values[:n, columns].view(n, *shape).requires_grad_()
-            for name, (columns, shape) in self._columns.items()
-        }
-        return trained, {name: value[:n] for name, value in self._others.items()}
-
-    def one(self, row: int) -> tuple[Tensors, Tensors]:
-        """Return trained parameters and everything else of one row."""
-        trained = {
-            name: self._values[row, columns].view(shape).requires_grad_()
-            for name, (columns, shape) in self._columns.items()
-        }
-        return trained, {name: value[row] for name, value in self._others.items()}
-
-    def gradients(self, total: Tensor, trained: Tensors, n: int) -> Tensor:
-        """Compute the gradients of a scalar in the optimiser's layout, shape (n, P)."""
-        found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
-        parts: list[Tensor] = []
-        for gradient, value in zip(found, trained.values(), strict=True):
-            part = torch.zeros_like(value) if gradient is None else gradient
-            parts += [part.reshape(n, -1), self._padding[:n, : -(value.numel() // n) % ALIGNED]]
-        return torch.cat(parts, dim=1)
-
-
 def shape_of(data: TrainingData) -> BeatShape:
     """Return the shape of the beats."""
     leads, length = data.train.shape[1:]
@@ -515,16 +430,6 @@ def load(network: nn.Module, values: Mapping[str, Tensor]) -> None:
         network.load_state_dict(values)
     except RuntimeError as error:
         raise ValueError(f"weights of another network: {error}") from None
-
-
-def _all(network: nn.Module) -> Tensors:
-    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-
-def _split(network: nn.Module) -> tuple[Tensors, Tensors]:
-    """Separate trained parameters from everything else."""
-    trained: Tensors = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    return trained, {n: value for n, value in _all(network).items() if n not in trained}
 
 
 def _prefixed(values: Tensors) -> Tensors:
