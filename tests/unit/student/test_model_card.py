@@ -35,4 +35,4 @@ def test_a_model_card_says_what_is_known():
     assert "beat" not in body.replace("BeatGAN", "")
     assert "simulated" not in body
     card["data"]["simulated"] = True
-    assert "Learned from simulated windows" in model_card(card, metrics)
+    assert "Trained on simulated windows" in model_card(card, metrics)
