@@ -44,8 +44,8 @@ def search(  # noqa: PLR0913
     Args:
         space: From `load_space`, perhaps with `Config.replace`; or a space file, its
             content as a dict, or the name of a shipped one.
-        name: Of the run; the space file's name where nothing is said.
-        runs_dir: Where the run's folder lies: a folder, or ``s3://bucket/path``.
+        name: Of the run; default: the space file's name.
+        runs_dir: The folder of the run's folder, or ``s3://bucket/path``.
         data: Replaces the space's ``data.source``.
         teacher: A teacher that exists, in place of the space's: a BeatGAN checkpoint, a run
             folder, or an .npz of scores.
@@ -56,17 +56,17 @@ def search(  # noqa: PLR0913
         address: A Ray cluster, for example ``auto``; None for this machine alone.
         optuna_storage: Where the live Optuna study is written: ``FILE.log``, ``FILE.db`` or the
             URL of a database; None for ``study.journal`` in the run folder.
-        track: Trackers that are told while it runs: ``tensorboard``, ``mlflow``, ``wandb``,
-            each perhaps with ``=`` and where.
+        track: Trackers to report to while it runs: ``tensorboard``, ``mlflow``, ``wandb``, each
+            perhaps with ``=`` and its target.
         resume: Continue or extend this run, which must exist; False refuses a run that exists;
             ``auto`` continues a run that exists and starts one that does not.
-        progress: Say on the standard error stream how the search goes.
+        progress: Print progress to standard error.
 
     Raises:
-        UserError: Something that the caller can mend, before anything is trained.
+        UserError: An error that the caller can fix, before anything is trained.
         SearchFailed: Every trial failed, or the teacher diverged.
-        StorageFailed: The run folder takes no more; all that was finished is kept.
-        KeyboardInterrupt: Ctrl-C; all that was finished is kept.
+        StorageFailed: The run folder cannot be written; finished trials are saved.
+        KeyboardInterrupt: Ctrl-C; finished trials are saved.
     """
     given = {
         "data": None if data is None else os.fspath(data),
@@ -93,7 +93,7 @@ def search(  # noqa: PLR0913
     try:
         return perform(request)
     except Interrupted as interrupted:
-        # What the signal would have done to a caller without a search of ours, it does now.
+        # The signal now has the effect that it has without a search.
         signal.raise_signal(interrupted.signum)
         raise
     finally:
@@ -105,7 +105,7 @@ def perform(request: Request) -> Run:
 
     Raises:
         UserError, SearchFailed, StorageFailed: As `search`.
-        Interrupted: A signal came; all that was finished is kept.
+        Interrupted: A signal came; finished trials are saved.
     """
     if request.config.search.generations > 1:
         search_generations(request, perform)
@@ -132,7 +132,7 @@ def _config(
 
 
 def _keep_report(run: Run, console: Console) -> None:
-    """Write the report of a search; one that finds no room is said, and costs no result."""
+    """Write the report of a search; if that fails, say so and keep the results."""
     path = run.folder.report_file
     try:
         write_html(run, path)

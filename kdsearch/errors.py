@@ -8,7 +8,7 @@ from kdsearch.texts import in_unit, redact
 
 
 class UserError(Exception):
-    """Something the user can mend. The command lines print it in one line and exit with 2.
+    """An error that the user can fix. The command lines print it in one line and exit with 2.
 
     The message names the file or key, the rule, what was found, and what to do about it. It
     holds no password: those of URLs and settings are replaced.
@@ -32,7 +32,7 @@ class RunError(UserError):
 
 @contextmanager
 def speaking_of(unit: str) -> Iterator[None]:
-    """Raise the user's mistakes in other words: with this one for beats."""
+    """Raise user errors with another word for beats."""
     try:
         yield
     except UserError as error:
@@ -48,10 +48,10 @@ class TrialDiverged(Exception):
 
 
 class StorageFailed(BaseException):
-    """The run folder takes no more: a full disk, a quota, a folder become read-only.
+    """The run folder cannot be written: a full disk, a quota, a read-only folder.
 
     Not an `Exception`, so that no code on the way takes it for a failed trial: the search ends,
-    and everything unfinished goes on with the next resume.
+    and the next resume continues everything unfinished.
     """
 
 

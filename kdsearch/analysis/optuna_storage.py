@@ -41,7 +41,7 @@ def write_optuna(runs: Sequence[Run], target: OptunaTarget) -> list[str]:
             "another file"
         ) from None
     except Exception as error:
-        # Whatever Optuna, SQLAlchemy or a driver comes up with.
+        # Any exception of Optuna, SQLAlchemy or a driver.
         first = str(error.__cause__ or error).splitlines() or [type(error).__name__]
         raise RunError(f"{target}: cannot be written as Optuna's: {first[0]}") from error
     return names

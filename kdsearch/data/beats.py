@@ -95,10 +95,10 @@ class Beats:
         cutting: How they were cut, or None if unknown.
         moments: When they came, or None if unknown.
         patient: Whose each beat is, shape (n,); None where each record is of another patient.
-        left_out: Of how many normal beats of a record no R peak was found, so that they are
-            not here.
-        notes: What the user should know of how the beats came about, a sentence each;
-            warnings begin with ``warning: ``.
+        left_out: Number of normal beats by record that were left out because no R peak was
+            found.
+        notes: Notes for the user on the origin of the beats, a sentence each; warnings begin
+            with ``warning: ``.
     """
 
     x: FloatArray

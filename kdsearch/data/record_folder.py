@@ -18,7 +18,7 @@ class Records:
     Attributes:
         headers: Of those to use, sorted by name.
         skipped: Why others cannot be used, a line each.
-        notes: What the user should know of how they were found.
+        notes: Notes for the user on how they were found.
     """
 
     headers: list[Header]

@@ -89,7 +89,7 @@ class CutBeats:
         counts: By the names of ``COUNTS``: annotated beats; of these the ones too near the
             record's ends, and over a gap in the signal; of the rest the normal ones, and of
             these those without an R peak.
-        notes: What the user should know, a sentence each.
+        notes: Notes for the user, a sentence each.
     """
 
     x: FloatArray

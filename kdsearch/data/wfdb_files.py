@@ -297,7 +297,7 @@ class Annotations:
         position: Where at 360 Hz, counted from 1 as BeatGAN did, shape (n,).
         classes: AAMI classes, shape (n,); empty for a wave of ventricular flutter, which ends
             an interval but is no beat.
-        notes: What the user should know of them, a sentence each.
+        notes: Notes for the user on them, a sentence each.
     """
 
     sample: IndexArray

@@ -71,8 +71,8 @@ class SeedResult:
         }
 
 
-# What came of a network with the seed of this position: why its training failed, or None while
-# it is not trained.
+# The result of a network with the seed of this position, or why its training failed, or None
+# while it is not trained.
 Read = Callable[[str, int], SeedResult | str | None]
 
 
@@ -132,7 +132,7 @@ def _of_all(error: float, count: int) -> float:
 
 
 def plan(roles: Mapping[str, str], most: int, read: Read) -> Plan:
-    """Say what to train next, from what is trained; the same results give the same plan.
+    """Return what to train next, given what is trained; the same results give the same plan.
 
     Args:
         roles: ``candidate``, ``control`` or ``teacher`` by name, the search's best first.

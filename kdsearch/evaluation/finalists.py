@@ -35,7 +35,7 @@ EXAMPLES = 4
 
 @dataclass(frozen=True)
 class Answers:
-    """What a student or a teacher says of the beats.
+    """Scores of a student or a teacher, and its reconstructions.
 
     Attributes:
         validation: Anomaly score of each validation beat, shape (n,).

@@ -101,7 +101,7 @@ class Results:
         return self._read[name, position]
 
     def confirmed(self, name: str, role: str, count: int, why: str = "") -> Confirmed:
-        """Return what came of the first ``count`` seeds of a configuration."""
+        """Return the results of the first ``count`` seeds of a configuration."""
         found: dict[int, SeedResult] = {}
         for position, seed in enumerate(self._seeds[:count]):
             result = self(name, position) or "not finished"
@@ -124,7 +124,7 @@ def conclude(  # noqa: PLR0913
     teacher: Answers | None = None,
     costs: Costs | None = None,
 ) -> dict[str, Any]:
-    """Judge what a confirmation left in the run folder.
+    """Judge the results of a confirmation.
 
     Args:
         roles: ``candidate``, ``control`` or ``teacher`` by name, the search's best first.
@@ -134,7 +134,7 @@ def conclude(  # noqa: PLR0913
         left_out: Why some of the roles were not trained, by name.
         adaptive: Whether the number of seeds was decided while they were trained, see
             `kdsearch.evaluation.adaptive`.
-        teacher: What the teacher says of the beats, if there is no recipe of it to train again.
+        teacher: The teacher's scores, if there is no recipe to train it again.
         costs: Of the candidates, where a cost is an objective.
 
     Returns:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
 SCHEMES = ("s3", "gs")
-# A bucket that is out of reach for less than this is nothing that anybody notices.
+# A bucket that is out of reach for less than this causes no error.
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, ATTEMPTS = 5, 60, 5
 # Requests at the same time; pyarrow has as many connections as threads, 25 at least.
 CONNECTIONS = 64

@@ -239,7 +239,7 @@ def kernel() -> str:
 
 
 def _name_of(local: Path) -> str:
-    """Return a name for the local folder, which goes when the folder goes."""
+    """Return a name for the local folder, which ends with the folder."""
     file = local / ".home"
     with suppress(FileNotFoundError):
         return file.read_text()

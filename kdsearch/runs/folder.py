@@ -15,7 +15,7 @@ runs/<name>/
   verdict.json       result of the confirmation of the best trials
   report.html        everything on one page that opens without a network
   leaderboard.csv    a row per trial
-  generations/<n>/   the run folder of each generation, and descent.json what came of them
+  generations/<n>/   the run folder of each generation; descent.json, their result
   study.journal      the trials as an Optuna study, for optuna-dashboard; a view
   search.log         the log
   .stop/             requests of ``kdsearch stop``, see `kdsearch.runs.stop_requests`
@@ -230,12 +230,12 @@ class RunFolder:
         return content
 
     def write_learned(self, learned: list[Learned]) -> None:
-        """Keep what the sampler learns from earlier runs."""
+        """Write ``learned.json``: what the sampler learns from earlier runs."""
         self.check_ours()
         write_text(self.learned_file, to_json(learned))
 
     def read_learned(self) -> list[Learned] | None:
-        """Read what `write_learned` kept; None where there is nothing.
+        """Read ``learned.json``; None if there is none.
 
         Raises:
             RunError: It is damaged.
@@ -253,26 +253,26 @@ class RunFolder:
         write_json(self.teacher_file, description)
 
     def write_leaderboard(self, text: str) -> None:
-        """Keep the leaderboard as CSV."""
+        """Write ``leaderboard.csv``."""
         self.check_ours()
         write_text(self.leaderboard_file, text)
 
     def write_verdict(self, verdict: dict[str, Any]) -> None:
-        """Keep what the confirmation says."""
+        """Write ``verdict.json``."""
         self.check_ours()
         write_json(self.verdict_file, verdict)
 
     def write_evaluation(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep scores, truth and example beats."""
+        """Write ``evaluation.npz``."""
         self.check_ours()
         save_arrays(self.evaluation_file, arrays)
 
     def read_evaluation(self, parse: Callable[[Mapping[str, NDArray[Any]]], T]) -> T | None:
-        """Read what `write_evaluation` kept; None where there is nothing.
+        """Read ``evaluation.npz``; None if there is none.
 
         Args:
-            parse: Makes of the arrays what is returned; raises KeyError, TypeError or
-                ValueError where they are not what it needs.
+            parse: Converts the arrays to the result; raises KeyError, TypeError or ValueError
+                if they do not fit.
 
         Raises:
             RunError: The file is damaged.
@@ -283,7 +283,7 @@ class RunFolder:
             return parse(read_arrays(io.BytesIO(self.evaluation_file.read_bytes())))
 
     def write_costs(self, costs: dict[str, Any]) -> None:
-        """Keep what scoring costs, by trial and of the teacher."""
+        """Write ``costs.json``: what scoring costs, by trial and of the teacher."""
         self.check_ours()
         write_json(self.costs_file, costs)
 
@@ -295,9 +295,9 @@ class RunFolder:
         validation: Mapping[str, NDArray[Any]],
         readme: str = "",
     ) -> None:
-        """Put together what a user takes away, and swap it in as one.
+        """Write ``best/``, and replace the folder as a whole.
 
-        In a bucket nothing can be swapped; the metrics come last there and stand for it all.
+        In a bucket files are replaced one by one, the metrics last: with them all are there.
 
         Args:
             validation: The student's ``scores`` of the validation beats and whether each is
@@ -341,12 +341,12 @@ class RunFolder:
         return (self.best / "metrics.json").exists() and not self._unfinished_file.exists()
 
     def begin_work(self) -> None:
-        """What is derived from the study is out of date from now on, however this ends."""
+        """Mark everything derived from the trials as out of date, until `end_work`."""
         self.check_ours()
         write_text(self._unfinished_file, "")
 
     def end_work(self) -> None:
-        """What is derived from the study is up to date."""
+        """Mark everything derived from the trials as up to date."""
         self.check_ours()
         remove(self._unfinished_file)
 
@@ -360,7 +360,7 @@ class RunFolder:
             known = uuid.uuid4().hex[:12]
             try:
                 write_text(self._identity_file, known)
-            except OSError:  # Somebody else's run, which has its path for a name.
+            except OSError:  # Another user's run: its path is its name.
                 known = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:12]
         return known
 
@@ -376,7 +376,7 @@ class RunFolder:
             return ""
 
     def forget_temporary(self) -> None:
-        """This driver has cleaned up behind itself."""
+        """Forget the temporary folder, which is removed."""
         self._temporary_file.unlink(missing_ok=True)
 
     def trial_files(self) -> dict[int, set[str]]:

@@ -61,7 +61,7 @@ def new_sampler(
 
 
 def picked_sampler(settings: SearchSettings, space: Mapping[str, Dimension]) -> SearchSettings:
-    """Return the settings with the sampler that ``auto`` stands for.
+    """Return the settings with ``auto`` replaced by a sampler.
 
     The rules are those of AutoSampler (OptunaHub) for one objective: TPE for a space with
     choices of words, and for a long search; otherwise a Gaussian process. CMA-ES, which

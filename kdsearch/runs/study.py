@@ -239,7 +239,7 @@ class Study:
         return [val_auc, *(math.log(costs[name]) for name in self._settings.objectives[1:])]
 
     def _given(self, number: int) -> dict[str, Value]:
-        """What is decided of a trial before the sampler is asked."""
+        """Return the settings of a trial that are given before the sampler is asked."""
         if number < len(self._first):
             return dict(self._first[number])
         grid = {k: d for k, d in self._space.items() if isinstance(d, Choice) and d.grid}

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 JOURNALS, DATABASES = (".log", ".journal"), (".db", ".sqlite", ".sqlite3")
 SQLITE, POSTGRES = "sqlite:///", ("postgresql", "postgres")
 POSTGRES_DRIVER = "postgresql+psycopg"
-# The study's attribute that says whose it is.
+# The study's attribute that names its run.
 OWNER = "kdsearch run"
 # A server that has not answered for so long is given up.
 TIMEOUT_S = 10.0
@@ -98,7 +98,7 @@ class OptunaTarget:
         """Open the storage; it is created where there is none.
 
         Raises:
-            Exception: Whatever Optuna, SQLAlchemy or the driver fails with.
+            Exception: Any of Optuna, SQLAlchemy or the driver.
         """
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ class StudyView:
         self._tasks.put(partial(self._end, number))
 
     def close(self) -> None:
-        """Write what is left, unless the storage does not answer any more."""
+        """Write what is left, unless the storage has stopped answering."""
         self._tasks.put(None)
         while self._thread.is_alive() and not self._lost:
             done = self._done
@@ -240,7 +240,7 @@ class StudyView:
             except ForeignStudy:
                 self._foreign = self._lost = True
             except Exception as error:
-                # Whatever a disk, a server or its driver comes up with.
+                # Any exception of a disk, a server or its driver.
                 logger.warning("the Optuna view fails", exc_info=True)
                 first = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[
                     0

@@ -57,7 +57,7 @@ class Superseded(Exception):
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What a trial's folder says of it.
+    """The record of a trial, as its folder has it.
 
     Attributes:
         number: Number of the trial in its search, from 0.
@@ -106,7 +106,7 @@ class TrialRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the trial has ended."""
         return self.state != "running"
 
 
@@ -361,7 +361,7 @@ class Confirmation:
     training: TrialFolder
 
     def result(self) -> dict[str, Any] | None:
-        """Read what came of it; None while it is not finished, or where it is damaged."""
+        """Read the result; None while the training is unfinished or the file is damaged."""
         try:
             result = json.loads((self.path / "result.json").read_bytes())
             if "reason" not in result:
@@ -374,7 +374,7 @@ class Confirmation:
         return dict(result)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write what came of it; written last, it stands for the scores as well.
+        """Write the result, after the scores: if it is there, they are, too.
 
         Raises:
             Superseded: A newer driver owns the run.

@@ -55,7 +55,7 @@ def read_record(path: Path, student: Student, reading: Reading) -> Source:
     Args:
         path: Path of the record without extension.
         student: Gives the required leads and the cutting of its beats.
-        reading: The user's wishes.
+        reading: The user's choice of lead and beats.
 
     Raises:
         DataError: The record cannot be read, lacks the lead, holds NaN or no whole beat; or
@@ -147,8 +147,8 @@ def _detect(signal: NDArray[np.float64], header: Header) -> IndexArray:
 def _distrust(header: Header, peaks: IndexArray, signal: NDArray[np.float64]) -> list[str]:
     """Return a warning if detected beats are probably wrong.
 
-    A lead that is upside down, or is noise, has peaks, too. So they are compared with what a
-    detector of another kind finds, and with how hearts beat.
+    A lead that is upside down, or is noise, has peaks, too. So they are compared with the beats
+    of a second detector, and with plausible heart rates.
     """
     if signal.shape[1] == 0:
         return []

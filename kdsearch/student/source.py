@@ -18,12 +18,12 @@ class Source:
     Attributes:
         x: Raw beats, shape (n, leads, length).
         record: Name of the record of each beat, shape (n,); empty texts where unknown.
-        sample: Place of each beat in its record, at the record's own rate, shape (n,); None
+        sample: Position of each beat in its record, at the record's own rate, shape (n,); None
             where beats come without one.
         time_s: The same in seconds, shape (n,).
         moments: The same and the intervals around each beat; None where that is not known.
         classes: The known class of each beat, shape (n,); None if unknown.
-        notes: What a user should know of how the beats came about, a sentence each.
+        notes: Notes for the user on the origin of the beats, a sentence each.
     """
 
     x: NDArray[Any]

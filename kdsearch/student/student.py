@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 MODEL, CARD, VALIDATION = "model.safetensors", "config.yaml", "validation.npz"
 VALIDATION_CONTENT = "the scores that a rule needs; without them a threshold is a number"
-# A student is judged as it is used: on whatever machine, in full precision.
+# Students are evaluated as they are used: on a CPU, in full precision.
 COMPUTE = Compute("cpu", "fp32")
 # What a method may raise over weights that are not its own, or not of this card.
 UNFIT = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
@@ -70,7 +70,7 @@ class InputCard(Section):
     """How the beats were cut from recordings; None where that is not known."""
     context: Literal["none", "patient"] = "none"
     """``patient``: more leads compare a beat with its patient's own, see
-    `kdsearch.data.context`; when it came has to be known."""
+    `kdsearch.data.context`; its time has to be known."""
 
     @property
     def all_leads(self) -> int:
@@ -103,7 +103,7 @@ class Card(Section):
     threshold: Annotated[float, Field(allow_inf_nan=False)]
     """Beats that score as much or more are flagged; chosen on the validation beats."""
     data: DataCard
-    """What it learned from."""
+    """The data that it was trained on."""
 
 
 def describe_student(
@@ -148,9 +148,9 @@ class Student:
     moments, and where there are several recordings with the record of each beat.
 
     Attributes:
-        card: What the student is, and what it expects.
-        settings: With which it was trained.
-        threshold: From this score on a beat is flagged; chosen on the validation beats.
+        card: Its method and data, and the form of its input.
+        settings: Settings that it was trained with.
+        threshold: Beats with at least this score are flagged; chosen on the validation beats.
     """
 
     def __init__(self, method: Method, weights: State, card: Card) -> None:

@@ -36,7 +36,7 @@ FIRST_SEED = 500_000_000
 
 # How often a signal that was lost inside Ray is looked for.
 WAIT_S = 0.5
-# One crew's own failure; anything else from Ray means that the cluster is lost.
+# A failure of one crew; anything else from Ray means that the cluster is lost.
 CREW_FAILED = (
     ray.exceptions.RayTaskError,
     ray.exceptions.WorkerCrashedError,
@@ -134,7 +134,7 @@ def left_to_confirm(
     """Pairs of a configuration and a seed that are to be trained next.
 
     Args:
-        results: What was trained so far, from which an adaptive confirmation goes on. Without
+        results: The results so far, from which an adaptive confirmation continues. Without
             it, its verdict says how many seeds it took.
     """
     trainable = [candidate for candidate in chosen if not candidate.left_out]
@@ -184,17 +184,17 @@ def confirm(
 ) -> None:
     """Train configurations with new seeds, as Ray tasks, in stacks as the trials were.
 
-    An adaptive confirmation goes in rounds: what to train next depends on what came of all
+    An adaptive confirmation has rounds: what to train next depends on the results of all
     networks before.
 
-    What an earlier call finished is not trained again; what it left unfinished goes on. A crew
-    that fails is split, so that one network's failure is not its neighbours'; a network that
-    fails alone is kept as failed, with its reason.
+    What an earlier call finished is not trained again; what it left unfinished is continued.
+    A crew that fails is split, so that one network's failure is not its neighbours'; a network
+    that fails alone is kept as failed, with its reason.
 
     Args:
         placement: How many networks a process trains, and how many processes there are.
-        on_done: Called with what came of some trainings, how many are done, and how many there
-            are so far.
+        on_done: Called with the results of some trainings, how many are done, and how many
+            there are so far.
         check: Called often; raises an exception if the search is to end.
 
     Raises:
@@ -317,7 +317,7 @@ def _conclude(
     training: Training,
     error: Exception | None,
 ) -> str:
-    """Measure a network and keep what came of it; say it in a few words."""
+    """Measure a network and write its result; return it in a few words."""
     candidate, seed = member
     if isinstance(error, OSError | Superseded):
         raise error

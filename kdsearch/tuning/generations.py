@@ -72,7 +72,8 @@ def search_generations(request: Request, perform: Callable[[Request], object]) -
 
 
 def _request(request: Request, before: RunFolder | None, number: int) -> Request:
-    """The request for one generation, taught by the best student of the one before it."""
+    """Return the request for one generation, taught by the best student of the one before
+    it."""
     changes: dict[str, object] = {"search.generations": 1}
     if before is not None:
         changes["teacher.from"] = str(before.best)

@@ -83,7 +83,7 @@ class Ledger:
         with _stored(self.folder):
             if known is None or known.reason:
                 if number in self._with_files:
-                    # What is left of a damaged trial belongs to nothing.
+                    # The files of a damaged trial are of no use.
                     trial.clear()
                 seed = self._seed_of(number)
                 known = TrialRecord(

@@ -26,7 +26,7 @@ from kdsearch.runs.trial_folder import TrialRecord, TrialState
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 30.0
-# So that a page which is older belongs to a search that was killed.
+# A page that is older belongs to a search that was killed.
 LONGEST_S = 300.0
 SHARE = 0.01
 _NOTE = re.compile(r'<p id="live".*?</p>')

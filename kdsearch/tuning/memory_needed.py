@@ -27,7 +27,7 @@ def check_memory(config: Config) -> None:
     """Refuse networks whose training takes more memory than this machine, or its GPU, has.
 
     Raises:
-        ConfigError: Names the setting that is to blame, what is needed and what there is.
+        ConfigError: Names the setting at fault, what is needed and what there is.
     """
     gpu = resolve_device(config.resources.device) == "cuda"
     there = gpu_memory() if gpu else machine_memory()

@@ -28,7 +28,7 @@ PLAIN_INTERVAL_S = 30.0
 
 
 class SearchProgress:
-    """What a search has reached, as an observer of the ledger."""
+    """The progress of a search; an observer of the ledger."""
 
     def __init__(self, console: Console, total: int, earlier: list[TrialRecord]) -> None:
         """Begin with what earlier drivers finished."""
@@ -92,7 +92,7 @@ class SearchProgress:
         self._plain(f"{text} · {self.line().plain}")
 
     def within(self, budget_s: float) -> str:
-        """Say how much was done within a time budget."""
+        """Return how much was done within a time budget."""
         ended = sum(self._ended.values()) - self._before
         said = f"the time budget of {duration(budget_s)} is used up: "
         if self._first_epoch_s is None:
@@ -199,7 +199,7 @@ def confirmation_progress(console: Console) -> Iterator[Callable[[str, int, int]
 
 
 def duration(seconds: float) -> str:
-    """A time span as people say it."""
+    """Return a time span in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

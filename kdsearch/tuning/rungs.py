@@ -74,7 +74,7 @@ class Rungs:
             max_t=self._max_epochs,
             grace_period=self._settings.grace_period,
             reduction_factor=self._settings.reduction_factor,
-            # The last epoch ends a trial by itself; the scheduler has no say in it.
+            # The last epoch ends a trial by itself; the scheduler is not asked.
             stop_last_trials=False,
         )
         return with_sorted_rungs(asha)

@@ -91,15 +91,15 @@ def search(request: Request) -> list[TrialRecord]:
         The record of every trial.
 
     Raises:
-        UserError: Something that the user can mend, before anything is trained.
+        UserError: An error that the user can fix, before anything is trained.
         SearchFailed: Every trial failed, or the teacher diverged.
         StorageFailed: A disk is full or fails.
-        Interrupted: A signal came; all that was finished is kept.
+        Interrupted: A signal came; finished trials are saved.
     """
     folder = request.folder
     check_resume(request)
     if request.address is None:
-        # What this machine lacks is said before a teacher is trained on it.
+        # Report what this machine lacks before a teacher is trained on it.
         local_cpus(request.config)
         check_memory(request.config)
         cluster.temporary_parent()
@@ -249,7 +249,7 @@ class _Search:
         return not missing and not confirmations
 
     def _check_data(self, dataset: Dataset) -> None:
-        """Data may have moved, but must not have changed."""
+        """Check that the data, which may have moved, have not changed."""
         known = self._teacher_description().get("data", {}).get("fingerprint")
         if known not in (None, dataset.fingerprint):
             raise RunError(
@@ -586,7 +586,7 @@ def resolve_teacher_compute(request: Request) -> Compute:
 
 @contextmanager
 def _redacted_logs() -> Iterator[None]:
-    """Hide passwords in everything that is logged, by whomever and to wherever."""
+    """Hide passwords in everything that is logged, by every logger and handler."""
     make = logging.getLogRecordFactory()
 
     def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:

@@ -85,16 +85,16 @@ class Tracker(Protocol):
         """A trial ended."""
 
     def close(self) -> None:
-        """No more will come of this start; some trials may not have ended."""
+        """End this start of the search; some trials may not have ended."""
 
 
 class Tracking:
-    """Tells every tracker what it does not know yet; an observer of the ledger."""
+    """Reports to every tracker what it does not have yet; an observer of the ledger."""
 
     def __init__(
         self, folder: RunFolder, trackers: Sequence[Tracker], say: Callable[[str], None]
     ) -> None:
-        """Nothing is told before the first trial starts."""
+        """Nothing is reported before the first trial starts."""
         self._folder = folder
         self._trackers = list(trackers)
         self._say = say
@@ -150,7 +150,7 @@ class Tracking:
         try:
             yield
         except Exception as error:
-            # Whatever a server or its client comes up with.
+            # Any exception of a server or its client.
             logger.warning("%s fails", tracker.name, exc_info=True)
             said = one_line(str(error)) or type(error).__name__
             self._say(f"{tracker.name}: {said}; this search no longer reports to it")
@@ -176,7 +176,7 @@ class Observers:
     """Several observers of one ledger."""
 
     def __init__(self, *observers: Observer) -> None:
-        """They are told in this order."""
+        """Keep the observers, which are called in this order."""
         self._observers = observers
 
     def started(self, suggestion: Suggestion) -> None:
@@ -257,7 +257,7 @@ class TensorBoard:
     name = "tensorboard"
 
     def __init__(self, target: Path, folder: RunFolder, config: Config) -> None:
-        """Say what the columns of its table are."""
+        """Write the columns of its table."""
         target.mkdir(parents=True, exist_ok=True)
         searched = config.searched().items()
         write_columns(target, {key: dim.candidates()[0] for key, dim in searched})
@@ -461,6 +461,6 @@ class WeightsAndBiases:
         run.finish(exit_code=int(state == "failed"))
 
     def close(self) -> None:
-        """Send what is on its way."""
+        """Wait until everything is sent."""
         for run in self._open.values():
             run.finish()

@@ -176,9 +176,9 @@ class Section:
 
     Attributes:
         key: Its anchor in the page and its file name among the pictures.
-        lead: Sentences that come first, as large as what they say.
+        lead: Sentences at the top, in large type.
         text: How to read what follows.
-        missing: Why there is nothing to be seen, or an empty text.
+        missing: Why the section is empty, or an empty text.
     """
 
     key: str

@@ -69,7 +69,7 @@ class Contents:
 
 
 def gather(run: Run) -> Contents:
-    """Read what the report shows of a run, whatever state its search is in."""
+    """Read what the report shows of a run, in any state of its search."""
     evaluation, missing = _evaluation(run)
     return Contents(
         run=run,

@@ -17,7 +17,7 @@ from kdsearch.analysis.report.plotly_charts import figure_json
 
 @dataclass(frozen=True)
 class Live:
-    """What the page of a running search says of itself.
+    """State of a running search, as its page shows it.
 
     Attributes:
         written: When it was written, for people.
@@ -36,12 +36,12 @@ def page_text(*, title: str, notice: str, facts: Sequence[str], sections: Sequen
 
     Args:
         title: Its headline.
-        notice: What must not be overlooked, or an empty text.
+        notice: A warning at the top, or an empty text.
         facts: Lines below the headline.
         sections: In order.
         live: None where the search does not run.
     """
-    # A run folder may be a stranger's: whatever it says is shown as text.
+    # A run folder may come from another person: its content is escaped.
     environment = Environment(
         loader=PackageLoader("kdsearch.analysis.report", "page"),
         autoescape=True,

@@ -31,7 +31,8 @@ def train_in_packer(trial: dict[str, Any], packers: Sequence[Any]) -> None:
     """Train the student that ``trial`` names in one of the packers.
 
     If a packer dies, its students enter again from their checkpoints, under suspicion until
-    an epoch without neighbours has cleared them. Only one that trained alone takes the blame.
+    an epoch without neighbours has cleared them. Only a student that trained alone counts as
+    the cause.
 
     Args:
         trial: As for `trial.train_student`.
@@ -105,7 +106,7 @@ def _answer(call: Any, timeout: float | None = None) -> Any:
 
 
 class _Visit:
-    """One trial's way through packers, until its end."""
+    """One trial's stay in one packer after the other, until its end."""
 
     def __init__(self, trial: dict[str, Any]) -> None:
         self.over = False
@@ -139,7 +140,7 @@ class _Visit:
             trained = self._handle(outcome)
 
     def _handle(self, outcome: Outcome) -> bool:
-        """Tell Tune; return whether to stay in this packer."""
+        """Report to Tune; return whether to stay in this packer."""
         if outcome.kind == "crashed":
             raise TrialCrashed("an epoch failed in which the student trained alone")
         self._suspect = outcome.kind == "suspected"

@@ -179,7 +179,7 @@ class Packer:
             while True:
                 self._epoch()
         except BaseException:
-            # Without this thread everybody would wait for ever; a new process is better.
+            # Without this thread every caller would wait for ever; a new process is better.
             logger.exception("the packer failed")
             self._die()
             raise

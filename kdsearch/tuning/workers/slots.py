@@ -31,7 +31,7 @@ class Member:
     Attributes:
         number: Of its trial.
         suspect: Whether its next epoch has to be without neighbours.
-        since: When its trial was last heard of.
+        since: Time of the last call of its trial.
         state: ``away`` (at its trial), ``ready`` for an epoch, ``called`` (to an epoch that
             begins once all have answered), ``training``, or ``gone``.
         alone: Whether the epoch that it is in, or was in last, has no other student.
@@ -107,8 +107,8 @@ class Slots:
     def next_crew(self, now: float) -> list[Member]:
         """Call the members of the next epoch; empty if it cannot begin yet.
 
-        It begins when all members are back and either no slot is free or nobody has come or
-        gone for a while.
+        It begins when all members are back and either no slot is free or no member has entered
+        or left for a while.
         """
         self.remove_overdue(now)
         ready = list(self.members.values())
