@@ -33,7 +33,7 @@ from kdsearch.evaluation.costs import measure
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.settings import StudentSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
-from kdsearch.methods.protocol import Compute, Exporting, State
+from kdsearch.methods.protocol import Compute, Exporting, State, Task
 from kdsearch.metrics.ranking import rank
 from kdsearch.metrics.statistics import compare
 
@@ -63,7 +63,7 @@ def _costs(split: str, dataset: Dataset) -> None:
     _, leads, length = dataset.test.x.shape
     few = replace(dataset.training, train=dataset.training.train[:64])
     published = StudentSettings(alpha=0)
-    stack = BeatGanStack(published, 1, data=few, compute=Compute())
+    stack = BeatGanStack(published, 1, Task(few, Compute()))
     stack.put_in(0, published, seed=0)
     networks: dict[str, tuple[Exporting, State]] = {
         "BeatGAN, width 32": (BeatGan(), stack.weights(0))

@@ -182,6 +182,7 @@ def _folds(beats: Beats, kept: BoolArray | None) -> Iterator[tuple[IndexArray, I
     rng = np.random.default_rng(0)
     normal = beats.classes == "N"
     for fold in range(FOLDS):
+        assert beats.record is not None
         out = np.isin(beats.record, sorted(DS1)[fold::FOLDS])
         train = rng.permutation(np.flatnonzero(~out & normal))[:TRAINED]
         some = rng.permutation(np.flatnonzero(out & normal))[:NORMALS]

@@ -71,7 +71,7 @@ class Task:
 
     def write(self, path: Path) -> None:
         """Write it as a source of data."""
-        arrays = {"x": self.x.astype(np.float32), "y": self.y}
+        arrays: dict[str, Any] = {"x": self.x.astype(np.float32), "y": self.y}
         if self.record is not None:
             arrays["record"] = self.record
         np.savez(path, **arrays)

@@ -29,7 +29,7 @@ from kdsearch.methods.memory import Memory, distortions
 from kdsearch.methods.memory.method import SEED
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
 from kdsearch.methods.memory.stack import DISTORTED, DISTORTED_SCORES, OWN, teach
-from kdsearch.methods.protocol import Compute, State, Targets
+from kdsearch.methods.protocol import Compute, State, Targets, Task
 from kdsearch.metrics.ranking import evaluate
 
 SPLITS: dict[str, dict[str, str]] = {
@@ -190,7 +190,7 @@ def filled(chosen: Mapping[str, object], dataset: Dataset) -> State:
     if key not in _MADE:
         _MADE.clear()
         settings = TeacherSettings.model_validate(chosen)
-        stack = METHOD.teacher_stack(settings, dataset.training, COMPUTE)
+        stack = METHOD.teacher_stack(settings, Task(dataset.training, COMPUTE))
         stack.put_in(0, settings, seed=0)
         stack.advance()
         _MADE[key] = stack.weights(0)
@@ -233,19 +233,11 @@ def _students(split: str, dataset: Dataset, teacher: State, scores: Path) -> Non
 def _trained(
     settings: StudentSettings, seed: int, dataset: Dataset, teacher: State, targets: Targets
 ) -> State:
-    stack = METHOD.student_stack(
-        settings,
-        1,
-        data=dataset.training,
-        teacher=teacher,
-        targets=targets,
-        compute=COMPUTE,
-    )
+    task = Task(dataset.training, COMPUTE, teacher, targets)
+    stack = METHOD.student_stack(settings, 1, task)
     stack.put_in(0, settings, seed=seed)
     for _ in range(settings.epochs):
-        outcome = stack.advance()[0]
-        if isinstance(outcome, Exception):
-            raise outcome
+        stack.advance()
     return stack.weights(0)
 
 

@@ -26,7 +26,7 @@ from kdsearch.data.beats import FloatArray
 from kdsearch.methods.beatgan.method import BeatGan
 from kdsearch.methods.beatgan.scoring import error_weights, load_generator
 from kdsearch.methods.beatgan.settings import Score, StudentSettings, TeacherSettings
-from kdsearch.methods.protocol import Compute, Stack, State, Targets
+from kdsearch.methods.protocol import Compute, Stack, State, Targets, Task
 from kdsearch.metrics.ranking import evaluate, rank
 
 
@@ -98,7 +98,8 @@ def main() -> None:
         for name in budget.recipes
         if not table.has(options.budget, name, seed, "plain")
     ]
-    teacher, taught = {}, {}
+    teacher: State = {}
+    taught: Targets = {}
     # Some need no teacher, which takes as long as any student.
     if any(_asks_teacher(name) for _, name in missing):
         trained = _teacher(budget, dataset)
@@ -106,7 +107,7 @@ def main() -> None:
         for row in trained.rows:
             table.add({"budget": options.budget, "recipe": "teacher", "seed": 0, **row})
         kinds = [StudentSettings.model_validate(RECIPES[name]) for _, name in missing]
-        taught = METHOD.targets(teacher, kinds, dataset.training, COMPUTE)
+        taught = METHOD.targets(kinds, Task(dataset.training, COMPUTE, teacher))
     memory = dataset_of(options).training.train
     neighbours = {"score": neighbour_scores(dataset.training.train, memory)}
     for seed, name in missing:
@@ -136,7 +137,7 @@ def _asks_teacher(name: str) -> bool:
 
 def _teacher(budget: Budget, dataset: Dataset) -> Trained:
     settings = TeacherSettings(width=budget.width, epochs=budget.epochs, lr=budget.lr, seed=0)
-    stack = METHOD.teacher_stack(settings, dataset.training, COMPUTE)
+    stack = METHOD.teacher_stack(settings, Task(dataset.training, COMPUTE))
     stack.put_in(0, settings, seed=0)
     return _train(stack, budget.epochs, dataset)
 
@@ -144,14 +145,8 @@ def _teacher(budget: Budget, dataset: Dataset) -> Trained:
 def _student(
     dataset: Dataset, settings: StudentSettings, *, seed: int, teacher: State, targets: Targets
 ) -> Trained:
-    stack = METHOD.student_stack(
-        settings,
-        1,
-        data=dataset.training,
-        teacher=teacher,
-        targets=targets,
-        compute=COMPUTE,
-    )
+    task = Task(dataset.training, COMPUTE, teacher, targets)
+    stack = METHOD.student_stack(settings, 1, task)
     stack.put_in(0, settings, seed=seed)
     return _train(stack, settings.epochs, dataset)
 
@@ -183,8 +178,6 @@ def _train(stack: Stack, epochs: int, dataset: Dataset) -> Trained:
     validation = dataset.training.validation
     for epoch in range(1, epochs + 1):
         report = stack.advance()[0]
-        if isinstance(report, Exception):
-            raise report
         state, last = stack.weights(0), {}
         for score in SCORES:
             weights = _scored_by(score, state, dataset)
@@ -192,7 +185,7 @@ def _train(stack: Stack, epochs: int, dataset: Dataset) -> Trained:
             last[score] = rank(scores, validation.abnormal).roc_auc()
             if last[score] > best[score].val_auc:
                 best[score] = Best(epoch, last[score], weights)
-    rows = []
+    rows: list[dict[str, object]] = []
     for score, found in best.items():
         test = evaluate(
             METHOD.score(found.weights, dataset.test.x, COMPUTE), dataset.test.classes

@@ -9,7 +9,7 @@ neighbours, trained again; each scored in several ways, with the multiply-adds o
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,10 @@ from kdsearch.methods.beatgan.scoring import (
     load_module,
 )
 from kdsearch.methods.beatgan.settings import Score, StudentSettings
-from kdsearch.methods.protocol import Compute, State
+from kdsearch.methods.protocol import Compute, State, Task
 from kdsearch.metrics.ranking import rank
 from kdsearch.tuning.teacher import TeacherCache
+from kdsearch.tuning.workers.training import judge
 
 ARMS = ("none", "neighbours")
 SEEDS = range(1, 4)
@@ -84,17 +85,13 @@ def _settings(config: Config, arm: str) -> StudentSettings:
 
 def _trained(settings: StudentSettings, seed: int, dataset: Dataset, teacher: State) -> State:
     """Everything of the best epoch by validation AUC, the discriminator included."""
-    data = dataset.training
-    targets = METHOD.targets(teacher, [settings], data, COMPUTE)
-    stack = METHOD.student_stack(
-        settings, 1, data=data, teacher=teacher, targets=targets, compute=COMPUTE
-    )
+    task = Task(dataset.training, COMPUTE, teacher)
+    task = replace(task, targets=METHOD.targets([settings], task))
+    stack = METHOD.student_stack(settings, 1, task)
     stack.put_in(0, settings, seed=seed)
     best, state = -np.inf, State()
     for _ in range(settings.epochs):
-        report = stack.advance()[0]
-        if isinstance(report, Exception):
-            raise report
+        report = judge(stack.advance()[0], dataset.training.validation)
         if report.val_auc > best:
             best, state = report.val_auc, stack.save(0)
     return state
@@ -206,7 +203,7 @@ def _without_network(dataset: Dataset) -> dict[str, object]:
 
     def distance(x: FloatArray) -> NDArray[Any]:
         far = torch.from_numpy(x).flatten(1).double() - mean
-        return (far @ precision * far).mean(dim=1).numpy()
+        return np.asarray((far @ precision * far).mean(dim=1))
 
     validated, tested = (
         distance(beats.x) for beats in (dataset.training.validation, dataset.test)

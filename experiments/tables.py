@@ -265,7 +265,10 @@ def _scores(rows: dict[str, Rows]) -> str:
     }
     none = groups["no network"]["Mahalanobis distance"]
     cost = f"{int(none[0]['operations']):,}"
-    lines = [("Mahalanobis distance, no network", cost, _spread(none, "test_auc"), "", "", "")]
+    test_auc = _spread(none, "test_auc")
+    lines: list[Sequence[str]] = [
+        ("Mahalanobis distance, no network", cost, test_auc, "", "", "")
+    ]
     for score, of_none in groups["none"].items():
         cells: list[str] = []
         for arm in ("none", "neighbours"):
