@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import BoolArray, Cutting, FloatArray, IndexArray
+from kdsearch.data.hamilton import HamiltonDetector
 from kdsearch.data.wfdb_files import SAMPLING_RATE_HZ
-from kdsearch.extras import needs
 
 SAMPLES_BEFORE = 140
 SAMPLES_AFTER = 180
@@ -20,7 +20,6 @@ BAND_HZ = (3.0, 45.0)
 # int(0.3 x 360), biosppy's order when BeatGAN was written; its later default is another.
 FILTER_ORDER = int(0.3 * SAMPLING_RATE_HZ)
 CUTTING = Cutting(SAMPLING_RATE_HZ, BAND_HZ, FILTER_ORDER, SAMPLES_BEFORE)
-R_PEAK_TOLERANCE_S = 0.05
 
 
 def band_pass(signal: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -64,16 +63,7 @@ def windows(signal: NDArray[np.float64], position: IndexArray) -> FloatArray:
 
 def r_peaks(lead: NDArray[np.float64]) -> IndexArray:
     """R peaks of a filtered lead at 360 Hz by Hamilton's segmenter, corrected, shape (n,)."""
-    with needs("ecg", "finding R peaks"):
-        from biosppy.signals import ecg  # noqa: PLC0415
-
-    try:
-        found = ecg.hamilton_segmenter(lead, SAMPLING_RATE_HZ)["rpeaks"]
-        peaks = ecg.correct_rpeaks(lead, found, SAMPLING_RATE_HZ, R_PEAK_TOLERANCE_S)["rpeaks"]
-    except (ValueError, LookupError, TypeError, ArithmeticError):
-        # The detector gives up in various ways over a signal without beats.
-        return np.zeros(0, dtype=np.int64)
-    return np.asarray(peaks, dtype=np.int64)
+    return HamiltonDetector().advance(lead, 0, 0, len(lead))
 
 
 def steep_moments(lead: NDArray[np.float64]) -> IndexArray:
@@ -94,18 +84,24 @@ def steep_moments(lead: NDArray[np.float64]) -> IndexArray:
     return np.asarray(found, dtype=np.int64)
 
 
-def depth(lead: NDArray[np.float64], moments: IndexArray) -> float:
-    """Return the ratio of depth to height of a filtered lead around some moments; NaN for none.
+def extremes(lead: NDArray[np.float64], moments: IndexArray) -> NDArray[np.float64]:
+    """Return the lowest and the highest value within 150 ms of some moments, shape (2, n)."""
+    reach = SAMPLING_RATE_HZ * 3 // 20
+    at = moments[(moments >= reach) & (moments < len(lead) - reach)]
+    around = lead[at[:, None] + np.arange(-reach, reach + 1)]
+    return np.stack([around.min(axis=1), around.max(axis=1)])
+
+
+def depth(lowest_highest: NDArray[np.float64]) -> float:
+    """Return the ratio of depth to height of a filtered lead by its `extremes`; NaN for none.
 
     R peaks are looked for where a lead points up. The ratio is below 0.9 in all of MIT-BIH but
     108 (1.1) and 207 (2.8), the records in which `r_peaks` places the most beats elsewhere.
     """
-    reach = SAMPLING_RATE_HZ * 3 // 20
-    at = moments[(moments >= reach) & (moments < len(lead) - reach)]
-    if len(at) == 0:
+    if lowest_highest.shape[1] == 0:
         return math.nan
-    around = lead[at[:, None] + np.arange(-reach, reach + 1)]
-    return float(-np.median(around.min(axis=1)) / np.median(around.max(axis=1)))
+    lowest, highest = np.median(lowest_highest, axis=1)
+    return float(-lowest / highest)
 
 
 def agreement(marks: IndexArray, others: IndexArray) -> float:

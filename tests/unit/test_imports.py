@@ -48,7 +48,6 @@ CONFINED = {
     "argcomplete": {"cli"},
     "pyarrow": {"files"},
     "wfdb": {"data"},
-    "biosppy": {"data"},
     "filelock": {"data", "files", "runs", "tuning"},
 }
 # What a method needs, and no more: it runs on any machine with torch.
@@ -212,12 +211,12 @@ def loaded_at_start(module: str) -> set[str]:
     ("module", "absent"),
     [
         ("kdsearch", {"torch", "ray", "optuna", "pandas", "numpy", "pydantic", "yaml"}),
-        ("kdsearch.student.student", {"torch", "ray", "optuna", "pandas", "wfdb", "biosppy"}),
+        ("kdsearch.student.student", {"torch", "ray", "optuna", "pandas", "wfdb"}),
         (
             "kdsearch.cli.main",
             {"torch", "ray", "optuna", "pandas", "numpy", "pydantic", "yaml"},
         ),
-        ("kdsearch.analysis.summary", {"torch", "ray", "wfdb", "biosppy"}),
+        ("kdsearch.analysis.summary", {"torch", "ray", "wfdb"}),
         (
             "kdsearch.config.space_file",
             {

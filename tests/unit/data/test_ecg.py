@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from wfdb_cases import RATE, ecg
 
-from kdsearch.data.ecg import agreement, band_pass, depth, r_peaks, steep_moments
+from kdsearch.data.ecg import agreement, band_pass, depth, extremes, r_peaks, steep_moments
 
 
 def test_two_detectors_agree_on_an_ecg_and_not_on_noise():
@@ -20,6 +20,6 @@ def test_two_detectors_agree_on_an_ecg_and_not_on_noise():
 def test_how_deep_a_lead_goes():
     lead = band_pass(ecg(np.arange(0.5, 60.0), 60.0, RATE)[None])[0]
     moments = steep_moments(lead)
-    assert depth(lead, moments) == pytest.approx(1 / depth(-lead, moments))
-    assert depth(lead, moments) < 0.9
-    assert np.isnan(depth(lead, moments[:0]))
+    assert depth(extremes(lead, moments)) == pytest.approx(1 / depth(extremes(-lead, moments)))
+    assert depth(extremes(lead, moments)) < 0.9
+    assert np.isnan(depth(extremes(lead, moments[:0])))
