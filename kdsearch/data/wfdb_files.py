@@ -7,7 +7,7 @@ annotations with another time resolution as if they had the signal's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -76,6 +76,11 @@ class Header:
     def file(self) -> Path:
         """The header itself."""
         return self.path.with_name(self.path.name + ".hea")
+
+    @property
+    def data(self) -> Path:
+        """The first file of the signal."""
+        return self.path.parent / next((f for f in self.files if not f.endswith(".hea")), "")
 
     def annotations(self, annotator: str) -> Path:
         """The file of the annotations of this annotator."""
@@ -211,6 +216,29 @@ def check_files(header: Header, annotator: str | None) -> None:
             )
 
 
+def read_blocks(header: Header, leads: int, frames: int) -> Iterator[list[NDArray[np.float64]]]:
+    """Read the first leads of a record in blocks, as recorded.
+
+    Args:
+        header: From `read_header`.
+        leads: How many of ``header.leads``.
+        frames: Of a block; the last one is shorter. A record whose header does not say its
+            length is one block.
+
+    Yields:
+        An array for each lead, of one block.
+
+    Raises:
+        DataError: The signal cannot be read, is truncated or has missing values.
+    """
+    if header.frames is None:
+        yield _checked(header, _read_frames(header, leads), 0)
+        return
+    for start in range(0, header.frames, frames):
+        stop = min(start + frames, header.frames)
+        yield _checked(header, _read_frames(header, leads, start, stop), start)
+
+
 def read_signal(
     header: Header, leads: int, *, gaps: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -227,30 +255,15 @@ def read_signal(
     Raises:
         DataError: The signal cannot be read, is truncated or has missing values.
     """
-    wfdb = _wfdb()
-    file = header.path.parent / next((f for f in header.files if not f.endswith(".hea")), "")
-    _check_size(header, file)
-    channels = list(header.order[:leads])
-    with reading(file, "a readable WFDB signal; truncated?"):
-        record = wfdb.rdrecord(str(header.path), channels=channels, smooth_frames=False)
-        columns = [np.asarray(column, dtype=np.float64) for column in record.e_p_signal]
-    for column, count in zip(columns, header.frame, strict=False):
-        if header.frames is not None and len(column) != header.frames * count:
-            raise DataError(
-                f"{file}: truncated: {len(column):,} samples, "
-                f"but {header.file.name} says {header.frames * count:,}"
-            )
+    columns = _read_frames(header, leads)
+    if not gaps:
+        _checked(header, columns, 0)
     missing = [~np.isfinite(column) for column in columns]
     for lead, bad in enumerate(missing):
-        if bad.any() and not gaps:
-            raise DataError(
-                f"{file}: no value (NaN) in lead {header.leads[lead]}, "
-                f"sample {np.argmax(bad):,}"
-            )
         if bad.all():
-            raise DataError(f"{file}: lead {header.leads[lead]} has no values at all")
+            raise DataError(f"{header.data}: lead {header.leads[lead]} has no values at all")
     at_360 = [
-        _resample(_bridged(column, bad), header.ratio / count)
+        resample(_bridged(column, bad), header.ratio / count)
         for column, bad, count in zip(columns, missing, header.frame, strict=False)
     ]
     samples = min(map(len, at_360))
@@ -261,14 +274,54 @@ def read_signal(
     return np.stack([lead[:samples] for lead in at_360]), gap
 
 
-def _check_size(header: Header, file: Path) -> None:
+def _read_frames(
+    header: Header, leads: int, start: int = 0, stop: int | None = None
+) -> list[NDArray[np.float64]]:
+    """The first leads from one frame to another, as recorded."""
+    wfdb = _wfdb()
+    _check_size(header)
+    with reading(header.data, "a readable WFDB signal; truncated?"):
+        record = wfdb.rdrecord(
+            str(header.path),
+            sampfrom=start,
+            sampto=stop,
+            channels=list(header.order[:leads]),
+            smooth_frames=False,
+        )
+        columns = [np.asarray(column, dtype=np.float64) for column in record.e_p_signal]
+    stop = header.frames if stop is None else stop
+    for column, count in zip(columns, header.frame, strict=False):
+        if stop is not None and len(column) != (stop - start) * count:
+            raise DataError(
+                f"{header.data}: truncated: {start * count + len(column):,} samples, "
+                f"but {header.file.name} says {stop * count:,}"
+            )
+    return columns
+
+
+def _checked(
+    header: Header, columns: list[NDArray[np.float64]], start: int
+) -> list[NDArray[np.float64]]:
+    """Return the same columns, which start at this frame, if no value is missing."""
+    for lead, (column, count) in enumerate(zip(columns, header.frame, strict=False)):
+        bad = ~np.isfinite(column)
+        if bad.any():
+            raise DataError(
+                f"{header.data}: no value (NaN) in lead {header.leads[lead]}, "
+                f"sample {start * count + np.argmax(bad):,}"
+            )
+    return columns
+
+
+def _check_size(header: Header) -> None:
     """Refuse a header with more samples than the file has, before memory is allocated."""
     if header.frames is None or header.segments:
         return
+    size = header.data.stat().st_size
     # The smallest format has a byte for each sample; compressed ones are a hundredth of that.
-    if header.frames > 100 * (file.stat().st_size + 1):
+    if header.frames > 100 * (size + 1):
         raise DataError(
-            f"{file}: truncated: {file.stat().st_size:,} bytes, "
+            f"{header.data}: truncated: {size:,} bytes, "
             f"but {header.file.name} says {header.frames:,} samples"
         )
 
@@ -280,7 +333,8 @@ def _bridged(column: NDArray[np.float64], bad: NDArray[np.bool_]) -> NDArray[np.
     return np.interp(at, at[~bad], column[~bad])
 
 
-def _resample(column: NDArray[np.float64], ratio: Fraction) -> NDArray[np.float64]:
+def resample(column: NDArray[np.float64], ratio: Fraction) -> NDArray[np.float64]:
+    """Return a lead with this many samples for each of its own."""
     if ratio == 1:
         return column
     from scipy.signal import resample_poly  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from kdsearch.errors import DataError
@@ -17,8 +18,8 @@ EXPECTED = (
 RECORD_SUFFIXES = (".hea", ".dat", ".atr")
 
 
-def read_input(path: Path, student: Student, reading: Reading) -> list[Source]:
-    """Read an input record by record.
+def read_input(path: Path, student: Student, reading: Reading) -> Iterator[Source]:
+    """Read an input in parts: a long recording is never in memory as a whole.
 
     Raises:
         DataError: The input is of no known kind, damaged, empty, or not what the student was
@@ -26,9 +27,11 @@ def read_input(path: Path, student: Student, reading: Reading) -> list[Source]:
     """
     record = _record(path)
     if record is not None:
-        return [read_record(record, student, reading)]
+        yield from read_record(record, student, reading)
+        return
     if path.is_dir():
-        return read_folder(path, student, reading)
+        yield from read_folder(path, student, reading)
+        return
     if not path.exists():
         raise DataError(f"{path}: no such file or folder (expected {EXPECTED})")
     readers = {".npz": read_npz_beats, ".csv": read_csv}
@@ -36,7 +39,7 @@ def read_input(path: Path, student: Student, reading: Reading) -> list[Source]:
         raise DataError(f"{path}: cannot be scored: expected {EXPECTED}")
     if reading.lead is not None or reading.detect:
         raise DataError(f"{path}: --lead and --detect are for WFDB records")
-    return [readers[path.suffix.lower()](path, student)]
+    yield readers[path.suffix.lower()](path, student)
 
 
 def display_name(path: Path) -> str:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsearch.data.beats import FloatArray, IndexArray
+from kdsearch.data.beats import FloatArray
 from kdsearch.files.atomic import write_bytes
-from kdsearch.student.scored import Scored
+from kdsearch.student.scored import SHOWN, Scored
 from kdsearch.texts import in_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_BEATS = 12
 COLUMNS = 4
 # Distance between leads, which are scaled to [-1, 1], so that they do not overlap.
 LEAD_DISTANCE = 2.4
@@ -32,18 +31,18 @@ def draw(scored: Scored, path: Path) -> None:
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  # slow to import
 
-    chosen = np.argsort(-scored.scores, kind="stable")[: _shown(scored)]
-    rows = -(-len(chosen) // COLUMNS)
+    shown = _shown(scored)
+    rows = -(-shown // COLUMNS)
     figure = Figure(figsize=(13, 3 + 2.4 * rows), layout="constrained", dpi=110)
     grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.1] + [1] * rows)
     overview = figure.add_subplot(grid[0, :])
-    places = [grid[1 + i // COLUMNS, i % COLUMNS] for i in range(len(chosen))]
+    places = [grid[1 + i // COLUMNS, i % COLUMNS] for i in range(shown)]
     _draw_scores(overview, scored)
-    first, *_ = _draw_beats([figure.add_subplot(place) for place in places], scored, chosen)
+    first, *_ = _draw_beats([figure.add_subplot(place) for place in places], scored)
     # Beside the scores, since no corner of a beat is sure to be empty.
     handles = [*overview.get_legend_handles_labels()[0], *first.get_legend_handles_labels()[0]]
     overview.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    title = in_unit(_title(scored, len(chosen)), scored.student.card.data.unit)
+    title = in_unit(_title(scored, shown), scored.student.card.data.unit)
     figure.suptitle(title, fontsize=12)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -53,7 +52,7 @@ def draw(scored: Scored, path: Path) -> None:
 def _shown(scored: Scored) -> int:
     """Return the flagged beats that fill the picture, or some others if none is flagged."""
     flagged = int(scored.flagged.sum())
-    return min(MOST_BEATS, flagged) if flagged else min(COLUMNS, len(scored.scores))
+    return min(SHOWN, flagged) if flagged else min(COLUMNS, len(scored.scores))
 
 
 def _title(scored: Scored, shown: int) -> str:
@@ -89,12 +88,12 @@ def _places(scored: Scored) -> tuple[NDArray[np.float64], str]:
     return np.arange(len(scored.scores), dtype=np.float64), scored.student.card.data.unit
 
 
-def _draw_beats(grid: list[Axes], scored: Scored, chosen: IndexArray) -> list[Axes]:
-    x = scored.x[chosen]
-    beats, expected = scored.student.normalised(x), scored.expected(chosen)
+def _draw_beats(grid: list[Axes], scored: Scored) -> list[Axes]:
+    beats = scored.student.normalised(scored.highest.x)
+    expected = scored.expected(len(grid))
     for i, axes in enumerate(grid):
         _draw_beat(axes, beats[i], None if expected is None else expected[i], scored)
-        axes.set_title(scored.caption(int(chosen[i])), fontsize=9)
+        axes.set_title(scored.caption(int(scored.highest.row[i])), fontsize=9)
         if i + COLUMNS < len(grid):
             axes.set_xlabel("")
     return grid

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdsearch.data import ecg
-from kdsearch.data.beats import IndexArray, Moments
+from kdsearch.data.beats import BoolArray, FloatArray, IndexArray, Moments
+from kdsearch.data.context import ADAPTED_S
+from kdsearch.data.hamilton import HamiltonDetector
+from kdsearch.data.pieces import Piece, pieces
 from kdsearch.data.record_folder import find_records
 from kdsearch.data.settings import DataSettings
 from kdsearch.data.wfdb_files import (
@@ -21,7 +24,6 @@ from kdsearch.data.wfdb_files import (
     named_leads,
     read_annotations,
     read_header,
-    read_signal,
 )
 from kdsearch.errors import DataError
 from kdsearch.student.source import Reading, Source
@@ -35,20 +37,22 @@ AGREED_SHARE, ODD_SHARE = 0.9, 0.05
 SHORTEST_S, LONGEST_S = 0.3, 3.0
 
 
-def read_folder(folder: Path, student: Student, reading: Reading) -> list[Source]:
+def read_folder(folder: Path, student: Student, reading: Reading) -> Iterator[Source]:
     """Read all records of a folder, without MIT-BIH's paced ones, as in training.
 
     Raises:
         DataError: There is no record, or one cannot be scored.
     """
     records = find_records(folder, DataSettings(), annotated=False)
-    sources = [_read(header, student, reading) for header in records.headers]
-    sources[0].notes.extend(records.notes)
-    return sources
+    notes = records.notes
+    for header in records.headers:
+        for source in _read(header, student, reading):
+            yield replace(source, notes=[*source.notes, *notes])
+            notes = []
 
 
-def read_record(path: Path, student: Student, reading: Reading) -> Source:
-    """Filter a record, find its beats and cut them.
+def read_record(path: Path, student: Student, reading: Reading) -> Iterator[Source]:
+    """Filter a record, find its beats and cut them, piece by piece.
 
     Beats are where the annotations say, all of them; without annotations, at the R peaks.
 
@@ -61,16 +65,14 @@ def read_record(path: Path, student: Student, reading: Reading) -> Source:
         DataError: The record cannot be read, lacks the lead, holds NaN or no whole beat; or
             the student's beats were cut in another or an unknown way.
     """
-    return _read(read_header(path), student, reading)
+    yield from _read(read_header(path), student, reading)
 
 
-def _read(header: Header, student: Student, reading: Reading) -> Source:
+def _read(header: Header, student: Student, reading: Reading) -> Iterator[Source]:
     _check_cutting(student, header.path)
     annotated = header.annotations(ANNOTATOR).is_file() and not reading.detect
     check_files(header, None)
     header = _with_leads(header, student, reading)
-    raw, _ = read_signal(header, student.card.input.leads)
-    signal = ecg.band_pass(raw)
     notes = _notes(header, annotated, reading)
     if annotated:
         marks = read_annotations(header)
@@ -78,29 +80,61 @@ def _read(header: Header, student: Student, reading: Reading) -> Source:
         position, sample, classes = marks.position, marks.sample, marks.classes
         beat = classes != ""
     else:
-        position = _detect(signal, header)
+        position, warnings = _detect(header, reading)
+        notes += warnings
         sample = np.rint((position - BEHIND_PEAK) / float(header.ratio)).astype(np.int64)
         classes, beat = None, np.ones(len(position), dtype=np.bool_)
-        notes += _distrust(header, position - BEHIND_PEAK, signal)
-    inside = ecg.inside_record(position, signal)
-    chosen = beat & inside
-    if not chosen.any():
-        raise DataError(f"{header.file}: not one whole beat found in the record")
-    outside = int(np.count_nonzero(beat & ~inside))
-    if outside:
-        plural = "s" * (outside > 1)
-        notes.append(
-            f"{header.name}: {outside} beat{plural} too near the record's ends not scored"
+    moments = Moments.of_times(position / SAMPLING_RATE_HZ)
+    left = int(np.count_nonzero(beat))
+    latest = None
+    parts = pieces(header, student.card.input.leads, reading.piece_s, reading.margin_s)
+    for x, rows in _cut(parts, position, beat):
+        if latest is not None:
+            yield latest
+        left -= len(rows)
+        latest = Source(
+            x=x,
+            record=np.full(len(rows), header.name),
+            sample=sample[rows],
+            time_s=(position[rows] - BEHIND_PEAK) / SAMPLING_RATE_HZ,
+            moments=moments[rows],
+            classes=None if classes is None else classes[rows],
+            continued=latest is not None,
         )
-    return Source(
-        x=ecg.windows(signal, position[chosen]),
-        record=np.full(np.count_nonzero(chosen), header.name),
-        sample=sample[chosen],
-        time_s=(position[chosen] - BEHIND_PEAK) / SAMPLING_RATE_HZ,
-        moments=Moments.of_times(position / SAMPLING_RATE_HZ)[chosen],
-        classes=None if classes is None else classes[chosen],
-        notes=notes,
-    )
+    if latest is None:
+        raise DataError(f"{header.file}: not one whole beat found in the record")
+    if left:
+        plural = "s" * (left > 1)
+        notes.append(
+            f"{header.name}: {left} beat{plural} too near the record's ends not scored"
+        )
+    yield replace(latest, notes=notes)
+
+
+def _cut(
+    parts: Iterable[Piece], position: IndexArray, beat: BoolArray
+) -> Iterator[tuple[FloatArray, IndexArray]]:
+    """Cut beats, some minutes at a time; those that a student adapts to are in the first part.
+
+    Yields:
+        Windows, shape (n, leads, 320), and which of the positions they are of.
+    """
+    windows: list[FloatArray] = []
+    rows: list[IndexArray] = []
+    adapted: float | None = None
+    for piece in parts:
+        here = np.flatnonzero(beat & piece.owns(position))
+        here = here[ecg.inside_record(position[here] - piece.offset, piece.signal)]
+        if len(here):
+            windows.append(ecg.windows(piece.signal, position[here] - piece.offset))
+            rows.append(here)
+            if adapted is None:
+                adapted = position[here[0]] + ADAPTED_S * SAMPLING_RATE_HZ
+        if windows and adapted is not None and piece.stop >= adapted:
+            yield np.concatenate(windows), np.concatenate(rows)
+            windows, rows = [], []
+    if windows:
+        yield np.concatenate(windows), np.concatenate(rows)
 
 
 def _check_cutting(student: Student, path: Path) -> None:
@@ -135,31 +169,40 @@ def _with_leads(header: Header, student: Student, reading: Reading) -> Header:
         raise DataError(f"{error}{whose}; choose with --lead") from None
 
 
-def _detect(signal: NDArray[np.float64], header: Header) -> IndexArray:
-    if signal.shape[1] == 0:
-        return np.zeros(0, dtype=np.int64)
-    peaks = ecg.r_peaks(signal[0])
-    if len(peaks) == 0:
-        raise DataError(f"{header.file}: no R peaks could be found in the record")
-    return np.unique(peaks) + BEHIND_PEAK
-
-
-def _distrust(header: Header, peaks: IndexArray, signal: NDArray[np.float64]) -> list[str]:
-    """Return a warning if detected beats are probably wrong.
+def _detect(header: Header, reading: Reading) -> tuple[IndexArray, list[str]]:
+    """Return where the beats are, shape (n,), and a warning if that is probably wrong.
 
     A lead that is upside down, or is noise, has peaks, too. So they are compared with the beats
     of a second detector, and with plausible heart rates.
     """
-    if signal.shape[1] == 0:
-        return []
+    found: list[IndexArray] = []
+    steep: list[IndexArray] = []
+    heights = []
+    detector = HamiltonDetector()
+    for piece in pieces(header, 1, reading.piece_s, reading.margin_s):
+        lead = piece.signal[0]
+        if len(lead) == 0:
+            return np.zeros(0, dtype=np.int64), []
+        found.append(detector.advance(lead, piece.offset, piece.start, piece.stop))
+        moments = ecg.steep_moments(lead)
+        moments = moments[piece.owns(moments + piece.offset)]
+        heights.append(ecg.extremes(lead, moments))
+        steep.append(moments + piece.offset)
+    peaks = np.unique(np.concatenate(found))
+    if len(peaks) == 0:
+        raise DataError(f"{header.file}: no R peaks could be found in the record")
+    depth = ecg.depth(np.concatenate(heights, axis=1))
+    return peaks + BEHIND_PEAK, _distrust(header, peaks, np.concatenate(steep), depth)
+
+
+def _distrust(header: Header, peaks: IndexArray, others: IndexArray, depth: float) -> list[str]:
+    """Return a warning if detected beats are probably wrong."""
     reasons = []
-    others = ecg.steep_moments(signal[0])
     agreed = ecg.agreement(peaks, others)
     if agreed < AGREED_SHARE:
         reasons.append(
             f"another detector finds {len(others):,}, and both agree on {agreed:.0%}"
         )
-    depth = ecg.depth(signal[0], others)
     if depth > 1:
         reasons.append(f"lead {header.leads[0]} is {depth:.1f} times as deep as it is high")
     between_s = np.diff(peaks) / SAMPLING_RATE_HZ

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,15 +14,50 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsearch.data.beats import BoolArray, FloatArray, IndexArray, Moments, TextArray
+from kdsearch.data.beats import BoolArray, FloatArray, IndexArray, TextArray
+from kdsearch.data.context import Reference
 from kdsearch.errors import DataError
-from kdsearch.files.atomic import write_json, write_text
+from kdsearch.files.atomic import write_text
 from kdsearch.methods.protocol import Reconstructing
 from kdsearch.student.source import Source
 from kdsearch.student.student import Student
 from kdsearch.texts import in_unit
 
 Form = Literal["csv", "json"]
+COLUMNS = ("index", "record", "sample", "time_s", "class", "score", "flagged")
+# Of the beats themselves only those with the highest scores are kept, to be shown.
+SHOWN = 12
+# Of a table, as Python's own numbers at a time.
+ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Highest:
+    """The beats with the highest scores, highest first; of equal ones the first.
+
+    Attributes:
+        row: Their numbers, shape (k,).
+        score: Shape (k,).
+        x: Raw beats, shape (k, leads, length).
+        prepared: As `Student.prepared` returns them.
+    """
+
+    row: IndexArray
+    score: NDArray[np.float32]
+    x: NDArray[Any]
+    prepared: FloatArray
+
+    @staticmethod
+    def of(parts: Sequence[Highest]) -> Highest:
+        """Return the highest of all parts, which are in the order of their beats."""
+        score = np.concatenate([part.score for part in parts])
+        chosen = np.argsort(-score, kind="stable")[:SHOWN]
+        return Highest(
+            np.concatenate([part.row for part in parts])[chosen],
+            score[chosen],
+            np.concatenate([part.x for part in parts])[chosen],
+            np.concatenate([part.prepared for part in parts])[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -31,41 +67,43 @@ class Scored:
     Attributes:
         name: What was scored, for titles.
         student: Who scored.
-        x: Raw beats, shape (n, leads, length).
         record: Shape (n,), empty where unknown.
         sample: Shape (n,), or None where unknown.
         time_s: Shape (n,), or None where unknown.
-        moments: When they came; None where unknown.
         classes: Shape (n,), empty where unknown; None where unknown of all.
         scores: Shape (n,).
         flagged: Shape (n,).
+        highest: The beats that can be shown.
         notes: Notes for the user on the input and its reading.
     """
 
     name: str
     student: Student
-    x: NDArray[Any]
     record: TextArray
     sample: IndexArray | None
     time_s: NDArray[np.float64] | None
-    moments: Moments | None
     classes: TextArray | None
     scores: NDArray[np.float32]
     flagged: BoolArray
+    highest: Highest
     notes: list[str]
 
-    def table(self) -> dict[str, list[Any]]:
-        """The columns of a table with a row per beat, in the order of the input."""
-        nothing = [None] * len(self.scores)
-        return {
-            "index": list(range(len(self.scores))),
-            "record": self.record.tolist(),
-            "sample": nothing if self.sample is None else self.sample.tolist(),
-            "time_s": nothing if self.time_s is None else self.time_s.round(4).tolist(),
-            "class": nothing if self.classes is None else self.classes.tolist(),
-            "score": self.scores.astype(np.float64).tolist(),
-            "flagged": self.flagged.tolist(),
-        }
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows of a table of ``COLUMNS``, one per beat, in the order of the input."""
+        for start in range(0, len(self.scores), ROWS):
+            of = slice(start, start + ROWS)
+            scores = self.scores[of].astype(np.float64).tolist()
+            nothing = [None] * len(scores)
+            yield from zip(
+                range(start, start + len(scores)),
+                self.record[of].tolist(),
+                nothing if self.sample is None else self.sample[of].tolist(),
+                nothing if self.time_s is None else self.time_s[of].round(4).tolist(),
+                nothing if self.classes is None else self.classes[of].tolist(),
+                scores,
+                self.flagged[of].tolist(),
+                strict=True,
+            )
 
     def write(self, path: Path, form: Form) -> None:
         """Write the table whole or not at all.
@@ -73,15 +111,17 @@ class Scored:
         Raises:
             OSError: The file cannot be written.
         """
-        table = self.table()
-        rows = zip(*table.values(), strict=True)
-        if form == "json":
-            write_json(path, [dict(zip(table, row, strict=True)) for row in rows])
-            return
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(table)
-        writer.writerows(rows)
+        if form == "json":
+            between = "[\n"
+            for row in self.rows():
+                text.write(between + json.dumps(dict(zip(COLUMNS, row, strict=True))))
+                between = ",\n"
+            text.write("\n]\n")
+        else:
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(self.rows())
         write_text(path, text.getvalue())
 
     def summary(self) -> str:
@@ -99,16 +139,11 @@ class Scored:
         lines += [n if n.startswith("warning: ") else f"note: {n}" for n in self.notes]
         return in_unit("\n".join(lines), self.student.card.data.unit)
 
-    def expected(self, chosen: IndexArray) -> FloatArray | None:
-        """Return reconstructions of these beats; None if the method has none."""
+    def expected(self, shown: int) -> FloatArray | None:
+        """Return reconstructions of the highest beats; None if the method has none."""
         if not isinstance(self.student.method, Reconstructing):
             return None
-        if self.student.card.input.context == "none" or self.moments is None:
-            return self.student.reconstruct(self.x[chosen])
-        # A beat beside its patient's own needs all of that patient's.
-        rows = np.flatnonzero(np.isin(self.record, self.record[chosen]))
-        made = self.student.reconstruct(self.x[rows], self.moments[rows], self.record[rows])
-        return made[np.searchsorted(rows, chosen)]
+        return self.student.reconstruct_prepared(self.highest.prepared[:shown])
 
     def caption(self, index: int) -> str:
         """Return the caption of a beat: its number, known class and score."""
@@ -129,19 +164,32 @@ class Scored:
         return 1000 * from_peak / card.cutting.sampling_rate_hz, "ms from the R peak"
 
 
-def score_sources(name: str, student: Student, sources: Sequence[Source]) -> Scored:
-    """Score records and join the results.
+def score_sources(name: str, student: Student, sources: Iterable[Source]) -> Scored:
+    """Score an input part by part and join the results.
 
     Raises:
         DataError: Beats that the student cannot score.
     """
-    try:
-        scores = np.concatenate(
-            [student.score(source.x, source.moments, source.record) for source in sources]
-        )
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    notes = [note for source in sources for note in source.notes]
+    scored: list[Source] = []
+    scores: list[NDArray[np.float32]] = []
+    highest: list[Highest] = []
+    own: Mapping[str, Reference] | None = None
+    beats = 0
+    for source in sources:
+        try:
+            if not source.continued:
+                own = student.references(source.x, source.moments, source.record)
+            prepared = student.prepared(source.x, source.moments, source.record, own)
+            scores.append(student.score_prepared(prepared))
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
+        rows = np.arange(beats, beats + len(source.x))
+        new = Highest.of([Highest(rows, scores[-1], source.x, prepared)])
+        highest = [Highest.of([*highest, new])]
+        beats += len(source.x)
+        scored.append(source.without_beats())
+    joined = np.concatenate(scores)
+    notes = [note for source in scored for note in source.notes]
     if student.card.data.simulated:
         notes.append(
             "this student was trained on simulated beats; its scores of real beats mean nothing"
@@ -149,14 +197,13 @@ def score_sources(name: str, student: Student, sources: Sequence[Source]) -> Sco
     return Scored(
         name=name,
         student=student,
-        x=np.concatenate([source.x for source in sources]),
-        record=np.concatenate([source.record for source in sources]),
-        sample=_joined([source.sample for source in sources]),
-        time_s=_joined([source.time_s for source in sources]),
-        moments=_moments(sources),
-        classes=_classes(sources),
-        scores=scores,
-        flagged=student.called(scores),
+        record=np.concatenate([source.record for source in scored]),
+        sample=_joined([source.sample for source in scored]),
+        time_s=_joined([source.time_s for source in scored]),
+        classes=_classes(scored),
+        scores=joined,
+        flagged=student.called(joined),
+        highest=highest[0],
         notes=notes,
     )
 
@@ -167,14 +214,9 @@ def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
     return np.concatenate(known) if len(known) == len(parts) else None
 
 
-def _moments(sources: Sequence[Source]) -> Moments | None:
-    known = [source.moments for source in sources if source.moments is not None]
-    return Moments.join(known) if len(known) == len(sources) else None
-
-
 def _classes(sources: Sequence[Source]) -> TextArray | None:
     if all(source.classes is None for source in sources):
         return None
     return np.concatenate(
-        [np.full(len(s.x), "") if s.classes is None else s.classes for s in sources]
+        [np.full(len(s.record), "") if s.classes is None else s.classes for s in sources]
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.beats import IndexArray, Moments, TextArray
+from kdsearch.data.pieces import MARGIN_S, PIECE_S
 
 
 @dataclass(frozen=True)
 class Source:
-    """One record, or one file of beats.
+    """One record or a part of it, or one file of beats.
 
     Attributes:
         x: Raw beats, shape (n, leads, length).
@@ -23,6 +24,8 @@ class Source:
         time_s: The same in seconds, shape (n,).
         moments: The same and the intervals around each beat; None where that is not known.
         classes: The known class of each beat, shape (n,); None if unknown.
+        continued: The record's first beats were in the part before. The five minutes that a
+            student adapts to are in the first part.
         notes: Notes for the user on the origin of the beats, a sentence each.
     """
 
@@ -32,7 +35,12 @@ class Source:
     time_s: NDArray[np.float64] | None = None
     moments: Moments | None = None
     classes: TextArray | None = None
+    continued: bool = False
     notes: list[str] = field(default_factory=list)
+
+    def without_beats(self) -> Source:
+        """Return what is known of the beats, without their samples."""
+        return replace(self, x=self.x[:0].copy())
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,11 @@ class Reading:
     Attributes:
         lead: Name of the lead to score, in place of the one trained on; None for that one.
         detect: Find beats by their R peaks even where they are annotated.
+        piece_s: Of a recording, read at a time.
+        margin_s: Of the signal on both sides of a piece, for the filter and the detector.
     """
 
     lead: str | None = None
     detect: bool = False
+    piece_s: float = PIECE_S
+    margin_s: float = MARGIN_S

@@ -30,7 +30,7 @@ from kdsearch.data.beats import (
     normalise,
     pad,
 )
-from kdsearch.data.context import all_leads, references, signal_leads, with_context
+from kdsearch.data.context import Reference, all_leads, references, signal_leads, with_context
 from kdsearch.errors import ConfigError, DataError, RunError, speaking_of
 from kdsearch.files.atomic import DamagedFile
 from kdsearch.files.bucket import BucketPath, Place, parse_path
@@ -273,9 +273,16 @@ class Student:
             DataError: As `score`.
             RunError: The method does not reconstruct.
         """
+        return self.reconstruct_prepared(self.prepared(beats, moments, record))
+
+    def reconstruct_prepared(self, x: FloatArray) -> FloatArray:
+        """Return reconstructions of beats that are `prepared` already, as `reconstruct`.
+
+        Raises:
+            RunError: The method does not reconstruct.
+        """
         if not isinstance(self.method, Reconstructing):
             raise RunError(f"method {self.card.method!r} has no reconstruct()")
-        x = self.prepared(beats, moments, record)
         whole = self.method.reconstruct(self.weights, x, COMPUTE)[:, : self.card.input.leads]
         left = (self.card.input.padded_length - self.card.input.length) // 2
         return whole[..., left : left + self.card.input.length]
@@ -293,8 +300,16 @@ class Student:
         beats: ArrayLike,
         moments: Moments | None = None,
         record: TextArray | None = None,
+        own: Mapping[str, Reference] | None = None,
     ) -> FloatArray:
         """Return beats as the method takes them: normalised, padded, with their context if any.
+
+        Args:
+            beats: Raw beats.
+            moments: As for `score`.
+            record: As for `score`.
+            own: From `references`, where beats come without the first five minutes of their
+                recording; by default those are taken from the beats themselves.
 
         Returns:
             Shape (n, leads, padded length), or (n, 2 * leads + 1, padded length) with context.
@@ -305,16 +320,37 @@ class Student:
         raw = self._checked(beats)
         x = normalise(raw)
         if self.card.input.context == "patient":
-            x = self._beside_own(raw, x, moments, record)
+            moments, record = self._placed(raw, moments, record)
+            own = references(raw, record, moments) if own is None else own
+            x = with_context(x, record, moments, own)
         return np.ascontiguousarray(pad(x))
 
-    def _beside_own(
+    def references(
         self,
-        raw: FloatArray,
-        x: FloatArray,
-        moments: Moments | None,
-        record: TextArray | None,
-    ) -> FloatArray:
+        beats: ArrayLike,
+        moments: Moments | None = None,
+        record: TextArray | None = None,
+    ) -> Mapping[str, Reference] | None:
+        """Return each patient's own beat, by record; None if the student does not compare.
+
+        Args:
+            beats: Raw beats; those of the first five minutes of each recording are used.
+            moments: As for `score`.
+            record: As for `score`.
+
+        Raises:
+            DataError: As `score`.
+        """
+        if self.card.input.context == "none":
+            return None
+        raw = self._checked(beats)
+        moments, record = self._placed(raw, moments, record)
+        return references(raw, record, moments)
+
+    def _placed(
+        self, x: FloatArray, moments: Moments | None, record: TextArray | None
+    ) -> tuple[Moments, TextArray]:
+        """Return the moments and the records if they are those of these beats."""
         if moments is None:
             raise DataError(
                 "beats: this student compares a beat with its patient's own, and needs the "
@@ -324,7 +360,7 @@ class Student:
         for name, found in (("moments", len(moments.time_s)), ("record", len(record))):
             if found != len(x):
                 raise DataError(f"{name}: of {found} beats, but there are {len(x)}")
-        return with_context(x, record, moments, references(raw, record, moments))
+        return moments, record
 
     def _checked(self, given: ArrayLike) -> FloatArray:
         with speaking_of(self.card.data.unit):

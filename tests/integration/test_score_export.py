@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import wfdb
 import yaml
 from wfdb_cases import PEAKS, RATE, SECONDS, write_record
 
@@ -25,11 +27,14 @@ from kdsearch.data import Beats, DataSettings, load_beats, prepare
 from kdsearch.data.ecg import CUTTING
 from kdsearch.data.recordings import cut_record
 from kdsearch.data.wfdb_files import first_leads, read_header
-from kdsearch.errors import ConfigError, DataError
+from kdsearch.errors import DataError
 from kdsearch.methods.beatgan.settings import TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
 from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.folder import RunFolder
+from kdsearch.student.inputs import read_input
+from kdsearch.student.scored import score_sources
+from kdsearch.student.source import Reading
 from kdsearch.student.student import COMPUTE, Student, describe_student
 
 SYMBOLS = ["N", "A", "V", "+", *"N" * (len(PEAKS) - 4)]
@@ -441,6 +446,62 @@ def test_record_100(mitdb: Path, tmp_path: Path, run: Path, student: Student):
     assert np.median(nearest) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "flags"), [("114", ()), ("203", ("--detect",)), ("232", ("--detect",))]
+)
+def test_a_recording_in_pieces_has_the_scores_of_the_whole(
+    name: str, flags: tuple[str, ...], mitdb: Path, beats: Beats, tmp_path: Path
+):
+    student = kdsearch.load_student(make_best(tmp_path / "run", beats, context="patient"))
+    whole, pieces = (
+        score_sources(name, student, read_input(mitdb / name, student, reading))
+        for reading in (
+            Reading(detect=bool(flags), piece_s=3600),
+            Reading(detect=bool(flags), piece_s=60, margin_s=15),
+        )
+    )
+    assert len(whole.scores) > 1700
+    np.testing.assert_array_equal(pieces.sample, whole.sample)
+    np.testing.assert_allclose(pieces.scores, whole.scores, rtol=1e-5)
+    np.testing.assert_array_equal(pieces.highest.row, whole.highest.row)
+    np.testing.assert_allclose(pieces.expected(12), whole.expected(12), atol=1e-5)
+    assert pieces.notes == whole.notes
+
+
+def test_memory_does_not_grow_with_the_length_of_a_recording(
+    mitdb: Path, student: Student, tmp_path: Path
+):
+    signal = wfdb.rdrecord(str(mitdb / "100"), sampto=15 * 60 * 360, physical=False)
+
+    def peak_bytes(copies: int) -> int:
+        signal_of_copies = np.tile(signal.d_signal, (copies, 1)).astype(np.int16)
+        wfdb.wrsamp(
+            f"r{copies}",
+            fs=360,
+            units=signal.units,
+            sig_name=signal.sig_name,
+            d_signal=signal_of_copies,
+            fmt=["16", "16"],
+            adc_gain=signal.adc_gain,
+            baseline=signal.baseline,
+            write_dir=str(tmp_path),
+        )
+        del signal_of_copies
+        tracemalloc.start()
+        reading = Reading(piece_s=60, margin_s=15)
+        parts = read_input(tmp_path / f"r{copies}", student, reading)
+        scored = score_sources("r", student, parts)
+        scored.write(tmp_path / "scores.csv", "csv")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(scored.scores) > 1000 * copies
+        return peak
+
+    peak_bytes(1)  # what is imported at first use
+    # In double precision, 45 minutes more of one lead are 7.8 MB.
+    assert peak_bytes(4) - peak_bytes(1) < 4e6
+
+
 # The exported file.
 
 
@@ -597,19 +658,3 @@ def test_a_student_is_used_without_what_a_search_needs(
     assert done.returncode == 2
     assert done.stderr.startswith("error: a search: ")
     assert done.stderr.endswith(" is not installed; pip install 'kdsearch[search]'\n")
-
-
-def test_records_without_biosppy(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-):
-    """Annotated beats can be scored; the detector that finds others is in the extra."""
-    monkeypatch.setitem(sys.modules, "biosppy.signals", None)
-    monkeypatch.setitem(sys.modules, "biosppy", None)
-    record = write_record(tmp_path / "records", symbols=SYMBOLS)
-    assert len(score(run, record, tmp_path / "out")) == 18
-    capsys.readouterr()
-    command = ["score", run, record, "--detect", "--out", tmp_path / "none"]
-    refused(command, "biosppy is not installed; pip install 'kdsearch[ecg]'", capsys)
-    settings = DataSettings(source=str(tmp_path / "records"), unconfirmed="drop")
-    with pytest.raises(ConfigError, match=r"R peaks: biosppy.*pip install 'kdsearch\[ecg\]'"):
-        load_beats(settings, tmp_path / "cache")
