@@ -136,7 +136,7 @@ def _dry_run(request: Any) -> int:
     from kdsearch.data import cache_dir, load_dataset  # noqa: PLC0415
     from kdsearch.tuning.memory_needed import check_memory  # noqa: PLC0415
     from kdsearch.tuning.plan import describe_plan  # noqa: PLC0415
-    from kdsearch.tuning.search import resolve_teacher_compute  # noqa: PLC0415
+    from kdsearch.tuning.search import resolve_driver_compute  # noqa: PLC0415
     from kdsearch.tuning.trackers import check_trackers  # noqa: PLC0415
 
     config = request.config
@@ -145,7 +145,7 @@ def _dry_run(request: Any) -> int:
         check_memory(config)
     dataset = load_dataset(config.data, cache_dir())
     with speaking_of(config.data.unit):
-        compute = resolve_teacher_compute(request)
+        compute = resolve_driver_compute(request)
         say(describe_plan(config, dataset, compute, cache_dir()))
     return 0
 

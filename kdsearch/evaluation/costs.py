@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdsearch.methods.device import threads
 from kdsearch.methods.protocol import Compute, Exporting, Method, State, Task
 
 BATCH = 256
@@ -80,13 +81,9 @@ def _beats(leads: int, length: int) -> torch.Tensor:
 
 
 def _microseconds(network: torch.nn.Module, beats: torch.Tensor) -> float:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         network(beats)
         times = [_seconds(network, beats) for _ in range(REPEATS)]
-    finally:
-        torch.set_num_threads(threads)
     return 1e6 * statistics.median(times) / BATCH
 
 

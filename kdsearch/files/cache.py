@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from kdsearch.errors import ConfigError, DataError
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 CACHE_VARIABLE = "KDSEARCH_CACHE"
 META = "meta.json"
 FORMAT = 1
+# How often a process that waits for a lock looks whether it is still to wait.
+POLL_S = 0.5
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -95,12 +97,21 @@ def why_unwritable(cache: Path) -> str:
 
 
 @contextmanager
-def writable_lock(path: Path) -> Iterator[bool]:
-    """Hold a lock in the cache; yield False if the cache cannot be written."""
+def writable_lock(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[bool]:
+    """Hold a lock in the cache; yield False if the cache cannot be written.
+
+    Args:
+        on_wait: Called again and again while another process holds the lock; what it raises
+            ends the wait.
+    """
     lock = FileLock(path)
     try:
         make_folder(path.parent)
-        lock.acquire()
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=POLL_S)
+            except Timeout:
+                on_wait()
     except OSError as error:
         logger.warning("%s: the cache cannot be written: %s", path.parent, error)
         yield False

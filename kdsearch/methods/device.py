@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, cast
 
 import numpy as np
@@ -69,6 +71,17 @@ def use_threads(count: int) -> None:
     if mallopt is not None:
         for option, value in KEEP_FREED.items():
             mallopt(option, value)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Calculate with this many threads on the CPU, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def autocast(compute: Compute) -> torch.autocast:

@@ -217,6 +217,25 @@ def placement_on(
     return Placement(tuple(kinds), min(room, config.search.max_concurrent or room))
 
 
+def teachers_on(
+    nodes: Sequence[Node], config: Config, compute: Compute, members: int
+) -> Processes:
+    """Processes for the teachers of an ensemble, side by side as far as these machines allow.
+
+    Each has a GPU, or as many CPUs as all of them can have at the same time.
+    """
+    least, gpus = config.resources.cpus_per_trial, int(compute.device == "cuda")
+    trials = config.search.max_concurrent
+
+    def fit(cpus: int) -> int:
+        here = sum(node.fits(cpus, gpus) for node in nodes)
+        return here if trials is None else min(here, trials * least // cpus)
+
+    largest = least if gpus else int(max(node.cpus for node in nodes))
+    cpus = next((c for c in range(largest, least, -1) if fit(c) >= members), least)
+    return Processes(compute, cpus, min(members, fit(cpus)), students=1)
+
+
 def wait_for_room(
     cpus: int,
     gpus: int,

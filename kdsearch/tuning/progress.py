@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -14,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -146,31 +148,39 @@ class SearchProgress:
             self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
+class ShowEpoch(Protocol):
+    """Shows an epoch of a teacher."""
+
+    def __call__(self, report: EpochReport, epochs: int, member: int = 0) -> None:
+        """Show a report, the number of epochs in all, and which teacher of several it is."""
+
+
 @contextmanager
-def teacher_progress(console: Console) -> Iterator[Callable[[EpochReport, int], None]]:
-    """A bar for the teacher's training, one step an epoch, that appears with the first."""
+def teacher_progress(console: Console, members: int = 1) -> Iterator[ShowEpoch]:
+    """A bar for each teacher's training, one step an epoch, that appears with the first."""
     columns = (
-        TextColumn("teacher"),
+        TextColumn("{task.fields[name]}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.description}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks: list[int] = []
+        tasks: dict[int, TaskID] = {}
 
-        def on_epoch(report: EpochReport, epochs: int) -> None:
+        def on_epoch(report: EpochReport, epochs: int, member: int = 0) -> None:
+            name = f"teacher {member + 1} of {members}" if members > 1 else "teacher"
             text = f"val_auc {report.val_auc:.4f}"
             if not console.is_terminal:
                 console.print(
-                    f"teacher epoch {report.epoch}/{epochs}: {text}",
+                    f"{name} epoch {report.epoch}/{epochs}: {text}",
                     highlight=False,
                     markup=False,
                 )
                 return
-            if not tasks:
-                tasks.append(bar.add_task(text, total=epochs))
-            bar.update(bar.task_ids[0], completed=report.epoch, description=text)
+            if member not in tasks:
+                tasks[member] = bar.add_task(text, total=epochs, name=name)
+            bar.update(tasks[member], completed=report.epoch, description=text)
 
         yield on_epoch
 

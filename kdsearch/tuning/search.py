@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 
@@ -23,8 +22,8 @@ from kdsearch.evaluation.costs import StudentCosts, by_name
 from kdsearch.evaluation.verdict import Results
 from kdsearch.files.bucket import parse_path
 from kdsearch.files.cache import CACHE_VARIABLE, why_unwritable
-from kdsearch.methods.device import resolve_device, resolve_precision, use_threads
-from kdsearch.methods.protocol import Compute, EpochReport, Task
+from kdsearch.methods.device import resolve_device, resolve_precision
+from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
 from kdsearch.runs.stop_requests import PAUSED, Paused, StopRequests
@@ -50,7 +49,6 @@ from kdsearch.tuning.memory_needed import check_memory
 from kdsearch.tuning.notebook import notebook_table
 from kdsearch.tuning.placement import (
     Placement,
-    available_cpus,
     check_cluster,
     local_cpus,
     plan_placement,
@@ -61,7 +59,6 @@ from kdsearch.tuning.progress import (
     SearchProgress,
     confirmation_progress,
     duration,
-    teacher_progress,
 )
 from kdsearch.tuning.request import Request, check_resume
 from kdsearch.tuning.rungs import Rungs
@@ -70,11 +67,10 @@ from kdsearch.tuning.teacher import (
     Teacher,
     TeacherCache,
     describe_teacher,
-    ensemble_teacher,
     existing_teacher,
     read_teacher,
-    with_seed,
 )
+from kdsearch.tuning.teacher_training import TeacherTraining
 from kdsearch.tuning.temporary import remove_abandoned
 from kdsearch.tuning.trackers import Observers, Tracker, Tracking, open_trackers, register_best
 from kdsearch.tuning.tune import StudyScheduler, StudySearcher, run_tune
@@ -150,7 +146,9 @@ class _Search:
             return records
         sources = self._sources()
         if self._request.address is not None and (
-            self._trials_left(records) or self._confirmations_left(records)
+            self._trials_left(records)
+            or self._confirmations_left(records)
+            or read_teacher(self._folder) is None
         ):
             # Before anything is cut or trained: the cluster may not be there.
             joined = cluster.joined(self._request.address, self._config, self._signals)
@@ -170,7 +168,7 @@ class _Search:
         self._folder.write_config(self._config.as_dict(), self._request.overrides)
         self._folder.begin_work()
         self._requests.forget_pause()
-        compute = resolve_teacher_compute(self._request)
+        compute = resolve_driver_compute(self._request)
         teacher = self._teacher(dataset, compute, sources)
         inputs = self._inputs(dataset, teacher, compute)
         if self._trials_left(records) or self._confirmations_left(records, dataset):
@@ -301,7 +299,10 @@ class _Search:
             came, note = f"({found.origin['kind']})", found.origin["note"]
             detail = f"; {note}" if note else ""
         else:
-            teacher = self._trained(dataset, compute)
+            training = TeacherTraining(
+                self._config, dataset, compute, self._signals, self._console, self._say
+            )
+            teacher = training.run(on_cluster=self._request.address is not None)
             trained = f"trained in {duration(teacher.seconds)}"
             came = "found in the cache" if teacher.found else trained
             detail = f" at epoch {teacher.best.epoch}"
@@ -312,29 +313,6 @@ class _Search:
         self._check_teacher(teacher)
         self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))
         return teacher
-
-    def _trained(self, dataset: Dataset, compute: Compute) -> Teacher:
-        """The teacher of the cache, or several that teach together, trained where missing."""
-        with self._signals.saving_epochs(), teacher_progress(self._console) as show:
-
-            def on_epoch(report: EpochReport, epochs: int) -> None:
-                show(report, epochs)
-                self._signals.leave()
-
-            seed = int(cast("Any", self._config.teacher).seed)
-            members = [
-                TeacherCache(cache_dir()).get(
-                    self._config.method,
-                    with_seed(self._config.teacher, seed + member),
-                    dataset,
-                    compute,
-                    on_epoch,
-                )
-                for member in range(self._config.teacher_source.members)
-            ]
-        if len(members) == 1:
-            return members[0]
-        return ensemble_teacher(members, self._config.method, dataset, compute)
 
     def _check_teacher(self, teacher: Teacher) -> None:
         """A run whose own copy was lost continues with the same teacher or not at all."""
@@ -564,23 +542,14 @@ def open_trials(
     return searcher, StudyScheduler(ledger, rungs, requests)
 
 
-def resolve_teacher_compute(request: Request) -> Compute:
-    """Where this machine trains the teacher; on a CPU with half its cores.
+def resolve_driver_compute(request: Request) -> Compute:
+    """What this machine computes on: the teacher, unless that trains on a cluster, its scores.
 
     On a cluster ``cuda`` is asked of the nodes; the driver's machine need not have a GPU.
-
-    With every core, one busy neighbour makes torch's threads wait for each other: measured on
-    two cores at width 16, 1.9 s an epoch alone but 6.2 s beside a busy process, against 3.0 s
-    with one thread. ``OMP_NUM_THREADS`` overrules this.
     """
     resources, on_cluster = request.config.resources, request.address is not None
     anywhere = on_cluster and resources.device == "cuda"
     device = resolve_device("auto" if anywhere else resources.device)
-    if device == "cpu":
-        # OpenMP takes a list, a number for each level of nesting; torch uses the first.
-        first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-        given = int(first) if first.isdecimal() else 0
-        use_threads(given or max(1, available_cpus() // 2))
     return Compute(device, resolve_precision(resources.precision, device))
 
 

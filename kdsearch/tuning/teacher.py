@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kdsearch.data.beats import Dataset
+from kdsearch.data.beats import Dataset, LabelledBeats
 from kdsearch.errors import RunError, SearchFailed, TrialDiverged
 from kdsearch.files.atomic import DamagedFile, load_state, save_state, write_json
 from kdsearch.files.cache import writable_lock
-from kdsearch.methods.protocol import Compute, EpochReport, Method, State, Targets, Task
+from kdsearch.methods.protocol import Compute, EpochReport, Method, Stack, State, Targets, Task
 from kdsearch.metrics.ranking import rank
 from kdsearch.runs.folder import RunFolder
 from kdsearch.teachers.existing import Existing
@@ -30,6 +30,9 @@ from kdsearch.teachers.kinds import ensemble, part_scores, targets_of
 from kdsearch.tuning.workers.training import judge
 
 logger = logging.getLogger(__name__)
+
+# A stack of one slot for a teacher of these settings, wherever it trains.
+OpenStack = Callable[[BaseModel], AbstractContextManager[Stack]]
 
 # Raised whenever the same settings would give another teacher.
 RECIPE = 4
@@ -115,6 +118,9 @@ class TeacherCache:
         dataset: Dataset,
         compute: Compute,
         on_epoch: Callable[[EpochReport, int], None],
+        *,
+        on_wait: Callable[[], None] = lambda: None,
+        open_stack: OpenStack | None = None,
     ) -> Teacher:
         """The teacher of this fingerprint, trained by the first process that asks.
 
@@ -124,6 +130,8 @@ class TeacherCache:
         Args:
             on_epoch: Called after each epoch trained here with its report and the number of
                 epochs in all.
+            on_wait: Called again and again while another process trains this teacher.
+            open_stack: Where to train; by default in this process.
 
         Raises:
             SearchFailed: The teacher's training diverged.
@@ -134,13 +142,17 @@ class TeacherCache:
         found = _read(entry, name)
         if found is not None:
             return found
-        with writable_lock(entry / ".lock") as writable, ExitStack() as at_end:
+        with writable_lock(entry / ".lock", on_wait) as writable, ExitStack() as at_end:
             if not writable:
                 entry = Path(at_end.enter_context(TemporaryDirectory(prefix="kdsearch-")))
             found = _read(entry, name)
             if found is not None:
                 return found
-            training = _Training(entry, method, settings, Task(dataset.training, compute))
+            if open_stack is None:
+                stack = method.teacher_stack(settings, Task(dataset.training, compute))
+            else:
+                stack = at_end.enter_context(open_stack(settings))
+            training = _Training(entry, stack, settings, dataset.training.validation)
             teacher = training.run(name, on_epoch)
             _write(entry, teacher)
             return teacher
@@ -178,13 +190,15 @@ def _array(tensor: Any) -> NDArray[np.float32]:
 class _Training:
     """One teacher's training, saved after each epoch so that it can continue."""
 
-    def __init__(self, entry: Path, method: Method, settings: BaseModel, task: Task) -> None:
+    def __init__(
+        self, entry: Path, stack: Stack, settings: BaseModel, validation: LabelledBeats
+    ) -> None:
         self._file = entry / "partial.pt"
         self._epochs = int(cast("Any", settings).epochs)
         self._seed = int(cast("Any", settings).seed)
         self._settings = settings
-        self._stack = method.teacher_stack(settings, task)
-        self._validation = task.data.validation
+        self._stack = stack
+        self._validation = validation
         self._history: list[EpochReport] = []
         self._weights: State = {}
 

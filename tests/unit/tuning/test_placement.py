@@ -11,7 +11,14 @@ from search_cases import space_file
 from kdsearch.config.space_file import Config, parse_config
 from kdsearch.errors import RunError, UserError
 from kdsearch.methods.protocol import Compute
-from kdsearch.tuning.placement import SETTLE_S, WAIT_S, Node, placement_on, wait_for_room
+from kdsearch.tuning.placement import (
+    SETTLE_S,
+    WAIT_S,
+    Node,
+    placement_on,
+    teachers_on,
+    wait_for_room,
+)
 
 CPU, GPU = Compute("cpu", "fp32"), Compute("cuda", "fp32")
 
@@ -60,6 +67,24 @@ def test_cpus_beside_gpus() -> None:
         ("cpu", 5, 1),
     ]
     assert placement.packed
+
+
+@pytest.mark.parametrize(
+    ("nodes", "compute", "members", "most", "cpus", "count"),
+    [
+        ([Node(0, 0), Node(8, 0), Node(2, 0)], CPU, 1, None, 8, 1),
+        ([Node(8, 0), Node(2, 0)], CPU, 2, None, 4, 2),
+        ([Node(8, 0), Node(2, 0)], CPU, 99, None, 2, 5),
+        ([Node(8, 0), Node(2, 0)], CPU, 1, 2, 4, 1),
+        ([Node(8, 0), Node(4, 3)], GPU, 1, None, 2, 1),
+        ([Node(8, 0), Node(8, 3)], GPU, 4, None, 2, 3),
+    ],
+)
+def test_teachers_have_as_many_cpus_as_all_can_have_or_a_gpu(
+    nodes: list[Node], compute: Compute, members: int, most: int | None, cpus: int, count: int
+) -> None:
+    processes = teachers_on(nodes, config(most, cpus_per_trial=2), compute, members)
+    assert (processes.compute, processes.cpus, processes.count) == (compute, cpus, count)
 
 
 class Cluster:

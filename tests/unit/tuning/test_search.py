@@ -20,7 +20,7 @@ from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
 from kdsearch.teachers.existing import read_sources, realise
 from kdsearch.tuning.request import Request
-from kdsearch.tuning.search import resolve_teacher_compute, search
+from kdsearch.tuning.search import resolve_driver_compute, search
 from kdsearch.tuning.teacher import describe_teacher, existing_teacher
 
 
@@ -30,27 +30,10 @@ def test_a_driver_of_a_cluster_needs_no_gpu(tmp_path: Path, monkeypatch: pytest.
     console = Console(file=io.StringIO())
     folder = RunFolder(tmp_path / "kd")
     on_cluster = Request(config, {}, folder, False, "auto", console)
-    assert resolve_teacher_compute(on_cluster).device == "cpu"
+    assert resolve_driver_compute(on_cluster).device == "cpu"
     alone = Request(config, {}, folder, False, None, console)
     with pytest.raises(ConfigError, match="needs a GPU, but torch"):
-        resolve_teacher_compute(alone)
-
-
-@pytest.mark.parametrize(("given", "threads"), [("4,2", 4), ("3", 3), ("many", 1), ("", 1)])
-def test_the_first_of_openmps_numbers_is_the_teachers(
-    given: str, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("OMP_NUM_THREADS", given)
-    monkeypatch.setattr("kdsearch.tuning.search.available_cpus", lambda: 2)
-    config = parse_config(space_file(resources={"device": "cpu"}), "kd.yaml")
-    before = torch.get_num_threads()
-    try:
-        console = Console(file=io.StringIO())
-        folder = RunFolder(tmp_path / "kd")
-        resolve_teacher_compute(Request(config, {}, folder, False, None, console))
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+        resolve_driver_compute(alone)
 
 
 def taught_by(teacher: dict[str, Any], folder: RunFolder) -> Request:
