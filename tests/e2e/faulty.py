@@ -9,6 +9,7 @@ the environment, which Ray's workers inherit:
     FAULTY_AFTER    a file for which epochs wait, ten minutes at most
     FAULTY_HOLD     how many epochs are computed in all before one waits for that file
     FAULTY_HOLD_EACH  the same for each student alone; each is 0 where neither is set
+    FAULTY_NODE     the name of a node of a cluster
     FAULTY_PLAN     JSON: {"<trial>": [kind, epoch, times]}, kind one of raise, nan,
                     exit, kill, memory, gpu memory
 """
@@ -112,25 +113,36 @@ def _planned(trial: int, kind: str, epoch: int) -> bool:
     return True
 
 
+def _note(log: str, line: str) -> None:
+    with Path(f"{os.environ['FAULTY_LOG']}.{log}").open("a") as file:
+        file.write(f"{line}\n")
+
+
 class FaultyBeatGan(BeatGan):
-    """The built-in method with a log and with faults."""
+    """The built-in method with a log and with faults; notes which processes train what."""
 
     def teacher_stack(self, *args: Any, **options: Any) -> Any:
+        _note("teachers", f"{os.environ.get('FAULTY_NODE')} {os.getpid()}")
         return FaultyStack(super().teacher_stack(*args, **options), teacher=True)
 
     def student_stack(self, *args: Any, **options: Any) -> Any:
+        _note("students", str(os.getpid()))
         return FaultyStack(super().student_stack(*args, **options), teacher=False)
 
 
 class AnywhereBeatGan(FaultyBeatGan):
-    """Logs ``<device> <slots>`` per stack of students; calculates on the CPU wherever it is.
+    """Logs ``<device> <slots>`` per stack of students and ``teacher <device>`` of teachers.
 
-    So that nodes which only say that they have a GPU can take part.
+    It calculates on the CPU wherever it is, so that nodes which only say that they have a GPU
+    can take part.
     """
 
+    def teacher_stack(self, settings: Any, task: Task) -> Any:
+        _note("devices", f"teacher {task.compute.device}")
+        return super().teacher_stack(settings, replace(task, compute=Compute("cpu", "fp32")))
+
     def student_stack(self, settings: Any, slots: int, task: Task) -> Any:
-        with Path(os.environ["FAULTY_LOG"] + ".devices").open("a") as log:
-            log.write(f"{task.compute.device} {slots}\n")
+        _note("devices", f"{task.compute.device} {slots}")
         task = replace(task, compute=Compute("cpu", "fp32"))
         return super().student_stack(settings, slots, task)
 

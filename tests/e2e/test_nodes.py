@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from faulty import TEACHER
 from promises import study_in_journal
 from ray.cluster_utils import Cluster
 from workplace import ROOT, Done, Workplace
@@ -44,6 +46,51 @@ def search_on(cluster: Any, place: Workplace, *flags: str) -> Done:
     return place.script("run_search.py", *space, "--address", cluster.address, *flags)
 
 
+def teachers(place: Workplace) -> list[tuple[str, str]]:
+    """The node and the process of each teacher whose training began or continued."""
+    log = place.path / "epochs.log.teachers"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(node, process) for node, process in (line.split() for line in lines)]
+
+
+def test_the_teachers_process_is_killed(place: Workplace, cluster: Any) -> None:
+    """Another process continues after its last epoch, and the driver lives."""
+    plan = {"FAULTY_NODE": "worker", "FAULTY_PLAN": '{"-1": ["kill", 2, 1]}'}
+    cluster.add_node(**NODE, env_vars=plan)
+    cluster.wait_for_nodes()
+    done = search_on(cluster, place, "--num-samples", "1")
+    assert done.returncode == 0, done.stderr
+    assert [node for node, _ in teachers(place)] == ["worker", "worker"]
+    computed = place.epochs()
+    assert (computed[(-1, 1)], computed[(-1, 2)]) == (1, 2)
+
+
+def test_an_ensemble_trains_side_by_side_and_sigterm_saves_its_epochs(
+    place: Workplace, cluster: Any
+) -> None:
+    space = place.space.read_text()
+    place.space.write_text(space.replace("latent: 4, epochs: 2", "members: 2, epochs: 4"))
+    held = {"FAULTY_AFTER": str(place.path / "go on"), "FAULTY_HOLD": "3"}
+    for node in ("one", "two"):
+        cluster.add_node(**NODE, env_vars={**held, "FAULTY_NODE": node})
+    cluster.wait_for_nodes()
+    place.environment["KDSEARCH_GRACE_S"] = "600"
+    flags = ("--num-samples", "1", "--address", cluster.address)
+    process = place.start(*flags)
+    # Of 8 epochs only 3 are computed; neither teacher ends.
+    place.wait_for(lambda: {node for node, _ in teachers(place)} == {"one", "two"})
+    place.wait_for_epochs(3)
+    process.send_signal(signal.SIGTERM)
+    place.go_on()
+    assert process.wait(timeout=600) == 128 + signal.SIGTERM
+    assert sum(place.epochs().values()) < 8
+    done = place.script("run_search.py", *place._flags(flags), "--resume")
+    assert done.returncode == 0, done.stderr
+    computed = place.epochs()
+    assert [computed[(-1, epoch)] for epoch in range(1, 5)] == [2, 2, 2, 2]
+    assert "teacher 2 of 2 epoch 4/4: val_auc" in done.stderr
+
+
 def test_lost_node_and_new_node(place: Workplace, cluster: Any) -> None:
     first, _second = cluster.add_node(**NODE), cluster.add_node(**NODE)
     cluster.wait_for_nodes()
@@ -61,20 +108,25 @@ def test_lost_node_and_new_node(place: Workplace, cluster: Any) -> None:
 
 
 def test_gpus_and_cpus_in_one_search(place: Workplace, cluster: Any) -> None:
-    """Two places beside each other on the node with a GPU, and one on the node without."""
+    """Two places beside each other on the node with a GPU, and one on the node without.
+
+    The teacher trains on the node with the GPU.
+    """
     text = place.space.read_text().replace("FaultyBeatGan", "AnywhereBeatGan")
     resources = "device: all, students_per_gpu: 2"
     place.space.write_text(
         text.replace("device: cpu", resources).replace("name: asha", "name: none")
     )
-    cluster.add_node(**NODE, num_gpus=1)
+    cluster.add_node(**NODE, num_gpus=1, env_vars={"FAULTY_NODE": "gpu"})
     cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     done = search_on(cluster, place)
     assert done.returncode == 0, done.stderr
+    assert [node for node, _ in teachers(place)] == ["gpu"]
+    assert "teacher epoch 2/2: val_auc" in done.stderr
     assert {row["state"] for row in place.trials()} == {"completed"}
     stacks = (place.path / "epochs.log.devices").read_text().splitlines()
-    assert {"cuda 2", "cpu 1"} <= set(stacks)
+    assert {"teacher cuda", "cuda 2", "cpu 1"} <= set(stacks)
 
 
 def test_other_jobs_on_the_cluster(place: Workplace, cluster: Any) -> None:
@@ -190,12 +242,17 @@ def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
     # One node after the other: Ray gives up a node that takes too long to start.
     place.wait_for(lambda: _alive(cluster) == 2)
     # The bare node needs a while to begin, and is to find trials left.
-    begun = {"FAULTY_PAUSE_S": "0.8", "FAULTY_AFTER": str(place.path / "slow.log")}
+    begun = {
+        "FAULTY_PAUSE_S": "0.8",
+        "FAULTY_AFTER": str(place.path / "slow.log.students"),
+        # Of each student, not of the teacher, which trains on either node.
+        "FAULTY_HOLD_EACH": "0",
+    }
     cluster.add_node(**NODE, env_vars=begun)
     place.wait_for(lambda: _alive(cluster) == 3)
     done = search_on(cluster, place, "--num-samples", "12")
     assert done.returncode == 0, done.stderr
-    slow = {int(line.split()[0]) for line in (place.path / "slow.log").open()}
+    slow = {int(line.split()[0]) for line in (place.path / "slow.log").open()} - {TEACHER}
     assert slow, "the bare node trained something"
     assert not (place.path / "empty").exists(), "from what it was sent, not from a cache"
     trials = study_in_journal(place).get_trials()
