@@ -73,7 +73,7 @@ def searches(work: Path, options: argparse.Namespace) -> Iterator[tuple[str, dic
         {
             "trial_epochs": sum(record.epochs for record in records),
             "seconds": seconds,
-            "val_auc": [record.val_auc for record in records],
+            "val_auc": [record.value for record in records],
         },
     )
     prepare_plain(work, run, records, options)

@@ -92,7 +92,7 @@ def search(config: Config) -> list[TrialRecord]:
             auc = judge(stack.advance()[0], task.data.validation).val_auc
             record.curve[epoch] = max([auc, *record.curve.values()])
             study.report(number, epoch, record.curve[epoch])
-            if epoch < epochs and rungs.lags(number, epoch, record.val_auc, record.costs):
+            if epoch < epochs and rungs.lags(number, epoch, record.value, record.costs):
                 record = replace(record, state="stopped")
                 break
         study.finish(number, record.state)
@@ -108,8 +108,8 @@ def hypervolume(config: Config, records: Sequence[TrialRecord]) -> float:
     volume, best = 0.0, WORST_AUC
     for record in points:
         width = limit - math.log10(record.costs[COST])
-        volume += width * max(record.val_auc - best, 0.0)
-        best = max(best, record.val_auc)
+        volume += width * max(record.value - best, 0.0)
+        best = max(best, record.value)
     return volume
 
 

@@ -109,12 +109,12 @@ def search(config: Config, learned: Sequence[Learned]) -> list[TrialRecord]:
 
 
 def best(records: Sequence[TrialRecord]) -> float:
-    return max(record.val_auc for record in records)
+    return max(record.value for record in records)
 
 
 def trials_to(records: Sequence[TrialRecord], goal: float) -> int:
     """The number of trials after which the goal is reached."""
-    reached = (record.number + 1 for record in records if record.val_auc >= goal)
+    reached = (record.number + 1 for record in records if record.value >= goal)
     return next(reached, len(records) + 1)
 
 

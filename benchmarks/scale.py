@@ -106,7 +106,7 @@ def _parts(folder: RunFolder, size: int) -> Seconds:
                 folder.trial(suggestion.number).write_history(history)
                 ledger.report(
                     suggestion.number,
-                    {"epoch": epoch, "epochs": EPOCHS, "val_auc": auc, "seconds": 0.001},
+                    {"epoch": epoch, "epochs": EPOCHS, "best_so_far": auc, "seconds": 0.001},
                 )
             with clock("scheduling"):
                 stopped = epoch < EPOCHS and rungs.lags(suggestion.number, epoch, auc)

@@ -83,7 +83,7 @@ def _search_row(run: Run) -> dict[str, object]:
         "trials": len(run.records),
         "trial": best.trial,
         **{key: settings[key] for key in ("lr", "w_adv", "alpha", "temperature")},
-        "search_val_auc": best.val_auc,
+        "search_val_auc": best.value,
         "parameters": cost["parameters"],
         "operations": cost["operations"],
         **_against_control(run.verdict),

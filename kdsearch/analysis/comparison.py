@@ -13,11 +13,11 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def best_so_far(records: Sequence[TrialRecord]) -> pd.DataFrame:
-    """The best validation AUC after each trial, in the order in which trials began.
+    """The best value after each trial, in the order in which trials began.
 
     Returns:
         A row per trial with ``trials``, ``epochs`` and ``seconds`` spent until then, and
-        ``val_auc``; NaN before the first epoch. A failed trial costs, but counts for nothing.
+        ``best``; NaN before the first epoch. A failed trial costs, but counts for nothing.
     """
     rows = []
     trials, epochs, seconds, best = 0, 0, 0.0, math.nan
@@ -25,11 +25,9 @@ def best_so_far(records: Sequence[TrialRecord]) -> pd.DataFrame:
         trials, epochs = trials + 1, epochs + record.epochs
         seconds += record.seconds
         if record.state != "failed":
-            best = max(
-                best, record.val_auc, key=lambda auc: -math.inf if math.isnan(auc) else auc
-            )
+            best = max(best, record.value, key=lambda v: -math.inf if math.isnan(v) else v)
         rows.append((trials, epochs, seconds, best))
-    return pd.DataFrame(rows, columns=["trials", "epochs", "seconds", "val_auc"])
+    return pd.DataFrame(rows, columns=["trials", "epochs", "seconds", "best"])
 
 
 def over_trials(runs: Mapping[str, Sequence[TrialRecord]]) -> pd.DataFrame:
@@ -56,11 +54,11 @@ def _at(curves: Mapping[str, pd.DataFrame], axis: str, marks: Sequence[float]) -
 
 
 def _value(curve: pd.DataFrame, axis: str, mark: float) -> float:
-    """Return the best AUC of a run at ``mark``; NaN if the run did not get that far."""
+    """Return the best value of a run at ``mark``; NaN if the run did not get that far."""
     # A share of a sum may fall short of the sum by a rounding error.
     reached = curve[curve[axis] <= mark * (1 + 1e-9)]
     beyond = axis == "trials" and mark > len(curve)
-    return math.nan if reached.empty or beyond else float(reached["val_auc"].iloc[-1])
+    return math.nan if reached.empty or beyond else float(reached["best"].iloc[-1])
 
 
 def pareto_front(points: Mapping[int, tuple[float, float]]) -> list[int]:

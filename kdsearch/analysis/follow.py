@@ -78,7 +78,7 @@ def headline(run: Run) -> str:
         f"{states['running']} running",
     ]
     if best is not None:
-        parts.append(f"best val_auc {best.val_auc:.4f} (trial {best.trial})")
+        parts.append(f"best {run.metric} {best.value:.4f} (trial {best.trial})")
     return " · ".join(parts)
 
 

@@ -10,11 +10,13 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
+from kdsearch.metrics.ranking import METRICS, Metric
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.texts import one_line, printable
 
-# The columns in order. The searched settings are between these two groups.
-LEADING = ("rank", "trial", "state", "val_auc", "best_epoch", "epochs")
+# The columns in order, with that of the search's metric behind the state. The searched settings
+# are between these two groups.
+LEADING = ("rank", "trial", "state", "best_epoch", "epochs")
 TRAILING = ("seconds", "reason")
 # Marks the trials that no other beats in all objectives.
 FRONT = "front"
@@ -33,10 +35,25 @@ STATES: dict[TrialState, str] = {
 Format = Literal["table", "csv", "markdown", "json"]
 
 
+def leading(metric: Metric) -> list[str]:
+    """Return the first columns, where ``metric`` is what trials are ranked by."""
+    return [*LEADING[:3], metric, *LEADING[3:]]
+
+
+def ranked(table: pd.DataFrame, metric: Metric) -> pd.Series[Any]:
+    """Return the rank of each row; failed trials and those without an epoch have none."""
+    counts = (table["state"] != "failed") & table[metric].notna()
+    values = table[metric].astype(float).where(counts)
+    return values.rank(method="min", ascending=False).astype("Int64")
+
+
 def leaderboard(
-    records: Sequence[TrialRecord], searched: Sequence[str], costs: Sequence[str] = ()
+    records: Sequence[TrialRecord],
+    searched: Sequence[str],
+    costs: Sequence[str] = (),
+    metric: Metric = "val_auc",
 ) -> pd.DataFrame:
-    """Return one row per trial, the best validation AUC first.
+    """Return one row per trial, the best on validation first.
 
     Failed trials and trials without an epoch have no rank and come last. Equal trials share
     the better rank, in the order of their numbers.
@@ -44,16 +61,15 @@ def leaderboard(
     Args:
         records: Of one study, in any order.
         searched: Names of the searched settings, in the order of their columns.
-        costs: Objectives beside the validation AUC: a column each, and one that marks the
-            trials on the `front`.
+        costs: Objectives beside the metric: a column each, and one that marks the trials on
+            the `front`.
+        metric: The records' own, by which they are ranked.
     """
-    columns = [*LEADING, *map(column_of, searched), *_cost_columns(costs), *TRAILING]
+    columns = [*leading(metric), *map(column_of, searched), *_cost_columns(costs), *TRAILING]
     on_front = set(front(records, costs))
-    rows = [_row(record, searched, costs, on_front) for record in records]
+    rows = [_row(record, searched, costs, on_front, metric) for record in records]
     table = pd.DataFrame(rows, columns=columns)
-    ranked = (table["state"] != "failed") & table["val_auc"].notna()
-    scores = table["val_auc"].astype(float).where(ranked)
-    table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
+    table["rank"] = ranked(table, metric)
     return table.sort_values(
         ["rank", "trial"], na_position="last", ignore_index=True, kind="stable"
     )
@@ -63,33 +79,34 @@ def leaderboard_of_generations(
     generations: Mapping[int, Sequence[TrialRecord]],
     searched: Sequence[str],
     costs: Sequence[str] = (),
+    metric: Metric = "val_auc",
 ) -> pd.DataFrame:
-    """A row per trial of any generation, the best validation AUC first.
+    """A row per trial of any generation, the best on validation first.
 
     Args:
         generations: The trials of each generation, by its number.
         searched: As of `leaderboard`.
         costs: Likewise; each generation has its own front.
+        metric: Likewise.
     """
     tables = [
-        leaderboard(records, searched, costs).assign(**{GENERATION: number})
+        leaderboard(records, searched, costs, metric).assign(**{GENERATION: number})
         for number, records in generations.items()
     ]
     table = pd.concat(tables, ignore_index=True)
-    scores = table["val_auc"].astype(float).where(table["rank"].notna())
-    table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
+    table["rank"] = ranked(table, metric)
     table = table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
     columns = [*map(column_of, searched), *_cost_columns(costs), *TRAILING]
-    return table[["rank", GENERATION, *LEADING[1:], *columns]]
+    return table[["rank", GENERATION, *leading(metric)[1:], *columns]]
 
 
 def front(records: Sequence[TrialRecord], costs: Sequence[str]) -> list[int]:
-    """Numbers of the trials that no other beats, the best validation AUC first.
+    """Numbers of the trials that no other beats, the best on validation first.
 
     One trial beats another if none of its objectives is worse and one is better.
     """
     points = {
-        record.number: (-record.val_auc, *(record.costs[name] for name in costs))
+        record.number: (-record.value, *(record.costs[name] for name in costs))
         for record in records
         if record.state != "failed" and record.curve and record.costs.keys() >= set(costs)
     }
@@ -110,22 +127,27 @@ def _cost_columns(costs: Sequence[str]) -> list[str]:
 
 def column_of(setting: str) -> str:
     """Return the column of a searched setting: ``space.epochs`` if ``epochs`` is taken."""
-    return f"space.{setting}" if setting in (*LEADING, *TRAILING, RUN, GENERATION) else setting
+    taken = (*LEADING, *METRICS, *TRAILING, RUN, GENERATION)
+    return f"space.{setting}" if setting in taken else setting
 
 
 def best_record(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """Return the first trial of the leaderboard, or None if no trial has a rank."""
-    ranked = [r for r in records if r.state != "failed" and not math.isnan(r.val_auc)]
-    return max(ranked, key=lambda r: (r.val_auc, -r.number), default=None)
+    ranked = [r for r in records if r.state != "failed" and not math.isnan(r.value)]
+    return max(ranked, key=lambda r: (r.value, -r.number), default=None)
 
 
 def _row(
-    record: TrialRecord, searched: Sequence[str], costs: Sequence[str], on_front: set[int]
+    record: TrialRecord,
+    searched: Sequence[str],
+    costs: Sequence[str],
+    on_front: set[int],
+    metric: Metric,
 ) -> dict[str, Any]:
     return {
         "trial": record.number,
         "state": record.state,
-        "val_auc": record.val_auc,
+        metric: record.value,
         "best_epoch": record.best_epoch,
         "epochs": record.epochs,
         **{column_of(key): record.params.get(key) for key in searched},

@@ -32,7 +32,7 @@ def write_optuna(runs: Sequence[Run], target: OptunaTarget) -> list[str]:
         storage = target.open()
         for name, run in zip(names, runs, strict=True):
             trials = [frozen_trial(record, run.space) for record in run.records]
-            study = replace_study(storage, name, run.folder.identity(), trials)
+            study = replace_study(storage, name, run.folder.identity(), trials, run.metric)
             for key, value in _about(run).items():
                 study.set_user_attr(key, value)
     except ForeignStudy as foreign:
@@ -62,7 +62,7 @@ def _about(run: Run) -> dict[str, Any]:
     about: dict[str, Any] = {"run": str(run.path.resolve())}
     if run.teacher:
         about["data"] = run.teacher["data"]["description"]
-        about["teacher's val_auc"] = run.teacher["val_auc"]
+        about[f"teacher's {run.metric}"] = run.teacher[run.metric]
     best = run.best
     if best is not None and "test" in best.metrics:
         about["best student"] = f"trial {best.trial}"

@@ -22,6 +22,7 @@ from kdsearch.config.dimensions import Dimension, Value, finite_points, parse_di
 from kdsearch.config.space_file import read_yaml
 from kdsearch.errors import RunError
 from kdsearch.files.bucket import BucketPath, Place, parse_path
+from kdsearch.metrics.ranking import Metric
 from kdsearch.metrics.threshold import Rule, parse_rule
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
@@ -42,7 +43,7 @@ class Best:
     Attributes:
         trial: Its number.
         params: Its searched values.
-        val_auc: Best validation AUC of any of its epochs.
+        value: The search's metric at its best epoch, on the validation beats.
         epoch: The epoch that reached it.
         metrics: Figures of this student on the validation and test beats, flat, by the name of
             the set; empty before the search's end.
@@ -50,7 +51,7 @@ class Best:
 
     trial: int
     params: dict[str, Value]
-    val_auc: float
+    value: float
     epoch: int
     metrics: dict[str, dict[str, float]] = field(repr=False)
 
@@ -131,8 +132,13 @@ class Run:
         return [key for key, entry in self.config["space"].items() if isinstance(entry, dict)]
 
     @property
+    def metric(self) -> Metric:
+        """What the search maximises, on the validation beats."""
+        return metric_of(self.config)
+
+    @property
     def cost_objectives(self) -> list[str]:
-        """Names of the objectives beside the validation AUC."""
+        """Names of the objectives beside the metric."""
         objectives = self.config["search"].get("objectives", ())
         return [name for name in objectives if name in COSTS]
 
@@ -188,7 +194,7 @@ class Run:
         if record is None:
             return None
         figures = dict(self.metrics.get("student", {}))
-        return Best(record.number, record.params, record.val_auc, record.best_epoch, figures)
+        return Best(record.number, record.params, record.value, record.best_epoch, figures)
 
     def about_teacher(self) -> list[str]:
         """A line on a teacher that is not one network trained by this search."""
@@ -199,14 +205,15 @@ class Run:
         return [f"The teacher: {origin['kind']}{note}."]
 
     def leaderboard(self) -> pd.DataFrame:
-        """A row per trial, the best validation AUC first."""
+        """A row per trial, the best on validation first."""
         if self.generations:
             return leaderboard_of_generations(
                 {number: one.records for number, one in enumerate(self.generations, start=1)},
                 self.searched,
                 self.cost_objectives,
+                self.metric,
             )
-        return leaderboard(self.records, self.searched, self.cost_objectives)
+        return leaderboard(self.records, self.searched, self.cost_objectives, self.metric)
 
     def trials(self) -> pd.DataFrame:
         """A row per trial and epoch: the epoch's own figures and every term of its loss."""
@@ -235,7 +242,7 @@ class Run:
 
     def __repr__(self) -> str:
         best = self.best
-        leading = "" if best is None else f", best val_auc {best.val_auc:.4f}"
+        leading = "" if best is None else f", best {self.metric} {best.value:.4f}"
         return f"<Run {self.path}: {len(self.records)} trials{leading}>"
 
     def _repr_html_(self) -> str:
@@ -284,7 +291,7 @@ def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
     return Run(
         folder=folder,
         config=config,
-        records=folder.records(),
+        records=folder.records(metric_of(config)),
         teacher=teacher,
         metrics=derived(folder.best / "metrics.json"),
         costs={name: cost for name, cost in costs.items() if _is_cost(cost)},
@@ -294,6 +301,13 @@ def open_run(path: str | os.PathLike[str] | BucketPath) -> Run:
         descent=derived(folder.descent_file),
         learned=learned,
     )
+
+
+def metric_of(config: Mapping[str, Any]) -> Metric:
+    """Return what the search with this ``search.yaml`` maximises."""
+    objectives = config["search"].get("objectives")
+    names = objectives if isinstance(objectives, list) else ()
+    return "val_ap" if "val_ap" in names else "val_auc"
 
 
 def _is_cost(cost: object) -> bool:

@@ -11,7 +11,6 @@ import pandas as pd
 from kdsearch.analysis.comparison import over_compute, over_trials, pareto_front
 from kdsearch.analysis.leaderboard import (
     GENERATION,
-    LEADING,
     RUN,
     STATES,
     TRAILING,
@@ -20,12 +19,15 @@ from kdsearch.analysis.leaderboard import (
     best_yaml,
     column_of,
     leaderboard,
+    leading,
+    ranked,
     render,
     rounded,
 )
 from kdsearch.analysis.run import Run
 from kdsearch.analysis.terminal import Screen, draw, judged
 from kdsearch.errors import ConfigError
+from kdsearch.metrics.ranking import METRICS
 from kdsearch.metrics.statistics import mean_and_sd
 from kdsearch.texts import did_you_mean, in_unit, printable
 
@@ -43,7 +45,6 @@ AT_THRESHOLD = {
     "PPV": "ppv",
     "F1": "f1",
 }
-CHANCE = 0.5
 COVERS = {
     ("seeds", "patients"): "The intervals are for other seeds and other patients.",
     (
@@ -75,7 +76,7 @@ def summarise(
     Raises:
         ConfigError: There is no such column or state, or the runs are over different data.
     """
-    _refuse_other_data(runs)
+    _refuse_incomparable(runs)
     for run in runs:
         # The folder may be another person's, and not writable.
         with suppress(OSError):
@@ -120,7 +121,7 @@ def _of_generations(
             {
                 GENERATION: one["generation"],
                 "trial": one["trial"],
-                "val_auc": one["val_auc"],
+                run.metric: one[run.metric],
                 "test_auc": one["test_auc"],
                 "test_ap": one["test_ap"],
                 "seeds": one["seeds"],
@@ -150,8 +151,14 @@ def _shown(
     return draw(rounded(table), screen, marked=marked, dispensable=dispensable)
 
 
-def _refuse_other_data(runs: Sequence[Run]) -> None:
-    """Refuse runs on different data: their figures cannot be compared."""
+def _refuse_incomparable(runs: Sequence[Run]) -> None:
+    """Refuse runs on different data, or by other metrics: their figures cannot be compared."""
+    for run in runs:
+        if run.metric != runs[0].metric:
+            raise ConfigError(
+                f"{runs[0].folder.path} and {run.folder.path}: a search by {runs[0].metric} "
+                f"and one by {run.metric} cannot be ranked together: analyze each alone"
+            )
     known = {
         str(run.folder.path): str(run.teacher["data"]["fingerprint"])
         for run in runs
@@ -167,11 +174,12 @@ def _refuse_other_data(runs: Sequence[Run]) -> None:
 
 
 def _compared(runs: Sequence[Run], form: Format) -> list[str]:
-    """Return the best AUC of each run by number of trials and by training time."""
+    """Return the best value of each run by number of trials and by training time."""
+    metric = runs[0].metric
     records = {str(run.folder.path): run.records for run in runs}
     blocks = {
-        "best val_auc so far, by trials": over_trials(records),
-        "best val_auc so far, by seconds of training": over_compute(records).round(
+        f"best {metric} so far, by trials": over_trials(records),
+        f"best {metric} so far, by seconds of training": over_compute(records).round(
             {"seconds": 0}
         ),
     }
@@ -189,15 +197,16 @@ def _figures(table: pd.DataFrame, form: Format) -> str:
 def _table(runs: Sequence[Run]) -> pd.DataFrame:
     if len(runs) == 1:
         return runs[0].leaderboard()
+    metric = runs[0].metric
     searched = list(dict.fromkeys(key for run in runs for key in run.searched))
     tables = [
-        leaderboard(run.records, searched).assign(**{RUN: str(run.folder.path)}) for run in runs
+        leaderboard(run.records, searched, metric=metric).assign(**{RUN: str(run.folder.path)})
+        for run in runs
     ]
     table = pd.concat(tables, ignore_index=True)
-    scores = table["val_auc"].where(table["rank"].notna())
-    table["rank"] = scores.rank(method="min", ascending=False).astype("Int64")
+    table["rank"] = ranked(table, metric)
     table = table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
-    return table[[RUN, *LEADING, *map(column_of, searched), *TRAILING]]
+    return table[[RUN, *leading(metric), *map(column_of, searched), *TRAILING]]
 
 
 def _select(
@@ -237,7 +246,7 @@ def _teacher_row(run: Run) -> pd.DataFrame:
         "run": str(run.folder.path),
         "trial": "teacher",
         "state": "",
-        "val_auc": run.teacher["val_auc"],
+        run.metric: run.teacher[run.metric],
         "best_epoch": run.teacher["best_epoch"],
         "epochs": run.teacher["epochs"],
         "seconds": run.teacher["seconds"],
@@ -261,23 +270,32 @@ def _headline(run: Run) -> str:
 
 
 def _hints(run: Run) -> list[str]:
-    """Return hints for a best AUC of 1 or below chance."""
+    """Return hints for a best value of 1 or below chance."""
     best = best_record(run.records)
     if best is None:
         return []
     limit = run.config.get("data", {}).get("validation_limit")
-    if best.val_auc == 1:
+    words = f"Hint: the best validation {METRICS[run.metric]} is"
+    if best.value == 1:
         few = f" (data.validation_limit is {limit})" if limit else ""
         return [
-            "Hint: the best validation AUC is 1, so the validation beats cannot rank the "
-            f"trials{few}: use more validation beats."
+            f"{words} 1, so the validation beats cannot rank the trials{few}: use more "
+            "validation beats."
         ]
-    if best.val_auc < CHANCE:
+    if best.value < (chance := _chance(run)):
         return [
-            f"Hint: the best validation AUC is {best.val_auc:.4f}, which is worse than chance: "
-            "check which beats are labelled abnormal, and search with more beats and epochs."
+            f"{words} {best.value:.4f}, which is worse than chance ({chance:.4f}): check which "
+            "beats are labelled abnormal, and search with more beats and epochs."
         ]
     return []
+
+
+def _chance(run: Run) -> float:
+    """The expected value of scores that mean nothing; 0 where it is not known."""
+    if run.metric == "val_auc":
+        return 0.5
+    abnormal = run.teacher.get("data", {}).get("abnormal_in_validation", 0.0)
+    return float(abnormal)
 
 
 def _best(run: Run, form: Format, screen: Screen) -> str:
@@ -301,19 +319,20 @@ def _best(run: Run, form: Format, screen: Screen) -> str:
 
 
 def _front(run: Run) -> pd.DataFrame:
-    """Return the Pareto front of validation AUC and parameters, and the teacher."""
+    """Return the Pareto front of the metric and parameters, and the teacher."""
+    title = f"{METRICS[run.metric]} against cost"
     known = {str(r.number): r for r in run.records if r.state != "failed"}
     points = {
-        int(number): (cost["parameters"], known[number].val_auc)
+        int(number): (cost["parameters"], known[number].value)
         for number, cost in run.costs.items()
         if number in known and known[number].curve
     }
     names = [str(number) for number in pareto_front(points)]
     rows = [
         {
-            "AUC against cost": "teacher" if name == "teacher" else f"trial {name}",
-            "val_auc": _figure(
-                run.teacher["val_auc"] if name == "teacher" else known[name].val_auc
+            title: "teacher" if name == "teacher" else f"trial {name}",
+            run.metric: _figure(
+                run.teacher[run.metric] if name == "teacher" else known[name].value
             ),
             "parameters": f"{run.costs[name]['parameters']:,}",
             "multiply-adds": f"{run.costs[name]['operations']:,}",

@@ -15,6 +15,7 @@ from kdsearch.errors import RunError
 from kdsearch.files.atomic import write_text
 from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import EpochReport
+from kdsearch.metrics.ranking import Metric
 
 # The suffix of our own files, which are replaced; other files are kept.
 SUFFIX = ".kdsearch"
@@ -93,12 +94,12 @@ def trial_folder(folder: Path, number: int) -> Path:
     return folder / f"trial-{number:03d}"
 
 
-def final_metrics(history: Iterable[EpochReport]) -> dict[str, float]:
-    """The first of `FINAL`; empty before an epoch."""
+def final_metrics(history: Iterable[EpochReport], metric: Metric) -> dict[str, float]:
+    """The first of `FINAL`, of the best epoch; empty before an epoch."""
     epochs = list(history)
     if not epochs:
         return {}
-    best = max(epochs, key=lambda report: report.val_auc)
+    best = max(epochs, key=lambda report: report.value(metric))
     seconds = sum(report.seconds for report in epochs)
     figures = (best.val_auc, best.val_ap, best.epoch, len(epochs), seconds)
     return dict(zip(FINAL, figures, strict=False))
@@ -139,14 +140,15 @@ def _write_run(run: Run, folder: Path) -> None:
     best = run.best
     for record in run.records:
         history = run.folder.trial(record.number).history()
-        metrics = final_metrics(history)
+        metrics = final_metrics(history, run.metric)
         if best is not None and best.trial == record.number and "test" in best.metrics:
             metrics |= _test_metrics(best.metrics["test"])
         shown: dict[str, Value] = {**record.params, "state": record.state}
         _write(trial_folder(folder, record.number), history, shown, metrics)
     if run.teacher:
         history = [EpochReport(**report) for report in run.teacher.get("history", ())]
-        metrics = final_metrics(history)
+        # Whatever the search's metric: a teacher serves searches by either.
+        metrics = final_metrics(history, "val_auc")
         if run.metrics:
             metrics |= _test_metrics(run.metrics["teacher"]["test"])
         _write(folder / "teacher", history, {"state": "teacher"}, metrics)

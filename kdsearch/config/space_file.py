@@ -11,10 +11,20 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Self,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from kdsearch.config.dimensions import (
     Dimension,
@@ -31,6 +41,7 @@ from kdsearch.data.settings import DataSettings
 from kdsearch.errors import ConfigError
 from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import WEIGHTS, Exporting, Method, Teachable
+from kdsearch.metrics.ranking import METRICS, Metric
 from kdsearch.metrics.threshold import Rule, parse_rule
 from kdsearch.settings import Count, CountOrZero, Few, Positive, Section
 from kdsearch.texts import did_you_mean, short
@@ -47,7 +58,7 @@ REQUIRED_IN_SPACE = ("temperature", "alpha", "w_adv", "lr")
 M = TypeVar("M", bound=BaseModel)
 
 
-Objective = Literal["val_auc", "parameters", "multiply_adds", "microseconds"]
+Objective = Literal["val_auc", "val_ap", "parameters", "multiply_adds", "microseconds"]
 CostName = Literal["parameters", "multiply_adds", "microseconds"]
 
 
@@ -80,10 +91,15 @@ class SearchSettings(Section):
     repeats: bool = False
     """Train a trial even if an earlier one has exactly its settings. Otherwise a space of few
     values ends the search when all of them were tried."""
+    metric: Metric = Field("val_auc", exclude=True)
+    """What chooses epochs, trials, confirmed students and generations, on the validation beats:
+    the area under the ROC curve (``val_auc``) or the average precision (``val_ap``). Short for
+    ``objectives`` without costs."""
     objectives: tuple[Objective, ...] = ("val_auc",)
-    """What is searched: ``[val_auc, parameters]`` searches the front of the best AUC at each
-    size. Costs are known before training: ``parameters``, ``multiply_adds`` per beat, and
-    ``microseconds`` per beat on one CPU thread. ASHA compares students of like cost."""
+    """The metric and the costs beside it: ``[val_auc, parameters]`` searches the front of the
+    best AUC at each size. Costs are known before training: ``parameters``, ``multiply_adds``
+    per beat, and ``microseconds`` per beat on one CPU thread. ASHA compares students of like
+    cost."""
     constraints: dict[CostName, Limit] = Field({})
     """Limits of costs, such as ``{parameters: {max: 40000}}``. A trial that breaks one is never
     started, and the sampler learns from it."""
@@ -101,16 +117,42 @@ class SearchSettings(Section):
 
     @field_validator("objectives")
     @classmethod
-    def _val_auc_first(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
-        if objectives[:1] != ("val_auc",) or len(set(objectives)) < len(objectives):
-            raise ValueError("the first objective must be val_auc, and each be named once")
+    def _one_metric_first(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        is_metric = [name in METRICS for name in objectives]
+        if not objectives or is_metric != [True] + [False] * (len(objectives) - 1):
+            raise ValueError("the first objective must be val_auc or val_ap, the others costs")
+        if len(set(objectives)) < len(objectives):
+            raise ValueError("each objective must be named once")
         return objectives
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metric_or_objectives(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if "objectives" not in given:
+            return given | {"objectives": [given.get("metric", "val_auc")]}
+        objectives = given["objectives"]
+        names = objectives if isinstance(objectives, list | tuple) else ()
+        metric = next((name for name in METRICS if name in names), "val_auc")
+        return {"metric": metric, **given}
+
+    @model_validator(mode="after")
+    def _one_metric(self) -> Self:
+        if self.metric != self.objectives[0]:
+            raise ValueError(
+                f"metric={self.metric}, but the first objective is {self.objectives[0]}; leave "
+                "one of them out"
+            )
+        return self
+
+    @property
+    def cost_objectives(self) -> tuple[CostName, ...]:
+        """The objectives beside the metric."""
+        return cast("tuple[CostName, ...]", self.objectives[1:])
 
     @property
     def costs(self) -> tuple[CostName, ...]:
         """The costs that are objectives or have a limit."""
-        named = [*(name for name in self.objectives if name != "val_auc"), *self.constraints]
-        return tuple(dict.fromkeys(named))
+        return tuple(dict.fromkeys([*self.cost_objectives, *self.constraints]))
 
 
 class SchedulerSettings(Section):
@@ -320,7 +362,10 @@ class Config:
                 inside = inside[name]
                 if not isinstance(inside, dict):
                     raise ConfigError(f"{origin}: unknown key '{key}' ('{name}' has no keys)")
-            inside[last] = value
+            if key == "search.metric" and "search.objectives" not in changes:
+                inside["objectives"][0] = value
+            else:
+                inside[last] = value
         config = parse_config(plain, origin, foreign=foreign)
         return replace(config, origin=self.origin, foreign=self.foreign)
 

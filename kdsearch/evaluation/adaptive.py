@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
+from kdsearch.metrics.ranking import Metric
 from kdsearch.metrics.statistics import (
     NOT_DISTINGUISHABLE,
     WORSE,
@@ -62,6 +63,10 @@ class SeedResult:
     best_epoch: int | None = None
     validation: Area | None = None
 
+    def value(self, metric: Metric) -> float:
+        """What the search maximises."""
+        return self.val_auc if metric == "val_auc" else self.val_ap
+
     def as_dict(self) -> dict[str, Any]:
         """Return the figures of all patients together."""
         return {
@@ -82,7 +87,7 @@ class Plan:
 
     Attributes:
         seeds: How many seeds each network is to be trained with, by name.
-        leader: The candidate with the best mean validation AUC; None if none was trained.
+        leader: The candidate with the best mean on validation; None if none was trained.
         reasons: Why networks get no more seeds, by name.
         ended: Why no network does, as a sentence; empty while some are to be trained.
     """
@@ -131,15 +136,16 @@ def _of_all(error: float, count: int) -> float:
     return 1 - float(density.sum())
 
 
-def plan(roles: Mapping[str, str], most: int, read: Read) -> Plan:
+def plan(roles: Mapping[str, str], most: int, read: Read, metric: Metric = "val_auc") -> Plan:
     """Return what to train next, given what is trained; the same results give the same plan.
 
     Args:
         roles: ``candidate``, ``control`` or ``teacher`` by name, the search's best first.
         most: The largest number of seeds of a network.
         read: Called for planned networks only.
+        metric: By which candidates are compared with each other, on validation.
     """
-    return _Confirmation(roles, most, read).plan()
+    return _Confirmation(roles, most, read, metric).plan()
 
 
 @dataclass
@@ -147,6 +153,7 @@ class _Confirmation:
     roles: Mapping[str, str]
     most: int
     read: Read
+    metric: Metric
     seeds: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     ended: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -219,7 +226,7 @@ class _Confirmation:
 
     def _best(self, playing: list[str]) -> str | None:
         means = {
-            name: float(np.mean([result.val_auc for result in found.values()]))
+            name: float(np.mean([result.value(self.metric) for result in found.values()]))
             for name in playing
             if (found := self._results(name))
         }
@@ -238,8 +245,8 @@ class _Confirmation:
         if not shared:
             return True
         difference = paired_by_seed(
-            [mine[position].val_auc for position in shared],
-            [best[position].val_auc for position in shared],
+            [mine[position].value(self.metric) for position in shared],
+            [best[position].value(self.metric) for position in shared],
             error=error_of_look(self.most),
         )
         if judge(difference) != WORSE:

@@ -15,6 +15,7 @@ import numpy as np
 from kdsearch.data.beats import Dataset
 from kdsearch.evaluation.finalists import read_evaluation
 from kdsearch.evaluation.verdict import Confirmed, Results, difference, measure_scores
+from kdsearch.metrics.ranking import METRICS, Metric
 from kdsearch.runs.folder import RunFolder
 
 FIRST_TEACHER = "the first teacher"
@@ -30,6 +31,7 @@ class Generation:
         trial: Number of its best trial.
         student: That trial, trained again with new seeds.
         control: The same without distillation; None if the student is its own control.
+        metric: By which generations are compared, on validation.
     """
 
     number: int
@@ -37,15 +39,20 @@ class Generation:
     trial: int
     student: Confirmed
     control: Confirmed | None
+    metric: Metric = "val_auc"
 
     @property
-    def val_auc(self) -> float:
-        """Mean validation AUC over the new seeds; NaN if none was trained."""
-        return self.student.mean_val_auc() if self.student.seeds else float("nan")
+    def value(self) -> float:
+        """Mean of the metric over the new seeds; NaN if none was trained."""
+        return self.student.mean(self.metric) if self.student.seeds else float("nan")
 
 
 def read_generation(
-    folder: RunFolder, number: int, seeds: Sequence[int], dataset: Dataset
+    folder: RunFolder,
+    number: int,
+    seeds: Sequence[int],
+    dataset: Dataset,
+    metric: Metric = "val_auc",
 ) -> Generation:
     """Read the best trial of a finished search and its confirmation.
 
@@ -67,13 +74,18 @@ def read_generation(
     student = confirmed(trial, f"generation {number}", "generation")
     control = confirmed(f"control-of-{trial}", CONTROL, "control")
     return Generation(
-        number, folder, int(metrics["trial"]), student, control if control.seeds else None
+        number,
+        folder,
+        int(metrics["trial"]),
+        student,
+        control if control.seeds else None,
+        metric,
     )
 
 
 def is_better(new: Generation, old: Generation) -> bool:
     """Whether a generation's student is better on validation than an earlier one's."""
-    return bool(new.val_auc > old.val_auc)
+    return bool(new.value > old.value)
 
 
 def describe_descent(
@@ -112,8 +124,9 @@ def _ended(line: Sequence[Generation], planned: int) -> str:
     if len(line) > 1 and not is_better(line[-1], line[-2]):
         new, old = line[-1], line[-2]
         return (
-            f"Generation {new.number} is not better than generation {old.number} on validation "
-            f"(mean AUC {new.val_auc:.4f} against {old.val_auc:.4f}), so the line ends."
+            f"Generation {new.number} is not better than generation {old.number} on "
+            f"validation (mean {METRICS[new.metric]} {new.value:.4f} against "
+            f"{old.value:.4f}), so the line ends."
         )
     if len(line) == planned:
         return f"All {planned} generations were trained."
@@ -132,6 +145,6 @@ def _figures(found: Confirmed) -> dict[str, Any]:
     results = list(found.seeds.values())
     means = {
         name: float(np.mean([getattr(one, name) for one in results])) if results else None
-        for name in ("val_auc", "test_auc", "test_ap")
+        for name in ("val_auc", "val_ap", "test_auc", "test_ap")
     }
     return {**means, "seeds": len(results), "reason": found.reason}

@@ -17,13 +17,15 @@ from kdsearch.data.beats import Dataset, LabelledBeats
 from kdsearch.evaluation.adaptive import SeedResult, error_of_look, plan
 from kdsearch.evaluation.baselines import BaselineScores
 from kdsearch.evaluation.finalists import Answers
-from kdsearch.metrics.ranking import rank
+from kdsearch.metrics.ranking import METRICS, Metric, rank
 from kdsearch.metrics.statistics import (
     NOT_DISTINGUISHABLE,
     WORSE,
+    Interval,
     area,
     compare_areas,
     judge,
+    paired_by_seed,
     sentence,
 )
 from kdsearch.runs.folder import RunFolder
@@ -55,9 +57,9 @@ class Confirmed:
     seeds: dict[int, SeedResult]
     reason: str = ""
 
-    def mean_val_auc(self) -> float:
-        """Return the mean validation AUC over the seeds, of which there must be one."""
-        return float(np.mean([result.val_auc for result in self.seeds.values()]))
+    def mean(self, metric: Metric) -> float:
+        """Return the mean over the seeds, of which there must be one."""
+        return float(np.mean([result.value(metric) for result in self.seeds.values()]))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the configuration as in ``verdict.json``."""
@@ -123,6 +125,7 @@ def conclude(  # noqa: PLR0913
     adaptive: bool = False,
     teacher: Answers | None = None,
     costs: Costs | None = None,
+    metric: Metric = "val_auc",
 ) -> dict[str, Any]:
     """Judge the results of a confirmation.
 
@@ -136,6 +139,7 @@ def conclude(  # noqa: PLR0913
             `kdsearch.evaluation.adaptive`.
         teacher: The teacher's scores, if there is no recipe to train it again.
         costs: Of the candidates, where a cost is an objective.
+        metric: By which the candidate is chosen, on validation.
 
     Returns:
         The content of ``verdict.json``.
@@ -143,7 +147,7 @@ def conclude(  # noqa: PLR0913
     left_out = left_out or {}
     trained = {name: role for name, role in roles.items() if name not in left_out}
     results = Results(folder, seeds, dataset.training.validation, dataset.test)
-    planned = plan(trained, len(seeds), results) if adaptive else None
+    planned = plan(trained, len(seeds), results, metric) if adaptive else None
     counts = planned.seeds if planned else dict.fromkeys(trained, len(seeds))
     reasons = {name: f"left out, because {why}" for name, why in left_out.items()}
     reasons |= planned.reasons if planned else {}
@@ -156,7 +160,7 @@ def conclude(  # noqa: PLR0913
         once = measure_scores(teacher.validation, teacher.test, dataset)
         confirmed[TEACHER] = Confirmed(TEACHER, "teacher", dict.fromkeys(seeds, once))
         counts = {**counts, TEACHER: len(seeds)}
-    chosen = planned.leader if planned else choose(list(confirmed.values()))
+    chosen = planned.leader if planned else choose(list(confirmed.values()), metric)
     error = error_of_look(len(seeds)) if planned else None
     differences = [
         difference(confirmed[of], confirmed[other], dataset.test, error)
@@ -190,7 +194,7 @@ def conclude(  # noqa: PLR0913
         ],
     }
     if costs and chosen is not None:
-        verdict["smallest"] = _smallest(confirmed, chosen, costs, error)
+        verdict["smallest"] = _smallest(confirmed, chosen, costs, error, metric)
         verdict["sentences"].insert(0, verdict["smallest"]["sentence"])
     if planned:
         verdict["adaptive"] = {
@@ -211,6 +215,7 @@ def _smallest(
     chosen: str,
     costs: Costs,
     error: float | None,
+    metric: Metric,
 ) -> dict[str, Any]:
     """The cheapest candidate that is not distinguishably worse than the chosen one.
 
@@ -221,11 +226,7 @@ def _smallest(
     smaller = [n for n in confirmed if n in of and of[n] < of[chosen]]
     for name in sorted(smaller, key=lambda name: of[name]):
         seeds = [seed for seed in best.seeds if seed in confirmed[name].seeds]
-        a, b = (
-            [area for seed in seeds if (area := c.seeds[seed].validation) is not None]
-            for c in (confirmed[name], best)
-        )
-        interval = compare_areas(a, b, error=error).difference if seeds else None
+        interval = _on_validation(confirmed[name], best, seeds, error, metric)
         if interval is None or not interval.known or judge(interval) == WORSE:
             continue
         return found | {
@@ -237,7 +238,8 @@ def _smallest(
             "sentence": f"The student of {name.replace('-', ' ')} is the smallest that is not "
             f"distinguishably worse than the best, {chosen.replace('-', ' ')}: "
             f"{of[name]:,.6g} {words} instead of {of[chosen]:,.6g}; difference in "
-            f"validation AUC {interval}.",
+            f"validation {METRICS[metric]} {interval}"
+            f"{' for other seeds' * (metric == 'val_ap')}.",
         }
     return found | {
         "sentence": f"No confirmed student with fewer {words} than the best, "
@@ -245,10 +247,30 @@ def _smallest(
     }
 
 
-def choose(confirmed: Sequence[Confirmed]) -> str | None:
-    """Return the candidate with the best mean validation AUC; None if none was trained."""
+def _on_validation(
+    of: Confirmed,
+    against: Confirmed,
+    seeds: Sequence[int],
+    error: float | None,
+    metric: Metric,
+) -> Interval | None:
+    """Interval of the difference: of AUC for seeds and patients, of AP for seeds alone."""
+    if not seeds:
+        return None
+    if metric == "val_ap":
+        first, second = ([c.seeds[seed].val_ap for seed in seeds] for c in (of, against))
+        return paired_by_seed(first, second, error=error)
+    a, b = (
+        [area for seed in seeds if (area := c.seeds[seed].validation) is not None]
+        for c in (of, against)
+    )
+    return compare_areas(a, b, error=error).difference
+
+
+def choose(confirmed: Sequence[Confirmed], metric: Metric = "val_auc") -> str | None:
+    """Return the candidate with the best mean on validation; None if none was trained."""
     candidates = [c for c in confirmed if c.role == "candidate" and c.seeds]
-    best = max(candidates, key=Confirmed.mean_val_auc, default=None)
+    best = max(candidates, key=lambda c: c.mean(metric), default=None)
     return None if best is None else best.name
 
 

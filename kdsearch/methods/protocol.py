@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kdsearch.data.beats import BeatShape, FloatArray, TrainingData
+from kdsearch.metrics.ranking import Metric
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,6 +90,10 @@ class EpochReport:
     seconds: float
     val_auc: float
     val_ap: float
+
+    def value(self, metric: Metric) -> float:
+        """What the search maximises."""
+        return self.val_auc if metric == "val_auc" else self.val_ap
 
 
 class Stack(Protocol):

@@ -8,7 +8,7 @@ of normal beats that are not.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from kdsearch.data.beats import NORMAL, BoolArray, IndexArray, TextArray
 
 DoubleArray = NDArray[np.float64]
+# What a search maximises, on the validation beats.
+Metric = Literal["val_auc", "val_ap"]
+METRICS: dict[Metric, str] = {"val_auc": "AUC", "val_ap": "AP"}
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class _Data(TypedDict):
 class _Epoch(TypedDict):
     epoch: int
     val_auc: float
+    val_ap: float
     losses: NotRequired[dict[str, float]]
 
 
@@ -50,6 +51,7 @@ class _Teacher(TypedDict):
     epochs: int
     best_epoch: int
     val_auc: float
+    val_ap: float
     history: list[_Epoch]
     origin: NotRequired[_Origin]
     data: _Data
@@ -136,6 +138,7 @@ class _Generation(TypedDict):
     generation: int
     trial: int
     val_auc: float | None
+    val_ap: float | None
     test_auc: float | None
     test_ap: float | None
     seeds: int

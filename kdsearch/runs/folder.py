@@ -64,6 +64,7 @@ from kdsearch.files.cache import cache_dir
 from kdsearch.files.reading import read_arrays, reading
 from kdsearch.files.tensors import save_tensors
 from kdsearch.methods.protocol import State
+from kdsearch.metrics.ranking import Metric
 from kdsearch.runs.derived import SHAPES
 from kdsearch.runs.driver_lock import Claim, DriverLock, claims_on, log_copied, refused
 from kdsearch.runs.learned import Learned, from_json, to_json
@@ -387,11 +388,11 @@ class RunFolder:
                 found.setdefault(int(trial), set()).add(name)
         return {number: found[number] for number in sorted(found) if is_trial(found[number])}
 
-    def records(self) -> list[TrialRecord]:
-        """Read the record of each trial, by number."""
+    def records(self, metric: Metric = "val_auc") -> list[TrialRecord]:
+        """Read the record of each trial, by number; ``metric`` is the search's."""
         trials = [self.trial(number) for number in self.trial_files()]
         with ThreadPoolExecutor(READERS) as readers:
-            return list(readers.map(TrialFolder.record, trials))
+            return list(readers.map(lambda trial: trial.record(metric), trials))
 
     def trial(
         self,

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdsearch.config.dimensions import Value
 from kdsearch.errors import RunError
+from kdsearch.metrics.ranking import Metric
 from kdsearch.runs.trial_folder import TrialRecord, in_one_line
 
 # Of each earlier run; more would leave a short search little of its own.
@@ -26,15 +27,17 @@ class Learned:
         run: Path of the earlier run.
         trials: Its completed and stopped trials, with the settings that the new search has.
         left_out: How many more have a value outside the new space.
+        judged_again: This search's metric, if the earlier run maximised another one.
     """
 
     run: str
     trials: tuple[TrialRecord, ...]
     left_out: int = 0
+    judged_again: Metric | None = None
 
     def best(self) -> list[dict[str, Value]]:
         """The settings of its best trials, which the new search tries first."""
-        ranked = sorted(self.trials, key=lambda r: (-r.val_auc, r.number))
+        ranked = sorted(self.trials, key=lambda r: (-r.value, r.number))
         points: list[dict[str, Value]] = []
         for record in ranked:
             if record.params not in points:
@@ -43,9 +46,10 @@ class Learned:
 
     def __str__(self) -> str:
         outside = f" ({self.left_out} more are outside this space)" if self.left_out else ""
+        by = f", judged by their {self.judged_again}" if self.judged_again else ""
         return (
-            f"learned from {self.run}: {len(self.trials)} trials{outside}; its best are tried "
-            "first"
+            f"learned from {self.run}: {len(self.trials)} trials{outside}{by}; its best are "
+            "tried first"
         )
 
 

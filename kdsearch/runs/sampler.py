@@ -183,7 +183,7 @@ def comparable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The trials, with values that can be compared between runs.
 
     Each value becomes its quantile among its own run's completed trials: other data, or another
-    width, shift the validation AUC of all trials (Salinas et al., ICML 2020). Trials of one run
+    width, shift the values of all trials (Salinas et al., ICML 2020). Trials of one run
     alone stay as they are.
     """
     runs = {run_of(trial) for trial in trials}

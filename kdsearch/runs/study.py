@@ -229,14 +229,14 @@ class Study:
         ended = trial.state in (OptunaState.COMPLETE, OptunaState.PRUNED)
         if ended and len(self._settings.objectives) > 1:
             # Optuna cannot compare stopped trials of several objectives: they count with the
-            # AUC that they had.
+            # value that they had.
             trial.state = OptunaState.COMPLETE
-            trial.values = self._values(record.val_auc, costs)
+            trial.values = self._values(record.value, costs)
         return trial
 
-    def _values(self, val_auc: float, costs: Mapping[str, float]) -> list[float]:
+    def _values(self, value: float, costs: Mapping[str, float]) -> list[float]:
         """The objectives; costs by their logarithm, since their ratios matter."""
-        return [val_auc, *(math.log(costs[name]) for name in self._settings.objectives[1:])]
+        return [value, *(math.log(costs[name]) for name in self._settings.cost_objectives)]
 
     def _given(self, number: int) -> dict[str, Value]:
         """Return the settings of a trial that are given before the sampler is asked."""
@@ -290,7 +290,7 @@ class Study:
         self._storage.set_trial_intermediate_value(self._trial_id(number), epoch, best_so_far)
 
     def finish(self, number: int, state: TrialState) -> None:
-        """Record the end of a trial; its value is the best validation AUC of its epochs."""
+        """Record the end of a trial; its value is the best of its epochs'."""
         trial_id = self._trial_id(number)
         curve = self._storage.get_trial(trial_id).intermediate_values
         values, ended = None, OPTUNA_STATES[state]
@@ -369,7 +369,7 @@ def _frozen(record: TrialRecord, searched: Mapping[str, BaseDistribution]) -> Fr
         raise ValueError(f"params: expected {', '.join(searched)}")
     trial = optuna.trial.create_trial(
         state=OPTUNA_STATES[record.state],
-        value=record.val_auc if record.state in ("completed", "stopped") else None,
+        value=record.value if record.state in ("completed", "stopped") else None,
         params=record.params,
         distributions={key: searched[key] for key in record.params},
         intermediate_values=dict(record.curve),

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial
 from kdsearch.config.dimensions import Dimension
 from kdsearch.errors import ConfigError
 from kdsearch.files.atomic import write_text
+from kdsearch.metrics.ranking import Metric
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.optuna_internals import ids, storage_and_id
 from kdsearch.runs.study import Suggestion, distributions, frozen_trial
@@ -129,9 +130,16 @@ def _is_database(url: str) -> bool:
 
 
 def replace_study(
-    storage: BaseStorage, name: str, owner: str, trials: Sequence[FrozenTrial]
+    storage: BaseStorage,
+    name: str,
+    owner: str,
+    trials: Sequence[FrozenTrial],
+    metric: Metric,
 ) -> optuna.Study:
     """Write a study, in place of one of the same name if that is the same run's.
+
+    Args:
+        metric: The name of the trials' value.
 
     Raises:
         ForeignStudy: The study of this name is not this run's.
@@ -145,7 +153,7 @@ def replace_study(
     study.set_user_attr(OWNER, owner)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(["val_auc"])
+        study.set_metric_names([metric])
     study.add_trials(trials)
     return study
 
@@ -159,17 +167,20 @@ class StudyView:
         space: Mapping[str, Dimension],
         say: Callable[[str], None],
         target: OptunaTarget | None = None,
+        metric: Metric = "val_auc",
     ) -> None:
         """Name where the study is written; nothing is written yet.
 
         Args:
             say: Called with a warning if the view is lost, once.
             target: A file or database; None for ``study.journal`` of the run.
+            metric: The name of the trials' value.
         """
         self._folder = folder
         self._space = space
         self._say = say
         self._target = target
+        self._metric = metric
         self._name = folder.path.resolve().name
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._ids: list[int] = []
@@ -261,14 +272,14 @@ class StudyView:
         if self._target is None:
             # Written at once: a line of its own for each of 10,000 trials would take a minute.
             lines = _Lines()
-            replace_study(JournalStorage(lines), self._name, owner, trials)
+            replace_study(JournalStorage(lines), self._name, owner, trials, self._metric)
             write_text(self._folder.study_file, "".join(f"{line}\n" for line in lines.lines))
             storage: BaseStorage = JournalStorage(
                 JournalFileBackend(str(self._folder.study_file))
             )
             study = optuna.load_study(study_name=self._name, storage=storage)
         else:
-            study = replace_study(self._target.open(), self._name, owner, [])
+            study = replace_study(self._target.open(), self._name, owner, [], self._metric)
             self._opened.set()
             for trial in trials:
                 if self._lost:

@@ -2,7 +2,7 @@
 
 trials/<number>/
   trial.json     number, settings, state, reason, seed; written when the trial begins and ends,
-                 then with the best validation AUC by epoch: all of a finished trial's record
+                 then with the best value so far by epoch: all of a finished trial's record
   metrics.jsonl  a line per epoch
   last.pt        the student's state after the last epoch, with the trial's settings; removed
                  when the trial ends
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -44,6 +44,7 @@ from kdsearch.files.atomic import (
 from kdsearch.files.bucket import Place
 from kdsearch.files.reading import read_arrays, reading
 from kdsearch.methods.protocol import EpochReport, State
+from kdsearch.metrics.ranking import Metric
 from kdsearch.runs.driver_lock import read_generation
 
 TrialState = Literal["completed", "stopped", "failed", "running"]
@@ -63,7 +64,7 @@ class TrialRecord:
         number: Number of the trial in its search, from 0.
         state: ``running`` also where a killed search left it, and where its files are damaged.
         params: The searched values.
-        curve: Best validation AUC so far, by epoch.
+        curve: Best value of the search's metric so far, by epoch.
         seconds: Training time of all its epochs.
         reason: Why it failed, or what is damaged, or an empty text.
         order: How many trials had finished before it; None until it finishes.
@@ -95,14 +96,14 @@ class TrialRecord:
         return max(self.curve, default=0)
 
     @property
-    def val_auc(self) -> float:
-        """Best validation AUC of any epoch; NaN before the first."""
+    def value(self) -> float:
+        """Best value of the search's metric of any epoch; NaN before the first."""
         return max(self.curve.values(), default=float("nan"))
 
     @property
     def best_epoch(self) -> int:
-        """The first epoch that reached the best validation AUC; 0 before the first."""
-        return min((e for e, auc in self.curve.items() if auc == self.val_auc), default=0)
+        """The first epoch that reached the best value; 0 before the first."""
+        return min((e for e, value in self.curve.items() if value == self.value), default=0)
 
     @property
     def finished(self) -> bool:
@@ -184,11 +185,14 @@ class TrialFolder:
             values |= {"curve": None, "seconds": None}
         write_json(self._record_file, _Stored(**values).model_dump())
 
-    def record(self) -> TrialRecord:
+    def record(self, metric: Metric = "val_auc") -> TrialRecord:
         """Read the record of the trial.
 
         A trial whose ``trial.json`` is missing or damaged is unfinished, with the damage as its
         reason.
+
+        Args:
+            metric: The search's, by which the epochs of an unfinished trial are judged.
         """
         number = int(self.path.name)
         try:
@@ -207,10 +211,9 @@ class TrialFolder:
             reason = f"trial.json is damaged: {in_one_line(error)}"
             plain = {"number": number, "state": "running", "reason": reason}
         history = self.history()
-        best_so_far = accumulate((report.val_auc for report in history), max)
         return TrialRecord(
             **{"params": {}, **plain},
-            curve=dict(enumerate(best_so_far, start=1)),
+            curve=curve_of(history, metric),
             seconds=sum(report.seconds for report in history),
         )
 
@@ -396,6 +399,11 @@ class Confirmation:
     def write_scores(self, scores: dict[str, NDArray[np.float32]]) -> None:
         """Write the scores."""
         save_arrays(self.path / "scores.npz", scores)
+
+
+def curve_of(history: Sequence[EpochReport], metric: Metric) -> dict[int, float]:
+    """Return the curve of a record."""
+    return dict(enumerate(accumulate((r.value(metric) for r in history), max), start=1))
 
 
 def is_trial(names: Collection[str]) -> bool:

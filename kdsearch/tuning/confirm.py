@@ -73,7 +73,7 @@ def candidates(config: Config, records: Sequence[TrialRecord]) -> list[Candidate
     """
     table = leaderboard(records, [])
     ranked = [int(number) for number in table[table["rank"].notna()]["trial"]]
-    if costs := config.search.objectives[1:]:
+    if costs := config.search.cost_objectives:
         ranked = list(dict.fromkeys([*front(records, costs), *ranked]))
     chosen = [records[number] for number in ranked[: config.confirm.top]]
     recipe = config.teacher_source.single_recipe
@@ -144,7 +144,7 @@ def left_to_confirm(
         if results is None:
             counts = _known_counts(folder, roles, most)
         else:
-            counts = plan(roles, most, results).seeds
+            counts = plan(roles, most, results, config.search.metric).seeds
     return [
         (candidate, seed)
         for position, seed in enumerate(seeds(config))
@@ -297,7 +297,12 @@ def _confirm_crew(inputs: ConfirmationInputs, crew: Crew) -> str:
     run = RunFolder(inputs.trial.run)
     folders = [run.confirmation(c.name, seed, inputs.trial.generation) for c, seed in crew]
     trainings = [
-        Training(candidate.settings, seed=seed, folder=folder.training)
+        Training(
+            candidate.settings,
+            seed=seed,
+            folder=folder.training,
+            metric=inputs.trial.config.search.metric,
+        )
         for (candidate, seed), folder in zip(crew, folders, strict=True)
     ]
     stack = _stack(inputs.trial, crew[0][0], len(crew))
@@ -328,7 +333,7 @@ def _conclude(
         return _keep_failure(
             RunFolder(inputs.trial.run), member, reason, inputs.trial.generation
         )
-    best = max(training.history, key=lambda report: report.val_auc)
+    best, metric = training.best, inputs.trial.config.search.metric
     folder.write_scores(_scores(inputs, folder))
     folder.write_result(
         _result(
@@ -340,7 +345,7 @@ def _conclude(
         )
     )
     folder.training.reduce(keep_weights=False)
-    return f"{candidate.name}: val_auc {best.val_auc:.4f}"
+    return f"{candidate.name}: {metric} {best.value(metric):.4f}"
 
 
 def _result(candidate: Candidate, seed: int, **figures: Any) -> dict[str, Any]:

@@ -11,11 +11,14 @@ from kdsearch.files.bucket import parse_path
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
 from kdsearch.runs.study import sound
+from kdsearch.runs.trial_folder import curve_of
 from kdsearch.tuning.request import stored_config
 
 
 def learn_from(path: str, config: Config) -> Learned:
     """Take over the finished trials of an earlier run.
+
+    Where it maximised another metric than this search, its trials count with this metric.
 
     Raises:
         UserError: There is no run, or it does not search what ``config`` searches.
@@ -25,7 +28,9 @@ def learn_from(path: str, config: Config) -> Learned:
     searched = config.searched()
     for key, dimension in searched.items():
         _check_kind(key, dimension, earlier, path)
-    records = [sound(record, earlier.space) for record in folder.records()]
+    metric = config.search.metric
+    judged_again = metric if metric != earlier.search.metric else None
+    records = [sound(record, earlier.space) for record in folder.records(earlier.search.metric)]
     trials, left_out = [], 0
     for record in records:
         if record.state not in ("completed", "stopped"):
@@ -36,8 +41,15 @@ def learn_from(path: str, config: Config) -> Learned:
         except ValueError:
             left_out += 1
             continue
-        trials.append(replace(record, params=params))
-    return Learned(str(folder.path.resolve()), tuple(trials), left_out)
+        curve = record.curve
+        if judged_again:
+            history = folder.trial(record.number).history()
+            curve = curve_of(history[: record.epochs], metric)
+        if curve:
+            trials.append(replace(record, params=params, curve=curve))
+        else:
+            left_out += 1
+    return Learned(str(folder.path.resolve()), tuple(trials), left_out, judged_again)
 
 
 def _check_kind(key: str, dimension: Searched, earlier: Config, path: str) -> None:

@@ -70,9 +70,9 @@ def write_leaderboard(
     folder: RunFolder, records: Sequence[TrialRecord], config: Config
 ) -> bool:
     """Write ``leaderboard.csv``; return whether it was another one."""
-    text = leaderboard(records, list(config.searched()), config.search.objectives[1:]).to_csv(
-        index=False
-    )
+    search = config.search
+    table = leaderboard(records, list(config.searched()), search.cost_objectives, search.metric)
+    text = table.to_csv(index=False)
     with suppress(FileNotFoundError, UnicodeDecodeError):
         if folder.leaderboard_file.read_text(encoding="utf-8") == text:
             return False
@@ -172,6 +172,7 @@ def _write_verdict(
         # A teacher whose recipe was trained again has figures over seeds.
         teacher=None if config.teacher_source.single_recipe else teacher,
         costs=_costs_of(records, config),
+        metric=config.search.metric,
     )
     folder.write_verdict(verdict)
     if verdict["chosen"] is None:
@@ -181,9 +182,9 @@ def _write_verdict(
 
 def _costs_of(records: Sequence[TrialRecord], config: Config) -> Costs | None:
     """The first cost that is an objective."""
-    if len(config.search.objectives) == 1:
+    if not config.search.cost_objectives:
         return None
-    name = config.search.objectives[1]
+    name = config.search.cost_objectives[0]
     return Costs(name, {f"trial-{r.number}": r.costs[name] for r in records if name in r.costs})
 
 
@@ -197,18 +198,19 @@ def _best_weights(
     except RunError as error:
         say(f"{error}; trial {best.number} is trained again up to epoch {best.best_epoch}")
     settings = inputs.config.student_settings(best.params)
+    metric = inputs.config.search.metric
     stack = student_stack(settings, 1, inputs)
     stack.put_in(0, settings, seed=trial_seed(inputs.config, best.number))
     for _ in range(best.best_epoch):
         try:
-            val_auc = judge(stack.advance()[0], inputs.task.data.validation).val_auc
+            report = judge(stack.advance()[0], inputs.task.data.validation)
         except TrialDiverged as error:
             reason = f"trial {best.number} cannot be trained again: {error}"
             raise SearchFailed(reason) from None
     weights = stack.weights(0)
     trial.write_best(weights)
-    if val_auc != best.val_auc:
-        say(f"its val_auc is {val_auc:.6f} now; it was {best.val_auc:.6f}")
+    if (value := report.value(metric)) != best.value:
+        say(f"its {metric} is {value:.6f} now; it was {best.value:.6f}")
     return weights
 
 

@@ -58,12 +58,13 @@ def search_generations(request: Request, perform: Callable[[Request], object]) -
                 return
             # The data are in the cache by now.
             dataset = load_dataset(config.data, cache_dir())
-            line.append(read_generation(child.folder, number, seeds(config), dataset))
+            metric = config.search.metric
+            line.append(read_generation(child.folder, number, seeds(config), dataset, metric))
             descent = describe_descent(line, seeds(config), dataset, planned)
             folder.write_descent(descent, line[descent["result"] - 1].folder)
-            trials = {one.number: one.folder.records() for one in line}
+            trials = {one.number: one.folder.records(metric) for one in line}
             table = leaderboard_of_generations(
-                trials, list(config.searched()), config.search.objectives[1:]
+                trials, list(config.searched()), config.search.cost_objectives, metric
             )
             folder.write_leaderboard(table.to_csv(index=False))
             if number > 1 and not is_better(line[-1], line[-2]):

@@ -18,7 +18,7 @@ from kdsearch.runs.folder import READERS, RunFolder
 from kdsearch.runs.study import Study, Suggestion
 from kdsearch.runs.trial_folder import BEST, ERROR, LAST, TrialRecord, TrialState, now
 from kdsearch.texts import one_line, redact
-from kdsearch.tuning.workers.messages import EPOCH, EPOCHS, SECONDS, VAL_AUC
+from kdsearch.tuning.workers.messages import BEST_SO_FAR, EPOCH, EPOCHS, SECONDS
 
 
 class Observer(Protocol):
@@ -63,7 +63,7 @@ class Ledger:
         orders = [record.order for record in records if record.order is not None]
         self._order = max(orders, default=-1) + 1
         ranked = [r for r in records if r.finished and r.state != "failed"]
-        self._kept = sorted((-r.val_auc, r.number) for r in ranked)[:keep_weights]
+        self._kept = sorted((-r.value, r.number) for r in ranked)[:keep_weights]
         self._keep = keep_weights
         files = folder.trial_files()
         self._with_files = frozenset(files)
@@ -110,12 +110,12 @@ class Ledger:
 
     def report(self, number: int, result: dict[str, Any]) -> None:
         """Take note of an epoch, which the worker has written already."""
-        epoch, best_so_far = int(result[EPOCH]), float(result[VAL_AUC])
+        epoch, best_so_far = int(result[EPOCH]), float(result[BEST_SO_FAR])
         record = self._running[number]
         self._running[number] = replace(
             record,
             # Epochs that an earlier driver saw, and that are trained again, do not count.
-            curve={e: auc for e, auc in record.curve.items() if e < epoch}
+            curve={e: value for e, value in record.curve.items() if e < epoch}
             | {epoch: best_so_far},
             seconds=float(result[SECONDS]),
         )
@@ -149,7 +149,7 @@ class Ledger:
         if record.state == "failed":
             self.folder.trial(record.number).reduce(keep_weights=False)
             return
-        self._kept = sorted([*self._kept, (-record.val_auc, record.number)])
+        self._kept = sorted([*self._kept, (-record.value, record.number)])
         for _, number in self._kept[self._keep :]:
             self.folder.trial(number).reduce(keep_weights=False)
         del self._kept[self._keep :]

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from kdsearch.config.dimensions import Value
 from kdsearch.methods.protocol import EpochReport
+from kdsearch.metrics.ranking import Metric
 from kdsearch.runs.study import Suggestion
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
@@ -32,8 +33,15 @@ PLAIN_INTERVAL_S = 30.0
 class SearchProgress:
     """The progress of a search; an observer of the ledger."""
 
-    def __init__(self, console: Console, total: int, earlier: list[TrialRecord]) -> None:
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        earlier: list[TrialRecord],
+        metric: Metric = "val_auc",
+    ) -> None:
         """Begin with what earlier drivers finished."""
+        self._metric = metric
         self._console = console
         self._total = total
         self._ended: Counter[str] = Counter(
@@ -45,7 +53,7 @@ class SearchProgress:
         self._best: tuple[float, int] = (-math.inf, -1)
         for record in earlier:
             if record.state != "failed":
-                self._improve(record.number, record.val_auc)
+                self._improve(record.number, record.value)
         self._start = time.monotonic()
         self._epochs = 0
         self._first_epoch_s: float | None = None
@@ -121,7 +129,8 @@ class SearchProgress:
             parts.append(f"about {duration(left)} left")
         # Last, because a narrow terminal cuts the end off.
         if self._best[1] >= 0:
-            parts.append(f"best val_auc {self._best[0]:.4f} ({self._describe(self._best[1])})")
+            value, number = self._best
+            parts.append(f"best {self._metric} {value:.4f} ({self._describe(number)})")
         return Text(" · ".join(parts), overflow="ellipsis", no_wrap=True)
 
     def _describe(self, number: int) -> str:
@@ -138,9 +147,9 @@ class SearchProgress:
             return None
         return (time.monotonic() - self._start) / here * (self._total - done)
 
-    def _improve(self, number: int, val_auc: float) -> None:
-        if val_auc > self._best[0]:
-            self._best = (val_auc, number)
+    def _improve(self, number: int, value: float) -> None:
+        if value > self._best[0]:
+            self._best = (value, number)
 
     def _plain(self, text: str) -> None:
         self._last_line = time.monotonic()

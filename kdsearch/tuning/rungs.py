@@ -12,6 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from kdsearch.config.space_file import SchedulerSettings
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.tuning.ray_internals import with_sorted_rungs
+from kdsearch.tuning.workers.messages import BEST_SO_FAR, EPOCH
 
 
 class Rungs:
@@ -62,14 +63,14 @@ class Rungs:
         if number not in self._known:
             self._known.add(number)
             asha.on_trial_add(no_controller, trial)
-        result = {"epoch": epoch, "val_auc": best_so_far}
+        result = {EPOCH: epoch, BEST_SO_FAR: best_so_far}
         decision: str = asha.on_trial_result(no_controller, trial, result)
         return decision == TrialScheduler.STOP
 
     def _new(self) -> Any:
         asha = ASHAScheduler(
-            time_attr="epoch",
-            metric="val_auc",
+            time_attr=EPOCH,
+            metric=BEST_SO_FAR,
             mode="max",
             max_t=self._max_epochs,
             grace_period=self._settings.grace_period,

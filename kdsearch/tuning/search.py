@@ -138,7 +138,11 @@ class _Search:
         self._check_numbers(records)
         learned = self._learned()
         view = StudyView(
-            self._folder, self._config.space, self._say, self._request.optuna_storage
+            self._folder,
+            self._config.space,
+            self._say,
+            self._request.optuna_storage,
+            self._config.search.metric,
         )
         view.open(records)
         self._at_end.callback(view.close)
@@ -359,7 +363,7 @@ class _Search:
         if trials == 0:
             return
         total = self._config.trials
-        progress = SearchProgress(self._console, total, earlier)
+        progress = SearchProgress(self._console, total, earlier, self._config.search.metric)
         tracking = Tracking(self._folder, self._trackers, self._say)
         tables = [notebook_table(self._folder)] if progress.in_notebook else []
         observers = Observers(progress, tracking, views, *tables)
@@ -492,7 +496,7 @@ def _say(console: Console, text: str) -> None:
 
 def sound_records(folder: RunFolder, config: Config) -> list[TrialRecord]:
     """Return the record of each trial; one that contradicts the space is unfinished."""
-    return [sound(record, config.space) for record in folder.records()]
+    return [sound(record, config.space) for record in folder.records(config.search.metric)]
 
 
 def read_trials(
@@ -536,7 +540,7 @@ def open_trials(
     )
     rungs = None
     if config.scheduler.name == "asha":
-        rungs = Rungs(config.scheduler, config.max_epochs(), settings.objectives[1:])
+        rungs = Rungs(config.scheduler, config.max_epochs(), settings.cost_objectives)
         rungs.refill(r for r in records if r.finished or not r.reason)
     searcher = StudySearcher(ledger, unfinished, config.trials, retries=settings.retries)
     return searcher, StudyScheduler(ledger, rungs, requests)

@@ -348,5 +348,6 @@ def describe_teacher(teacher: Teacher, dataset: Dataset) -> dict[str, Any]:
             "description": dataset.description,
             "notes": list(dataset.notes),
             "simulated": dataset.simulated,
+            "abnormal_in_validation": float(dataset.training.validation.abnormal.mean()),
         },
     }

@@ -30,6 +30,7 @@ from kdsearch.config.space_file import Config
 from kdsearch.errors import ConfigError, UserError
 from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import EpochReport
+from kdsearch.metrics.ranking import Metric
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
 from kdsearch.runs.trial_folder import TrialState
@@ -247,8 +248,8 @@ def _open(text: str, folder: RunFolder, config: Config) -> Tracker:
         if name == "tensorboard":
             return TensorBoard(Path(where or "tensorboard"), folder, config)
         if name == "mlflow":
-            return Mlflow(where, folder)
-        return WeightsAndBiases(where or "kdsearch", folder)
+            return Mlflow(where, folder, config.search.metric)
+        return WeightsAndBiases(where or "kdsearch", folder, config.search.metric)
 
 
 class TensorBoard:
@@ -261,6 +262,7 @@ class TensorBoard:
         target.mkdir(parents=True, exist_ok=True)
         searched = config.searched().items()
         write_columns(target, {key: dim.candidates()[0] for key, dim in searched})
+        self._metric = config.search.metric
         self._folder = run_folder(target, folder.path)
         self._events: dict[int, TrialEvents] = {}
 
@@ -278,7 +280,7 @@ class TensorBoard:
     ) -> None:
         """A row in the table of hyperparameters."""
         events = self._events.pop(trial.number)
-        events.end({**trial.params, "state": state}, final_metrics(history))
+        events.end({**trial.params, "state": state}, final_metrics(history, self._metric))
 
     def close(self) -> None:
         """Every epoch is written already."""
@@ -299,12 +301,14 @@ class Mlflow:
         if uri.partition(":")[0] not in ("sqlite", "file", uri):
             MlflowClient(uri).search_experiments(max_results=1)
 
-    def __init__(self, uri: str, folder: RunFolder) -> None:
+    def __init__(self, uri: str, folder: RunFolder, metric: Metric = "val_auc") -> None:
         """Find or make the experiment.
 
         Args:
             uri: Of the store; empty for MLflow's own default, or ``MLFLOW_TRACKING_URI``.
+            metric: By which the best epoch of a trial is chosen.
         """
+        self._metric = metric
         from mlflow import MlflowClient  # noqa: PLC0415
 
         # It would log every table that it makes in a new store.
@@ -343,7 +347,7 @@ class Mlflow:
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
     ) -> None:
         """The trial's state as a tag: MLflow has no word for what was stopped early."""
-        final = final_metrics(history).items()
+        final = final_metrics(history, self._metric).items()
         self._log(
             trial, {n.replace("final/", "final_"): v for n, v in final}, step=len(history)
         )
@@ -411,8 +415,9 @@ class WeightsAndBiases:
             )
         return mode
 
-    def __init__(self, project: str, folder: RunFolder) -> None:
+    def __init__(self, project: str, folder: RunFolder, metric: Metric = "val_auc") -> None:
         """Check that there is a key, or that ``WANDB_MODE`` is ``offline``."""
+        self._metric = metric
         self._mode = self.check()
         self._project = project
         self._group = folder.path.name
@@ -457,7 +462,7 @@ class WeightsAndBiases:
         """Its state is in the run's configuration."""
         run = self._open.pop(trial.number)
         run.config.update({"state": state, "reason": reason}, allow_val_change=True)
-        run.summary.update(final_metrics(history))
+        run.summary.update(final_metrics(history, self._metric))
         run.finish(exit_code=int(state == "failed"))
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.placement import THIN_CPUS, Placement
 from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.signals import Signals
-from kdsearch.tuning.workers.messages import EPOCH, EPOCHS, FAILURE, STORAGE, VAL_AUC
+from kdsearch.tuning.workers.messages import BEST_SO_FAR, EPOCH, EPOCHS, FAILURE, STORAGE
 from kdsearch.tuning.workers.packed_trial import train_in_packer
 from kdsearch.tuning.workers.packer_actor import PackerActor
 from kdsearch.tuning.workers.trial import TrialInputs, train_student
@@ -69,7 +69,7 @@ class StudySearcher(_LivesInTheDriver, Searcher):
             total: Trials in all.
             retries: Allowed tries of a trial after its first.
         """
-        super().__init__(metric=VAL_AUC, mode="max")
+        super().__init__(metric=BEST_SO_FAR, mode="max")
         self._ledger = ledger
         self._unfinished = list(unfinished)
         self._total = total
@@ -176,7 +176,7 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
         return decision
 
     def _decide(self, number: int, result: dict[str, Any]) -> str:
-        epoch, best_so_far = int(result[EPOCH]), float(result[VAL_AUC])
+        epoch, best_so_far = int(result[EPOCH]), float(result[BEST_SO_FAR])
         if epoch >= int(result[EPOCHS]):
             self._ledger.finish(number, "completed")
         elif self._requests.trial_stopped(number):

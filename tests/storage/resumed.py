@@ -280,7 +280,7 @@ class Opener:
     ) -> Iterator[str]:
         kept = sorted(
             (r for r in records if r.finished and r.state != "failed"),
-            key=lambda r: (-r.val_auc, r.number),
+            key=lambda r: (-r.value, r.number),
         )[: max(config.search.keep_weights, config.confirm.top)]
         for record in kept:
             trial = folder.trial(record.number)

@@ -24,8 +24,14 @@ TEACHER = {
     "epochs": 4,
     "best_epoch": 3,
     "val_auc": 0.9375,
+    "val_ap": 0.75,
     "history": [],
-    "data": {"description": "made-up waves", "simulated": True, "fingerprint": "d" * 64},
+    "data": {
+        "description": "made-up waves",
+        "simulated": True,
+        "fingerprint": "d" * 64,
+        "abnormal_in_validation": 0.125,
+    },
 }
 
 

@@ -82,8 +82,8 @@ def test_a_search_of_the_front_covers_more_of_it_than_a_random_one():
             best = 0.4
             for number in reversed(front(records, ["parameters"])):
                 record = records[number]
-                total += (1000 - record.costs["parameters"]) * max(record.val_auc - best, 0)
-                best = max(best, record.val_auc)
+                total += (1000 - record.costs["parameters"]) * max(record.value - best, 0)
+                best = max(best, record.value)
         return total
 
     assert area(**COSTS) > area(**COSTS, sampler="random")

@@ -1,4 +1,4 @@
-"""The section on costs: each student's AUC and its cost per beat."""
+"""The section on costs: each student's score and its cost per beat."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from kdsearch.analysis.leaderboard import STATES
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Chart, Group, Section, Series
 from kdsearch.analysis.report.contents import NOT_YET, Contents
+from kdsearch.metrics.ranking import METRICS, Metric
 from kdsearch.metrics.statistics import paired_by_seed
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
 
 def costs_section(contents: Contents) -> Section:
-    """Validation AUC against parameters, and the trials that no other beats in both."""
-    key, title = "costs", "AUC against cost"
+    """The metric against parameters, and the trials that no other beats in both."""
+    key, title = "costs", f"{METRICS[contents.run.metric]} against cost"
     costs = contents.run.costs
     records = [r for r in contents.run.records if str(r.number) in costs and r.curve]
     records = [r for r in records if r.state != "failed"]
@@ -44,25 +45,25 @@ def _again(contents: Contents) -> str:
 
 
 def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
-    costs = contents.run.costs
-    points = {r.number: (costs[str(r.number)]["parameters"], r.val_auc) for r in records}
+    costs, metric = contents.run.costs, contents.run.metric
+    points = {r.number: (costs[str(r.number)]["parameters"], r.value) for r in records}
     front = [points[number] for number in pareto_front(points)]
     series = [
         Series("worth their cost", [x for x, _ in front], [y for _, y in front], palette.INK)
     ]
     series += [
-        _students(state, members, costs)
+        _students(state, members, costs, metric)
         for state in STATES
         if (members := [r for r in records if r.state == state])
     ]
     if confirmed := _confirmed(contents):
         series.append(confirmed)
     if "teacher" in costs and contents.run.teacher:
-        series.append(_star(costs["teacher"], contents.run.teacher["val_auc"]))
+        series.append(_star(costs["teacher"], contents.run.teacher[metric], metric))
     return Chart(
-        "Validation AUC against parameters",
+        f"Validation {METRICS[metric]} against parameters",
         Axis("parameters", log=True),
-        Axis("validation AUC"),
+        Axis(f"validation {METRICS[metric]}"),
         series,
         height=420,
     )
@@ -70,14 +71,14 @@ def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
 
 def _confirmed(contents: Contents) -> Series | None:
     """Candidates of the confirmation: mean over seeds, with its 95 % interval for seeds."""
-    costs = contents.run.costs
+    costs, metric = contents.run.costs, contents.run.metric
     found = []
     for configuration in contents.run.verdict.get("configurations", ()):
         number = configuration["name"].removeprefix("trial-")
-        aucs = [result["val_auc"] for result in configuration["seeds"].values()]
-        if configuration["role"] == "candidate" and number in costs and len(aucs) > 1:
-            interval = paired_by_seed(aucs, [0.0] * len(aucs))
-            found.append((number, len(aucs), interval))
+        values = [result[metric] for result in configuration["seeds"].values()]
+        if configuration["role"] == "candidate" and number in costs and len(values) > 1:
+            interval = paired_by_seed(values, [0.0] * len(values))
+            found.append((number, len(values), interval))
     if not found:
         return None
     return Series(
@@ -91,38 +92,40 @@ def _confirmed(contents: Contents) -> Series | None:
         high=[interval.high for _, _, interval in found],
         upright=True,
         hover=[
-            f"trial {number}: mean val_auc of {seeds} seeds {interval.estimate:.4f}, from "
+            f"trial {number}: mean {metric} of {seeds} seeds {interval.estimate:.4f}, from "
             f"{interval.low:.4f} to {interval.high:.4f}"
             for number, seeds, interval in found
         ],
     )
 
 
-def _students(state: TrialState, members: list[TrialRecord], costs: dict[str, Any]) -> Series:
+def _students(
+    state: TrialState, members: list[TrialRecord], costs: dict[str, Any], metric: Metric
+) -> Series:
     return Series(
         STATES[state],
         [costs[str(r.number)]["parameters"] for r in members],
-        [r.val_auc for r in members],
+        [r.value for r in members],
         palette.COLOURS[state],
         kind="points",
         symbol=palette.SYMBOLS[state],
         hover=[
-            f"trial {r.number}: val_auc {r.val_auc:.4f}, {_words(costs[str(r.number)])}"
+            f"trial {r.number}: {metric} {r.value:.4f}, {_words(costs[str(r.number)])}"
             for r in members
         ],
     )
 
 
-def _star(cost: dict[str, Any], val_auc: float) -> Series:
+def _star(cost: dict[str, Any], value: float, metric: Metric) -> Series:
     return Series(
         "teacher",
         [cost["parameters"]],
-        [val_auc],
+        [value],
         palette.TEACHER,
         kind="points",
         symbol="star",
         size=14,
-        hover=f"teacher: val_auc {val_auc:.4f}, {_words(cost)}",
+        hover=f"teacher: {metric} {value:.4f}, {_words(cost)}",
     )
 
 

@@ -9,9 +9,15 @@ from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Cell, Chart, Group, Section, Series, Table
 from kdsearch.analysis.report.verdict_section import intervals
 from kdsearch.analysis.run import Run
+from kdsearch.metrics.ranking import METRICS
 
 KEY, TITLE = "descent", "The line of descent"
-FIGURES = {"validation AUC": "val_auc", "test AUC": "test_auc", "test AP": "test_ap"}
+FIGURES = {
+    "validation AUC": "val_auc",
+    "validation AP": "val_ap",
+    "test AUC": "test_auc",
+    "test AP": "test_ap",
+}
 
 
 def descent_section(run: Run) -> Section:
@@ -25,7 +31,7 @@ def descent_section(run: Run) -> Section:
         lead=[*map(str, descent["sentences"]), str(descent["ended"])],
         text="Each generation's best student, trained again with new seeds, taught the next "
         f"one. Generation {descent['result']} is the result; the sections below are its own. "
-        "Generations are chosen on the validation beats.",
+        f"Generations are chosen by validation {METRICS[run.metric]}.",
         tables=[_table(descent)],
         groups=[Group([_chart(descent)])],
     )

@@ -23,10 +23,10 @@ from kdsearch.analysis.report.chart import (
 )
 from kdsearch.analysis.report.contents import Contents
 from kdsearch.analysis.run import Run
+from kdsearch.metrics.ranking import METRICS, Metric
 from kdsearch.runs.trial_folder import TrialRecord
 
 NO_TRIALS = "No trial has finished an epoch yet."
-AUC = "validation AUC"
 
 
 def leaderboard_section(contents: Contents) -> Section:
@@ -42,7 +42,7 @@ def leaderboard_section(contents: Contents) -> Section:
     teacher = run.teacher
     text = "A trial is ranked by its best epoch. Click on a heading to sort."
     if teacher:
-        text += f" The teacher reached {teacher['val_auc']:.4f} on the same beats."
+        text += f" The teacher reached {teacher[run.metric]:.4f} on the same beats."
     return Section(
         "leaderboard",
         "Leaderboard",
@@ -63,25 +63,26 @@ def _cell(column: str, value: Any) -> Cell:
     if isinstance(value, bool | str):
         return Cell(str(value))
     if isinstance(value, float):
-        form = {"val_auc": ".4f", "seconds": ".1f"}.get(column, ".3g")
+        form = ".4f" if column in METRICS else {"seconds": ".1f"}.get(column, ".3g")
         return Cell(f"{value:{form}}", value)
     return Cell(str(value), float(value))
 
 
 def learning_curves(contents: Contents) -> Section:
-    """Validation AUC by epoch, a line per trial."""
+    """The search's metric by epoch, a line per trial."""
     run = contents.run
+    name = METRICS[run.metric]
     series = [_learning_curve(record, contents) for record in run.records]
     drawn = [one for one in series if len(one.x)]
     # Completed trials on top: they are what one looks for among many stopped ones.
     drawn.sort(key=lambda one: one.name == STATES["completed"])
     if run.teacher.get("history") and "origin" not in run.teacher:
-        aucs = [report["val_auc"] for report in run.teacher["history"]]
+        values = [report[run.metric] for report in run.teacher["history"]]
         drawn.append(
             Series(
                 "teacher",
-                _epochs(aucs),
-                aucs,
+                _epochs(values),
+                values,
                 palette.INK,
                 dash=True,
                 hover="teacher",
@@ -89,7 +90,10 @@ def learning_curves(contents: Contents) -> Section:
         )
     longest = max((len(one.x) for one in drawn), default=1)
     chart = Chart(
-        "Validation AUC by epoch", Axis("epoch", ticks=_whole(longest)), Axis(AUC), drawn
+        f"Validation {name} by epoch",
+        Axis("epoch", ticks=_whole(longest)),
+        Axis(f"validation {name}"),
+        drawn,
     )
     return Section(
         "learning-curves",
@@ -145,11 +149,12 @@ def _losses(name: str, losses: Sequence[Mapping[str, float]], terms: Sequence[st
 
 
 def _learning_curve(record: TrialRecord, contents: Contents) -> Series:
-    aucs = [report.val_auc for report in contents.histories.get(record.number, [])]
+    history = contents.histories.get(record.number, [])
+    values = [report.value(contents.run.metric) for report in history]
     return Series(
         STATES[record.state],
-        _epochs(aucs),
-        aucs,
+        _epochs(values),
+        values,
         palette.COLOURS[record.state],
         symbol="circle",
         width=1.8,
@@ -207,10 +212,10 @@ def _ranked(run: Run) -> list[TrialRecord]:
         r
         for r in run.records
         if r.state != "failed"
-        and not math.isnan(r.val_auc)
+        and not math.isnan(r.value)
         and r.params.keys() >= {*run.searched}
     ]
-    return sorted(ranked, key=lambda r: r.val_auc)
+    return sorted(ranked, key=lambda r: r.value)
 
 
 def space_section(contents: Contents) -> Section:
@@ -221,34 +226,37 @@ def space_section(contents: Contents) -> Section:
         missing = "This space has no searched settings."
     if missing:
         return Section("space", "The space", missing=missing)
-    slices = [_slice(dimension, records) for dimension in dimensions]
+    metric = contents.run.metric
+    slices = [_slice(dimension, records, metric) for dimension in dimensions]
     return Section(
         "space",
         "The space",
         text="One line is one trial, from its settings on the left to its result on the "
         "right. Below: the result against each setting. Trials that were stopped early "
         "are shown with their best epoch.",
-        groups=[Group([_parallel(dimensions, records)]), Group(slices, small=True)],
+        groups=[Group([_parallel(dimensions, records, metric)]), Group(slices, small=True)],
     )
 
 
-def _parallel(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) -> Chart:
-    low, high = records[0].val_auc, records[-1].val_auc
+def _parallel(
+    dimensions: Sequence[_Dimension], records: Sequence[TrialRecord], metric: Metric
+) -> Chart:
+    low, high = records[0].value, records[-1].value
     columns = [
         _column(dimension, [r.params[dimension.key] for r in records])
         for dimension in dimensions
     ]
-    columns.append(_scaled([r.val_auc for r in records], "{:.3f}"))
+    columns.append(_scaled([r.value for r in records], "{:.3f}"))
     xs = [float(i) for i in range(len(columns))]
     lines = [
         Series(
             "",
             xs,
             [column[0][row] for column in columns],
-            palette.on_scale(record.val_auc, low, high),
+            palette.on_scale(record.value, low, high),
             width=2,
             opacity=0.8,
-            hover=_words(record),
+            hover=_words(record, metric),
             in_legend=False,
         )
         for row, record in enumerate(records)
@@ -258,7 +266,7 @@ def _parallel(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) 
         for x, (_, bottom, top) in zip(xs, columns, strict=True)
         for y, text in ((-0.07, bottom), (1.07, top))
     ]
-    names = (*(d.key for d in dimensions), "val_auc")
+    names = (*(d.key for d in dimensions), metric)
     return Chart(
         "Parallel coordinates",
         Axis(ticks=tuple(zip(xs, names, strict=True)), limits=(-0.35, len(xs) - 0.65)),
@@ -266,7 +274,7 @@ def _parallel(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) 
         lines,
         lines=[(x, "") for x in xs],
         labels=labels,
-        scale=(AUC, low, high),
+        scale=(f"validation {METRICS[metric]}", low, high),
         legend=False,
     )
 
@@ -289,10 +297,10 @@ def _scaled(values: Sequence[float], form: str) -> tuple[list[float], str, str]:
     return [(v - low) / span for v in values], form.format(low), form.format(high)
 
 
-def _words(record: TrialRecord) -> str:
+def _words(record: TrialRecord, metric: Metric) -> str:
     settings = ", ".join(f"{k} {_short(v)}" for k, v in record.params.items())
     return (
-        f"trial {record.number}, {STATES[record.state]}: val_auc {record.val_auc:.4f}; "
+        f"trial {record.number}, {STATES[record.state]}: {metric} {record.value:.4f}; "
         f"{settings}"
     )
 
@@ -301,7 +309,7 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _slice(dimension: _Dimension, records: Sequence[TrialRecord]) -> Chart:
+def _slice(dimension: _Dimension, records: Sequence[TrialRecord], metric: Metric) -> Chart:
     series = []
     for state, word in STATES.items():
         members = [r for r in records if r.state == state]
@@ -310,15 +318,16 @@ def _slice(dimension: _Dimension, records: Sequence[TrialRecord]) -> Chart:
                 Series(
                     word,
                     [dimension.position(r.params[dimension.key]) for r in members],
-                    [r.val_auc for r in members],
+                    [r.value for r in members],
                     palette.COLOURS[state],
                     kind="points",
                     symbol=palette.SYMBOLS[state],
                     opacity=0.8,
-                    hover=[_words(r) for r in members],
+                    hover=[_words(r, metric) for r in members],
                 )
             )
-    return Chart(dimension.key, dimension.axis(), Axis(AUC), series, height=280)
+    axis = Axis(f"validation {METRICS[metric]}")
+    return Chart(dimension.key, dimension.axis(), axis, series, height=280)
 
 
 def importance_section(contents: Contents) -> Section:
@@ -356,7 +365,7 @@ def importance_section(contents: Contents) -> Section:
 
 
 def plane_section(contents: Contents) -> Section:
-    """Validation AUC over alpha and temperature."""
+    """The search's metric over alpha and temperature."""
     key, title = "alpha-temperature", "Alpha and temperature"
     run, records = contents.run, _ranked(contents.run)
     dimensions = {dimension.key: dimension for dimension in _dimensions(run)}
@@ -365,7 +374,8 @@ def plane_section(contents: Contents) -> Section:
     if not records:
         return Section(key, title, missing=NO_TRIALS)
     x, y = dimensions["temperature"], dimensions["alpha"]
-    low, high = records[0].val_auc, records[-1].val_auc
+    low, high = records[0].value, records[-1].value
+    name = METRICS[run.metric]
     series = [
         Series(
             STATES[state],
@@ -375,18 +385,18 @@ def plane_section(contents: Contents) -> Section:
             kind="points",
             size=13,
             symbol=palette.SYMBOLS[state],
-            hover=[_words(r) for r in members],
-            values=[r.val_auc for r in members],
+            hover=[_words(r, run.metric) for r in members],
+            values=[r.value for r in members],
         )
         for state in STATES
         if (members := [r for r in records if r.state == state])
     ]
     chart = Chart(
-        "Validation AUC over temperature and alpha",
+        f"Validation {name} over temperature and alpha",
         x.axis(),
         y.axis(),
         series,
-        scale=(AUC, low, high),
+        scale=(f"validation {name}", low, high),
         height=420,
     )
     return Section(

@@ -17,6 +17,7 @@ from kdsearch.analysis.report.chart import (
     Table,
 )
 from kdsearch.analysis.report.contents import Contents
+from kdsearch.metrics.ranking import METRICS
 from kdsearch.metrics.statistics import mean_and_sd
 
 FIGURES = {
@@ -43,10 +44,10 @@ def verdict_section(contents: Contents) -> Section:
             "leaderboard's first trial may be first by chance."
         )
         return Section(KEY, TITLE, missing=next(iter(damage), nothing))
-    return _section(verdict)
+    return _section(verdict, METRICS[contents.run.metric])
 
 
-def _section(verdict: Mapping[str, Any]) -> Section:
+def _section(verdict: Mapping[str, Any], chosen_by: str) -> Section:
     # A single seed has a difference, but no interval.
     differences = [d for d in verdict["differences"] if d["low"] is not None]
     adaptive = verdict.get("adaptive", {}).get("ended", "")
@@ -54,7 +55,7 @@ def _section(verdict: Mapping[str, Any]) -> Section:
         KEY,
         TITLE,
         lead=[str(sentence) for sentence in verdict["sentences"]],
-        text="Chosen only on the validation beats; test figures are not used for the "
+        text=f"Chosen by validation {chosen_by} only; test figures are not used for the "
         "choice. Mean ± standard deviation over seeds. Baselines are fitted once, on the "
         "same training beats. The 95 % intervals cover other seeds and, where patients are "
         f"known, other patients. {adaptive}".rstrip(),

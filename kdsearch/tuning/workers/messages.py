@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-EPOCH, EPOCHS, VAL_AUC, SECONDS = "epoch", "epochs", "val_auc", "seconds"
+EPOCH, EPOCHS, BEST_SO_FAR, SECONDS = "epoch", "epochs", "best_so_far", "seconds"
 FAILURE, STORAGE = "failure", "storage"
 
 Result = dict[str, Any]
@@ -16,12 +16,12 @@ Result = dict[str, Any]
 
 def failed(reason: str) -> Result:
     """The trial failed, and another try would fail too."""
-    return {FAILURE: reason, EPOCH: 0, VAL_AUC: float("nan")}
+    return {FAILURE: reason, EPOCH: 0, BEST_SO_FAR: float("nan")}
 
 
 def unstorable(reason: str) -> Result:
     """The search has to stop and be resumed later: no other try or trial would do better."""
-    return {STORAGE: reason, EPOCH: 0, VAL_AUC: float("nan")}
+    return {STORAGE: reason, EPOCH: 0, BEST_SO_FAR: float("nan")}
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from kdsearch.data.beats import LabelledBeats
 from kdsearch.errors import TrialDiverged
 from kdsearch.files.atomic import remove
 from kdsearch.methods.protocol import EpochReport, Stack, State, TrainedEpoch
-from kdsearch.metrics.ranking import rank
+from kdsearch.metrics.ranking import Metric, rank
 from kdsearch.runs.trial_folder import TrialFolder
-from kdsearch.tuning.workers.messages import EPOCH, EPOCHS, SECONDS, VAL_AUC, Result
+from kdsearch.tuning.workers.messages import BEST_SO_FAR, EPOCH, EPOCHS, SECONDS, Result
 
 # Errors of the storage itself (full, read-only, gone, refused): no other try and no other trial
 # would do better.
@@ -45,13 +45,25 @@ Write: TypeAlias = Callable[[], None]
 class Training:
     """One student, its slot of a stack, and the folder from which it resumes."""
 
-    def __init__(self, settings: BaseModel, *, seed: int, folder: TrialFolder) -> None:
-        """Read the folder's checkpoint, if there is one; nothing is trained yet."""
+    def __init__(
+        self,
+        settings: BaseModel,
+        *,
+        seed: int,
+        folder: TrialFolder,
+        metric: Metric = "val_auc",
+    ) -> None:
+        """Read the folder's checkpoint, if there is one; nothing is trained yet.
+
+        Args:
+            metric: By which its best epoch is chosen.
+        """
         self.settings = settings
         self.epochs = int(cast("Any", settings).epochs)
         self.folder = folder
         self.slot = 0
         self._seed = seed
+        self._metric: Metric = metric
         checkpoint = folder.checkpoint()
         self._state = None if checkpoint is None else checkpoint.state
         self.history: list[EpochReport] = [] if checkpoint is None else checkpoint.history
@@ -65,9 +77,14 @@ class Training:
         return len(self.history) >= self.epochs
 
     @property
-    def val_auc(self) -> float:
-        """The best so far."""
-        return max(report.val_auc for report in self.history)
+    def best(self) -> EpochReport:
+        """The best epoch so far, the first of equal ones."""
+        return max(self.history, key=self._value)
+
+    @property
+    def value(self) -> float:
+        """The metric at the best epoch."""
+        return self._value(self.best)
 
     def enter(self, stack: Stack, slot: int) -> None:
         """Start in an empty slot: new, from the checkpoint, or from where it was detached."""
@@ -92,7 +109,7 @@ class Training:
 
     def take(self, report: EpochReport) -> None:
         """Add an epoch to the history."""
-        if all(report.val_auc > earlier.val_auc for earlier in self.history):
+        if all(self._value(report) > self._value(earlier) for earlier in self.history):
             self._best_unwritten = True
         self.history = [*self.history, report]
 
@@ -126,9 +143,12 @@ class Training:
         return {
             EPOCH: epoch,
             EPOCHS: self.epochs,
-            VAL_AUC: max(report.val_auc for report in history),
+            BEST_SO_FAR: max(map(self._value, history)),
             SECONDS: sum(report.seconds for report in history),
         }
+
+    def _value(self, report: EpochReport) -> float:
+        return report.value(self._metric)
 
     @property
     def _occupied(self) -> Stack:
@@ -238,12 +258,12 @@ class Trainer:
         The best value of a training never falls: one that is not among the best seen so far
         will not be among the best in the end, unless better ones fail.
         """
-        self._best[str(training.folder.path)] = training.val_auc
+        self._best[str(training.folder.path)] = training.value
         count = self._keep_weights + SPARE
         best = nlargest(count, self._best.values())
         bar = best[-1] if len(best) == count else -math.inf
-        self._best = {path: auc for path, auc in self._best.items() if auc >= bar}
-        return training.val_auc >= bar
+        self._best = {path: value for path, value in self._best.items() if value >= bar}
+        return training.value >= bar
 
 
 def train_to_the_end(

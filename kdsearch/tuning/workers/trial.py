@@ -85,6 +85,7 @@ def training_of(trial: dict[str, Any], inputs: TrialInputs) -> Training:
         inputs.config.student_settings(trial["params"]),
         seed=trial_seed(inputs.config, trial["number"]),
         folder=folder_of(trial, inputs),
+        metric=inputs.config.search.metric,
     )
 
 

@@ -24,13 +24,13 @@ def test_best_so_far_counts_failures_as_cost_alone() -> None:
     assert curve["trials"].tolist() == [1, 2, 3]
     assert curve["epochs"].tolist() == [2, 4, 6]
     assert curve["seconds"].tolist() == [2, 4, 6]
-    assert curve["val_auc"].tolist() == [0.8, 0.85, 0.85]
+    assert curve["best"].tolist() == [0.8, 0.85, 0.85]
 
 
 def test_a_trial_without_an_epoch_has_reached_nothing() -> None:
     curve = best_so_far([TrialRecord(0, "running", {}), record(1, 0.5, 1)])
-    assert math.isnan(curve["val_auc"][0])
-    assert curve["val_auc"][1] == 0.5
+    assert math.isnan(curve["best"][0])
+    assert curve["best"][1] == 0.5
 
 
 def test_over_trials_ends_where_a_run_ends() -> None:

@@ -58,7 +58,7 @@ def test_before_any_epoch_there_are_columns_and_no_best(tmp_path: Path):
 def test_the_best_leads_until_the_search_has_chosen(folder: RunFolder):
     leading = kdsearch.open_run(folder.path).best
     assert leading is not None
-    assert (leading.trial, leading.val_auc, leading.epoch) == (0, 0.875, 2)
+    assert (leading.trial, leading.value, leading.epoch) == (0, 0.875, 2)
     assert set(leading.params) == {"temperature", "alpha", "w_adv"}
     assert leading.metrics == {}
     test = {"roc_auc": 0.75, "average_precision": 0.5, "confusion": {"threshold": 0.5}}

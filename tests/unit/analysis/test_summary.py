@@ -368,7 +368,7 @@ def test_runs_over_different_data_are_not_ranked_together(tmp_path: Path):
             1.0,
             "validation AUC is 1, so the validation beats cannot rank the trials (data.",
         ),
-        (0.25, "validation AUC is 0.2500, which is worse than chance: check which beats are"),
+        (0.25, "validation AUC is 0.2500, which is worse than chance (0.5000): check which"),
     ],
 )
 def test_a_best_auc_that_means_little_has_a_hint(tmp_path: Path, auc: float, hint: str):

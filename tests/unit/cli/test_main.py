@@ -22,8 +22,8 @@ from kdsearch.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[3]
 DATA = {"fingerprint": "f" * 64, "simulated": False}
-TEACHER = {"val_auc": 0.9, "best_epoch": 1, "epochs": 2, "seconds": 0.5, "history": []}
-TEACHER |= {"fingerprint": "f" * 64}
+TEACHER = {"val_auc": 0.9, "val_ap": 0.8, "best_epoch": 1, "epochs": 2, "seconds": 0.5}
+TEACHER |= {"fingerprint": "f" * 64, "history": []}
 SMALL = {"simulated": {"patients": 10, "beats": 300}}
 
 

@@ -111,7 +111,9 @@ BEYOND = {
     "point outside the space",
     "point of a fixed setting",
     "points twice",
-    "no val_auc among the objectives",
+    "no metric among the objectives",
+    "two metrics",
+    "a metric that the objectives contradict",
     "objectives with gp",
     "costs with earlier runs",
 }

@@ -197,10 +197,21 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
         [("confirm.seeds", {"most": 12})],
         r"unknown key 'confirm\.seeds\.most'",
     ),
-    "no val_auc among the objectives": (
+    "no metric among the objectives": (
         [("search.objectives", ["parameters"])],
-        r"search\.objectives: the first objective must be val_auc",
+        r"search\.objectives: the first objective must be val_auc or val_ap",
     ),
+    "two metrics": (
+        [("search.objectives", ["val_auc", "val_ap"])],
+        r"search\.objectives: the first objective must be val_auc or val_ap",
+    ),
+    "average precision": ([("search.metric", "val_ap")], None),
+    "average precision and a cost": ([("search.objectives", ["val_ap", "parameters"])], None),
+    "a metric that the objectives contradict": (
+        [("search.metric", "val_ap"), ("search.objectives", ["val_auc", "parameters"])],
+        r"search: metric=val_ap, but the first objective is val_auc; leave one of them out",
+    ),
+    "unknown metric": ([("search.metric", "test_auc")], r"search\.metric: .*'test_auc'"),
     "unknown objective": ([("search.objectives", ["val_auc", "size"])], r"search\.objectives"),
     "limit without max": (
         [("search.constraints", {"parameters": 40000})],
@@ -233,8 +244,8 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
         r"space\.alpha: a bound must be finite, but found 10000000",
     ),
     "a key that is far from all": (
-        [("search.metric", "val_ap")],
-        r"unknown key 'search\.metric' \(known: num_samples, sampler, ",
+        [("search.zzz", "val_ap")],
+        r"unknown key 'search\.zzz' \(known: num_samples, sampler, ",
     ),
     "reduction factor nan": ([("scheduler.reduction_factor", NAN)], "finite .*found nan"),
     "unknown device": ([("resources.device", "tpu")], r"resources\.device: .*found 'tpu'"),

@@ -19,6 +19,7 @@ from kdsearch.evaluation.descent import (
 )
 from kdsearch.evaluation.finalists import Answers, evaluate_run
 from kdsearch.evaluation.verdict import conclude
+from kdsearch.metrics.ranking import Metric
 from kdsearch.metrics.threshold import Rule
 from kdsearch.runs.folder import RunFolder
 
@@ -37,7 +38,13 @@ def scores(dataset: Dataset, strength: float, seed: int) -> np.ndarray:
 
 
 def finished(
-    parent: RunFolder, number: int, strength: float, dataset: Dataset, *, diverged: int = 0
+    parent: RunFolder,
+    number: int,
+    strength: float,
+    dataset: Dataset,
+    *,
+    diverged: int = 0,
+    metric: Metric = "val_auc",
 ) -> Generation:
     """A search whose students with new seeds are as good as ``strength`` makes them.
 
@@ -61,7 +68,7 @@ def finished(
     evaluate_run(dataset=dataset, folder=folder, trial=1, student=answers, teacher=answers,
                  rule=Rule())  # fmt: skip
     folder.write_best({}, {}, {"trial": 1}, {})
-    return read_generation(folder, number, SEEDS, dataset)
+    return read_generation(folder, number, SEEDS, dataset, metric)
 
 
 def test_the_result_is_the_last_generation_that_was_better(
@@ -95,6 +102,16 @@ def test_the_result_is_the_last_generation_that_was_better(
     ).read_bytes()
 
 
+def test_the_line_says_by_which_metric_it_ended(dataset: Dataset, tmp_path: Path) -> None:
+    parent = RunFolder(tmp_path)
+    line = [finished(parent, 1, 3.0, dataset, metric="val_ap")]
+    line.append(finished(parent, 2, 1.0, dataset, metric="val_ap"))
+    descent = describe_descent(line, SEEDS, dataset, planned=3)
+    means = [one["val_ap"] for one in descent["generations"]]
+    assert means[1] < means[0]
+    assert f"(mean AP {means[1]:.4f} against {means[0]:.4f})" in descent["ended"]
+
+
 def test_the_first_generation_alone_is_the_result(dataset: Dataset, tmp_path: Path) -> None:
     line = [finished(RunFolder(tmp_path), 1, 1.0, dataset)]
     descent = describe_descent(line, SEEDS, dataset, planned=3)
@@ -112,4 +129,4 @@ def test_a_generation_has_all_seeds_that_were_trained(
     assert generation.student.reason == "generator is nan in epoch 1"
     assert generation.control is not None
     assert set(generation.control.seeds) == set(SEEDS)
-    assert generation.val_auc > 0.5
+    assert generation.value > 0.5

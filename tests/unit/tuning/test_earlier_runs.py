@@ -48,6 +48,15 @@ def test_finished_trials_are_taken(earlier: str):
     assert from_json(to_json([learned]).encode(), "learned.json") == [learned]
 
 
+def test_trials_of_a_search_by_another_metric_count_with_the_new_one(earlier: str):
+    by_precision = parse_config(space_file(search={"metric": "val_ap"}), "kd.yaml")
+    learned = learn_from(earlier, by_precision)
+    # Here the average precision of every epoch is half its AUC.
+    assert [r.curve for r in learned.trials] == [{1: 0.25, 2: 0.375}, {1: 0.3125}, {1: 0.4375}]
+    assert "3 trials, judged by their val_ap; its best" in str(learned)
+    assert from_json(to_json([learned]).encode(), "learned.json") == [learned]
+
+
 def test_trials_outside_the_new_bounds_are_left_out_and_counted(earlier: str):
     learned = learn_from(earlier, config(temperature={"loguniform": [1, 8]}))
     assert [r.number for r in learned.trials] == [0, 1]

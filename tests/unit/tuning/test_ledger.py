@@ -56,7 +56,7 @@ def train(ledger: Ledger, number: int, *aucs: float) -> None:
         if len(history) < epoch:
             trial.write(report(epoch, auc), history, {}, {})
         best = max(aucs[:epoch])
-        result = {"epoch": epoch, "epochs": 9, "val_auc": best, "seconds": 0.25 * epoch}
+        result = {"epoch": epoch, "epochs": 9, "best_so_far": best, "seconds": 0.25 * epoch}
         ledger.report(number, result)
 
 
@@ -272,7 +272,7 @@ def test_a_decision_is_on_the_disk_when_tune_hears_of_it(folder: RunFolder):
     )
     trial = SimpleNamespace(config=searcher.suggest("abc"))
     folder.trial(0).write(report(1, 0.5), [], {}, {})
-    result = {"epoch": 1, "epochs": 1, "val_auc": 0.5, "seconds": 0.25}
+    result = {"epoch": 1, "epochs": 1, "best_so_far": 0.5, "seconds": 0.25}
     assert scheduler.on_trial_result(None, trial, result) == "CONTINUE"
     stored = json.loads((folder.trial(0).path / "trial.json").read_text())
     assert (stored["state"], stored["curve"]) == ("completed", [0.5])
@@ -287,7 +287,7 @@ def test_a_trial_that_is_stopped_from_outside_ends_at_its_next_epoch(folder: Run
     requests.stop_trial(1)
     for number, told in ((0, "CONTINUE"), (1, "STOP")):
         folder.trial(number).write(report(1, 0.5), [], {}, {})
-        result = {"epoch": 1, "epochs": 3, "val_auc": 0.5, "seconds": 0.25}
+        result = {"epoch": 1, "epochs": 3, "best_so_far": 0.5, "seconds": 0.25}
         assert scheduler.on_trial_result(None, trials[number], result) == told
     stopped = folder.trial(1).record()
     assert (stopped.state, stopped.epochs, stopped.reason) == ("stopped", 1, STOPPED_BY_USER)

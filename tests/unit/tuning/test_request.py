@@ -184,6 +184,15 @@ def test_a_resume_keeps_what_was_set_and_takes_new_values(tmp_path: Path):
 # --resume auto.
 
 
+def test_a_resume_by_another_metric_is_refused(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    begun(folder)
+    other = request(folder, resume=True, settings=["search.metric=val_ap"])
+    message = r"search\.objectives=\['val_auc'\], not \['val_ap'\]: resume it with its own"
+    with pytest.raises(RunError, match=message):
+        check_resume(other)
+
+
 def test_an_automatic_resume_starts_and_then_continues(tmp_path: Path):
     folder = RunFolder(tmp_path / "run")
     started = request(folder, resume="auto", seed=5)

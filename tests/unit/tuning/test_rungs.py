@@ -170,7 +170,7 @@ def test_decisions_are_rays_own(factor: float) -> None:
     ours, rays = Rungs(settings, 27), Rungs(settings, 27)
     plain = ASHAScheduler(
         time_attr="epoch",
-        metric="val_auc",
+        metric="best_so_far",
         mode="max",
         max_t=27,
         grace_period=1,

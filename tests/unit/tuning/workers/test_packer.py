@@ -15,7 +15,7 @@ from watched import EPOCHS, PARAMS, Watched, trial
 from kdsearch.files.atomic import save_state
 from kdsearch.runs.folder import RunFolder
 from kdsearch.tuning.workers import slots
-from kdsearch.tuning.workers.messages import EPOCH, FAILURE, VAL_AUC, Entry, Outcome
+from kdsearch.tuning.workers.messages import BEST_SO_FAR, EPOCH, FAILURE, Entry, Outcome
 from kdsearch.tuning.workers.packer import Packer
 from kdsearch.tuning.workers.trial import TrialInputs
 
@@ -117,7 +117,7 @@ def test_a_trial_goes_on_from_its_checkpoint(packer: Packer) -> None:
     assert again.entry.history[0] == first[1].outcomes[0].result
     assert again.ended()[0] == "trained"
     here, there = again.outcomes[0].result, first[1].outcomes[1].result
-    assert (here[EPOCH], here[VAL_AUC]) == (there[EPOCH], pytest.approx(there[VAL_AUC]))
+    assert (here[EPOCH], here[BEST_SO_FAR]) == (there[EPOCH], pytest.approx(there[BEST_SO_FAR]))
 
 
 def test_nobody_waits_for_ever_for_a_dead_trial(
