@@ -19,8 +19,6 @@ from searches import record
 from watched_disk import Operation
 
 STATES = 2000
-# A search that dies leaves its threads to end with an error.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 @pytest.fixture(autouse=True)

@@ -289,7 +289,8 @@ class History(RuleBasedStateMachine):
         for number, record in self.finished.items():
             assert found.get(number) == record, "a finished trial is lost or changed"
         for number, params in self.params.items():
-            assert found[number].params == params, "a trial has other settings"
+            same = number in found and found[number].params == params
+            assert same, "the settings of a trial are lost or changed"
         orders = [r.order for r in records if r.finished]
         assert len(set(orders)) == len(orders), "two trials ended at once"
         config = config_of(self.trials, self.sampler)
@@ -317,10 +318,8 @@ class History(RuleBasedStateMachine):
 
     def let_go(self, executor: Executor, trial: Trial) -> None:
         """Let it train on, as it does without a driver."""
-        with trial.turn:
-            waiting = trial.waiting is not None and not trial.answer
-            trial.answer, trial.waiting = "CONTINUE", None
-            trial.turn.notify_all()
+        waiting = trial.waiting is not None and not trial.answer
+        trial.answer, trial.waiting = "CONTINUE", None
         if waiting and executor.handle is None:
             executor.settle_one(trial)
 
@@ -373,6 +372,7 @@ class History(RuleBasedStateMachine):
             self.leave()
         self.resume()
         self.executor.run(random.Random(0))
+        self.executor.close()
         records = self.run.records()
         self.check(records)
         assert [r.number for r in records] == [*range(self.trials)]

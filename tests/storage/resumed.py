@@ -15,10 +15,12 @@ from typing import Any
 from unittest import mock
 
 from crash_states import Disk, Tree
+from executor import no_repetition
 from watched_disk import Operation, Plan, watched
 
 from kdsearch.config.space_file import Config
 from kdsearch.errors import UserError
+from kdsearch.runs import driver_lock
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.stop_requests import StopRequests
 from kdsearch.runs.study import Suggestion
@@ -315,22 +317,22 @@ def explore(
     part: tuple[int, int] = (0, 1),
     until: str | None = None,
 ) -> Explored:
-    """Open about so many different states of the disk that a crash may leave.
+    """Open states of the disk that a crash may leave; equal ones count once.
 
     Args:
         operations: Of one or several drivers.
-        count: How many.
+        count: About how many are made, without those of a second crash.
         part: Which of how many parts of the crash points.
         until: A text; end with the first broken promise that has it.
     """
     explored, disk, told = Explored(), Disk(), Told()
     opener = Opener(students)
-    # Some are equal, and some are of a second crash.
-    per_point = math.ceil(1.3 * count * part[1] / len(operations))
+    per_point = math.ceil(count * part[1] / len(operations))
     try:
         with (
             mock.patch("kdsearch.runs.folder.ThreadPoolExecutor", Serial),
             mock.patch("kdsearch.tuning.ledger.ThreadPoolExecutor", Serial),
+            mock.patch.object(driver_lock, "_repeated", no_repetition),
         ):
             for index, operation in enumerate(operations):
                 disk.apply(operation)
