@@ -12,6 +12,12 @@ import pytest
 from workplace import Workplace, kill_all
 
 
+def packed_by(students: int, space: str) -> str:
+    """The space file with a process that trains so many students side by side."""
+    space = space.replace("precision: fp32", f"students_per_cpu: {students}")
+    return space.replace("max_concurrent: 1", f"max_concurrent: {students}")
+
+
 def test_killed_confirmation_goes_on_and_concludes(place: Workplace) -> None:
     place.space.write_text(place.space.read_text().replace("{top: 0}", "{top: 1, seeds: 3}"))
     assert place.search("--num-samples", "3").returncode == 0, "a first, whole confirmation"
@@ -70,7 +76,7 @@ def test_killed_adaptive_confirmation_goes_on_to_the_same_verdict(
 ) -> None:
     text = place.space.read_text().replace("{top: 0}", "{top: 2, seeds: {max: 6}}")
     if packed:
-        text = text.replace("precision: fp32", "students_per_cpu: 4")
+        text = packed_by(4, text)
     place.space.write_text(text)
     assert place.search("--num-samples", "3").returncode == 0, "a first, whole confirmation"
     file = place.run / "verdict.json"
@@ -123,8 +129,7 @@ def test_confirm_adaptively_later(place: Workplace) -> None:
 
 def test_confirm_later_and_side_by_side(place: Workplace) -> None:
     """Two trials and their controls are one stack of four, with as many seeds each."""
-    text = place.space.read_text().replace("precision: fp32", "students_per_cpu: 4")
-    place.space.write_text(text)
+    place.space.write_text(packed_by(4, place.space.read_text()))
     done = place.search("--num-samples", "2")
     assert done.returncode == 0, done.stderr
     assert not (place.run / "verdict.json").exists()
@@ -139,8 +144,7 @@ def test_confirm_later_and_side_by_side(place: Workplace) -> None:
 def test_a_network_that_fails_is_a_row_and_not_the_end(place: Workplace) -> None:
     """Two seeds of the student fail always; their neighbours in the stack are trained."""
     text = place.space.read_text().replace("{top: 0}", "{top: 1, seeds: 3}")
-    text = text.replace("precision: fp32", "students_per_cpu: 2")
-    place.space.write_text(text.replace("retries: 2", "retries: 1"))
+    place.space.write_text(packed_by(2, text).replace("retries: 2", "retries: 1"))
     first = 500_000_000 % 1_000_003
     plan = {str(first): ["raise", 1, 99], str(first + 1): ["exit", 1, 99]}
     place.environment["FAULTY_PLAN"] = json.dumps(plan)

@@ -30,6 +30,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * MIB}
 def cluster(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head without CPUs of its own and two workers of one CPU, with their own files."""
     place.environment["FAULTY_PAUSE_S"] = "0.5"
+    place.space.write_text(place.space.read_text().replace(", max_concurrent: 1", ""))
     for key, value in place._environment().items():
         monkeypatch.setenv(key, value)
     head = {**NODE, "num_cpus": 0, "temp_dir": str(place.temporary / "ray")}

@@ -17,7 +17,7 @@ def stacked(place: Workplace, students: int, **search: Any) -> None:
     text = place.space.read_text()
     text = text.replace("precision: fp32", f"precision: fp32, students_per_cpu: {students}")
     options = {"num_samples": 6, "max_concurrent": students, "sampler": "random", **search}
-    text = text.replace("{num_samples: 6, retries: 2}", json.dumps(options))
+    text = text.replace("{num_samples: 6, retries: 2, max_concurrent: 1}", json.dumps(options))
     place.space.write_text(text)
 
 

@@ -25,6 +25,7 @@ from kdsearch.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
+# One trial at a time, since every process takes seconds to import torch.
 SPACE = """
 method: faulty:FaultyBeatGan
 data:
@@ -38,7 +39,7 @@ space:
   alpha: {loguniform: [1.0e-2, 1]}
   w_adv: {uniform: [0.5, 5]}
   lr: {loguniform: [1.0e-4, 5.0e-3]}
-search: {num_samples: 6, retries: 2}
+search: {num_samples: 6, retries: 2, max_concurrent: 1}
 confirm: {top: 0}
 scheduler: {name: asha, grace_period: 1, reduction_factor: 3}
 resources: {device: cpu, precision: fp32}

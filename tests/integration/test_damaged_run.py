@@ -9,26 +9,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from small import SPACE as SMALL
 
 import kdsearch
 from kdsearch.analysis.summary import summarise
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
 
-SPACE = {
-    "data": {
-        "source": "simulated",
-        "simulated": {"patients": 6, "beats": 900},
-        "train_limit": 128,
-    },
-    "teacher": {"width": 2, "latent": 4, "epochs": 1, "lr": 1e-3},
-    "student": {"width": 2, "latent": 4, "epochs": 2},
-    "space": {"temperature": 1, "alpha": {"loguniform": [0.01, 1]}, "w_adv": 1, "lr": 1e-3},
-    "search": {"num_samples": 2},
-    "scheduler": {"name": "none"},
-    "confirm": {"top": 1, "seeds": 2},
-    "resources": {"device": "cpu", "precision": "fp32"},
-}
+SPACE = {**SMALL, "confirm": {"top": 1, "seeds": 2}}
 # Made from other files, without training anything.
 DERIVED = (
     *("teacher.json", "teacher.pt", "evaluation.npz", "costs.json", "verdict.json"),

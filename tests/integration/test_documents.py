@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
+from small import run_python
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -56,20 +52,7 @@ def test_the_page_on_python_does_what_it_says(place: Path):
     assert len(blocks) >= 6
     (place / "document.py").write_text("\n".join(blocks) + CHECKS)
     (place / "thread.py").write_text(IN_A_THREAD)
-    temporary = tempfile.mkdtemp(prefix="k", dir="/tmp")  # Ray's sockets need a short path.
-    try:
-        done = subprocess.run(
-            [sys.executable, "thread.py", "document.py"],
-            cwd=place,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": temporary},
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    assert done.returncode == 0, done.stderr
+    done = run_python(place, "thread.py", "document.py", PYTHONPATH=str(ROOT))
     assert "trial 4" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small import run_python
 
 import kdsearch
 from kdsearch.errors import ConfigError
@@ -36,7 +33,9 @@ def test_the_example_is_searched_ranked_and_loaded(
         assert old in text
         text = text.replace(old, new)
     space.write_text(text)
-    search(tmp_path, "--space", str(space), "--num-samples", "3", "--quiet")
+    flags = ("--space", str(space), "--num-samples", "3", "--quiet")
+    done = run_python(tmp_path, str(ROOT / "run_search.py"), *flags)
+    assert "3 trials" in done.stdout
 
     run = kdsearch.open_run(tmp_path / "runs" / "autoencoder")
     assert list(run.leaderboard().columns)[6:9] == ["temperature", "alpha", "lr"]
@@ -49,21 +48,3 @@ def test_the_example_is_searched_ranked_and_loaded(
     beats = np.random.default_rng(0).normal(size=(4, 1, student.card.input.length))
     assert student.score(beats).shape == (4,)
     assert student.score(beats).std() > 0
-
-
-def search(place: Path, *flags: str) -> None:
-    temporary = tempfile.mkdtemp(prefix="k", dir="/tmp")  # Ray's sockets need a short path.
-    try:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "run_search.py"), *flags],
-            cwd=place,
-            env={**os.environ, "TMPDIR": temporary},
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    assert done.returncode == 0, done.stderr
-    assert "3 trials" in done.stdout

@@ -6,23 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from small import SPACE as SMALL
 
 import kdsearch
 from kdsearch.analysis.summary import summarise
 
 SPACE = {
-    "data": {
-        "source": "simulated",
-        "simulated": {"patients": 6, "beats": 900},
-        "train_limit": 128,
-    },
-    "teacher": {"width": 2, "latent": 4, "epochs": 1, "lr": 1e-3},
+    **SMALL,
     "student": {"width": 2, "latent": 4, "epochs": 1},
     "space": {"temperature": 1, "alpha": {"grid": [0.1, 1]}, "w_adv": 1, "lr": 1e-3},
-    "search": {"num_samples": 5},
-    "scheduler": {"name": "none"},
-    "confirm": {"top": 0},
-    "resources": {"device": "cpu", "precision": "fp32"},
+    "search": {"num_samples": 5, "max_concurrent": 1},
 }
 
 
@@ -43,6 +36,7 @@ def test_a_search_learns_from_one_that_used_up_its_space(
         },
         "search": {
             "num_samples": 4,
+            "max_concurrent": 1,
             "startup_trials": 2,
             "points": [{"lr": 5e-3}],
             "learn_from": [str(first.path)],

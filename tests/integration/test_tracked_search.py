@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import optuna
+import yaml
+from small import SPACE, run_python
 
 import kdsearch
 
 ROOT = Path(__file__).parents[2]
-SPACE = """
-data:
-  source: simulated
-  simulated: {patients: 6, beats: 900}
-  train_limit: 128
-teacher: {width: 2, latent: 4, epochs: 1, lr: 1.0e-3}
-student: {width: 2, latent: 4, epochs: 2}
-space:
-  temperature: 1
-  alpha: {loguniform: [1.0e-2, 1]}
-  w_adv: 1
-  lr: 0.001
-search: {num_samples: 2}
-scheduler: {name: none}
-confirm: {top: 0}
-resources: {device: cpu, precision: fp32}
-"""
 
 
 def check_model(folder: Path, client: mlflow.MlflowClient) -> None:
@@ -53,24 +33,11 @@ def check_model(folder: Path, client: mlflow.MlflowClient) -> None:
 
 
 def test_a_search_reports_to_all_of_them(tmp_path: Path):
-    (tmp_path / "kd.yaml").write_text(SPACE)
-    temporary = tempfile.mkdtemp(prefix="k", dir="/tmp")  # Ray's sockets need a short path.
+    (tmp_path / "kd.yaml").write_text(yaml.safe_dump(SPACE))
     flags = ["--track", "tensorboard", "--track", "mlflow", "--track", "wandb=mine"]
     flags += ["--optuna-storage", "sqlite:///studies.db"]
-    environment = {"TMPDIR": temporary, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    try:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "run_search.py"), "--space", "kd.yaml", *flags],
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    assert done.returncode == 0, done.stderr
+    command = (str(ROOT / "run_search.py"), "--space", "kd.yaml", *flags)
+    done = run_python(tmp_path, *command, WANDB_MODE="offline", WANDB_SILENT="true")
     assert "left out" not in done.stderr
 
     table = kdsearch.open_run(tmp_path / "runs" / "kd").trials()
