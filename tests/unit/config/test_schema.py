@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,8 @@ from search_cases import space_file
 from test_space_file import TABLE, changed
 
 from kdsearch.cli.main import main
+from kdsearch.config import schema
 from kdsearch.config.dimensions import as_number
-from kdsearch.config.schema import space_schema
 from kdsearch.config.space_file import BUILT_IN, parse_config
 from kdsearch.errors import ConfigError
 from kdsearch.methods.beatgan import BeatGan
@@ -26,6 +27,8 @@ ROOT = Path(__file__).parents[3]
 OWN = f"{__name__}:OwnMethod"
 SPACES = ROOT / "search_spaces"
 SHIPPED = sorted(SPACES.glob("*.yaml"))
+# Made once for each method.
+schema_of = cache(schema.space_schema)
 
 
 class OwnStudent(BaseModel):
@@ -46,7 +49,7 @@ class OwnMethod(BeatGan):
 
 @pytest.fixture(scope="module")
 def validator() -> Draft202012Validator:
-    return Draft202012Validator(space_schema())
+    return Draft202012Validator(schema_of())
 
 
 def numbers(raw: Any) -> Any:
@@ -83,9 +86,7 @@ def test_the_kept_files_are_those_that_the_settings_give(
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_spaces_name_their_schema_and_keep_it(path: Path):
     text = path.read_text()
-    validator = Draft202012Validator(
-        space_schema(yaml.safe_load(text).get("method", "beatgan"))
-    )
+    validator = Draft202012Validator(schema_of(yaml.safe_load(text).get("method", "beatgan")))
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
     assert named
     assert json.loads((path.parent / named.group(1)).read_text()) == validator.schema
@@ -172,7 +173,7 @@ def test_forms_of_a_dimension(
 @pytest.mark.parametrize("method", BUILT_IN)
 def test_the_reference_says_every_key(method: str):
     said = (ROOT / "docs" / "space.md").read_text()
-    for section in space_schema(method)["properties"].values():
+    for section in schema_of(method)["properties"].values():
         for key, setting in section.get("properties", {}).items():
             assert f"\n| `{key}` | " in said
             assert setting["description"] in said
