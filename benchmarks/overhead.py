@@ -1,6 +1,7 @@
 """What a search spends outside of training: its start, and between the training steps.
 
     python benchmarks/overhead.py              # 32 trials of about 20 s, two at a time
+    python benchmarks/overhead.py --syncs .    # the files of an epoch, on the disk of a folder
 
 Starts a search as a user does, on simulated beats and with a cached teacher; its workers write
 down when they train (`timed.py`). Prints
@@ -9,6 +10,10 @@ down when they train (`timed.py`). Prints
   training steps, and in validation;
 - the seconds from the command to the first training step, beside those that the same Python
   needs to import torch and ray.tune and to start Ray, which no tool on Ray can save.
+
+With ``--syncs`` it writes the files of an epoch instead: the trial's line, a checkpoint and the
+best weights, as large as those of BeatGAN at some widths. It prints the median of their time
+with the syncs of files and folders, without those of folders, and without any.
 """
 
 from __future__ import annotations
@@ -16,14 +21,22 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import torch
 import yaml
+
+from kdsearch.files import atomic
+from kdsearch.methods.protocol import EpochReport
+from kdsearch.runs.folder import RunFolder
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -45,12 +58,45 @@ def main() -> None:
     parser.add_argument("--beats", type=int, default=7000, help="training beats")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--syncs", type=Path, metavar="FOLDER")
+    parser.add_argument("--rounds", type=int, default=51, help="of --syncs")
     options = parser.parse_args()
+    if options.syncs:
+        syncs(options.syncs, options.rounds)
+        return
     work = Path(tempfile.mkdtemp(prefix="over", dir="/tmp"))
     try:
         measure(work, options)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def syncs(disk: Path, rounds: int) -> None:
+    """Write the files of an epoch with and without syncs, in turns; print median times."""
+    forms: dict[str, Any] = {
+        "all": nullcontext(),
+        "files": mock.patch.object(atomic, "sync"),
+        "none": mock.patch("os.fsync"),
+    }
+    history = [EpochReport(epoch, {"loss": 0.5}, 0.1, 0.9, 0.9) for epoch in range(1, 21)]
+    print("| width | checkpoint and weights | all synced | files only | nothing |")
+    print("|---|---|---|---|---|")
+    for width in (8, 16, 32):
+        weights = torch.rand(round(7.7e6 / 4 * (width / 32) ** 2))
+        state = {str(part): weights.clone() for part in range(4)}
+        seconds: dict[str, list[float]] = {form: [] for form in forms}
+        with tempfile.TemporaryDirectory(dir=disk) as path:
+            trial = RunFolder(Path(path) / "run").trial(0)
+            for _ in range(rounds):
+                for form, patched in forms.items():
+                    with patched:
+                        started = time.perf_counter()
+                        trial.write_history(history)
+                        trial.write_best({"weights": weights})
+                        trial.write_checkpoint(len(history), state)
+                        seconds[form].append(time.perf_counter() - started)
+        times = " | ".join(f"{1000 * statistics.median(s):.1f} ms" for s in seconds.values())
+        print(f"| {width} | {5 * weights.nbytes / 1e6:.1f} MB | {times} |")
 
 
 def measure(work: Path, options: argparse.Namespace) -> None:
