@@ -23,7 +23,7 @@ import torch
 
 from experiments.table import Table, add_data, dataset_of
 from kdsearch.data import Dataset
-from kdsearch.data.beats import FloatArray
+from kdsearch.data.beats import FloatArray, TrainingData
 from kdsearch.evaluation.costs import measure
 from kdsearch.methods.memory import Memory, distortions
 from kdsearch.methods.memory.method import SEED
@@ -209,7 +209,7 @@ def _students(split: str, dataset: Dataset, teacher: State, scores: Path) -> Non
             continue
         settings = StudentSettings.model_validate(RECIPES[name])
         start = time.perf_counter()
-        weights = _trained(settings, seed, dataset, teacher, lessons.of(name, made))
+        weights = trained(settings, seed, dataset.training, teacher, lessons.of(name, made))
         seconds = time.perf_counter() - start
         found = METHOD.score(weights, dataset.test.x, COMPUTE)
         if name in MAIN:
@@ -230,10 +230,11 @@ def _students(split: str, dataset: Dataset, teacher: State, scores: Path) -> Non
         )
 
 
-def _trained(
-    settings: StudentSettings, seed: int, dataset: Dataset, teacher: State, targets: Targets
+def trained(
+    settings: StudentSettings, seed: int, data: TrainingData, teacher: State, targets: Targets
 ) -> State:
-    task = Task(dataset.training, COMPUTE, teacher, targets)
+    """A student after its last epoch."""
+    task = Task(data, COMPUTE, teacher, targets)
     stack = METHOD.student_stack(settings, 1, task)
     stack.put_in(0, settings, seed=seed)
     for _ in range(settings.epochs):

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdsearch.data.beats import R_PEAK, FloatArray, Moments, TextArray, normalise
+from kdsearch.data.beats import R_PEAK, BoolArray, FloatArray, Moments, TextArray, normalise
 
 # Part of the data's fingerprint: raise it whenever the same beats would get another context.
-VERSION = 2
+VERSION = 3
 
 ADAPTED_S = 300.0
 LATE_QUANTILE = 0.9
@@ -40,6 +40,22 @@ class Reference:
     interval_s: float
 
 
+def adapted(record: TextArray, moments: Moments) -> BoolArray:
+    """Which beats a detector adapts to: those of the first five minutes of a record.
+
+    Args:
+        record: Record of each beat, shape (n,).
+        moments: When they came.
+
+    Returns:
+        Shape (n,).
+    """
+    _, index = np.unique(record, return_inverse=True)
+    first = np.full(len(moments.time_s), np.inf)
+    np.minimum.at(first, index, moments.time_s)
+    return np.asarray(moments.time_s < first[index] + ADAPTED_S)
+
+
 def references(
     x: FloatArray, record: TextArray, moments: Moments, quantile: float = LATE_QUANTILE
 ) -> dict[str, Reference]:
@@ -55,10 +71,9 @@ def references(
         One entry for each record.
     """
     found = {}
+    early = adapted(record, moments)
     for name in np.unique(record):
-        rows = np.flatnonzero(record == name)
-        time_s = moments.time_s[rows]
-        rows = rows[time_s < time_s.min() + ADAPTED_S]
+        rows = np.flatnonzero((record == name) & early)
         beats = normalise(np.asarray(x[rows]))
         found[str(name)] = _reference(beats, moments.before_s[rows], quantile)
     return found

@@ -67,9 +67,9 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
             f"{beats.description}: data.leads is {settings.leads}, "
             f"but the beats have {beats.x.shape[1]}"
         )
+    source = _Source.of(beats, settings)
     parts = split(beats, settings)
     rows = _limited(beats, parts, settings)
-    source = _Source.of(beats, settings)
     train = time_warp(
         source.normalised(rows.train),
         settings.n_aug,
@@ -224,11 +224,15 @@ def _describe(
 ) -> str:
     kind = resolve(beats, settings)
     name = f"fold {settings.fold} of 5" if kind == "fold" else f"{kind} split"
-    context = " beside their patients' own" if settings.context == "patient" else ""
+    context, after = (
+        (" beside their patients' own", " after the first five minutes of each record")
+        if settings.context == "patient"
+        else ("", "")
+    )
     copies = f" and {settings.n_aug * trained:,} warped" if settings.n_aug else ""
     return (
         f"{beats.description}{context}; {name}: {trained:,} to train{copies}, "
-        f"{_count(validation)} to validate, {_count(test)} to test"
+        f"{_count(validation)} to validate, {_count(test)} to test{after}"
     )
 
 

@@ -72,7 +72,8 @@ class DataSettings(Section):
     """Which fifth of the normal beats is the test set; used only by the split ``fold``."""
     context: Literal["none", "patient"] = "none"
     """``patient`` adds leads to each beat: its difference from the patient's own late beats of
-    the first five minutes (no labels are used), and the intervals around it."""
+    the first five minutes (no labels are used), and the intervals around it. Beats of those
+    minutes are neither validated nor tested, except in shorter records."""
     n_aug: Annotated[int, Field(ge=0, le=100)] = 0
     """Number of time-warped copies that are added for each training beat."""
     train_limit: Count | None = None

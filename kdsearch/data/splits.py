@@ -13,6 +13,7 @@ from kdsearch.data.beats import (
     Split,
     TextArray,
 )
+from kdsearch.data.context import adapted
 from kdsearch.data.mitbih import DS1, DS2
 from kdsearch.data.randomness import Purpose, generator
 from kdsearch.data.settings import DataSettings, SplitKind
@@ -48,6 +49,9 @@ def split(beats: Beats, settings: DataSettings) -> Split:
     others validation. Abnormal beats of training patients are not used.
     ``stratified``: 60 % of the normal beats train, 20 % validate and 20 % test; each abnormal
     class is halved between validation and test.
+    With ``context: patient`` the beats of each record's first five minutes, to which a detector
+    adapts, are neither validated nor tested (ANSI/AAMI EC57); in a record that is no longer,
+    all are.
 
     Returns:
         Row numbers, sorted.
@@ -67,6 +71,10 @@ def split(beats: Beats, settings: DataSettings) -> Split:
         parts = _stratified(beats.classes, settings.seed)
     else:
         parts = _by_patient(beats, settings.seed)
+    if settings.context == "patient":
+        asked = ~_adapted(beats)
+        validation, test = (rows[asked[rows]] for rows in (parts.validation, parts.test))
+        parts = Split(parts.train, validation, test)
     missing = _missing(beats.classes, parts)
     if missing:
         raise DataError(
@@ -74,6 +82,14 @@ def split(beats: Beats, settings: DataSettings) -> Split:
             "use more beats or another data.split"
         )
     return parts
+
+
+def _adapted(beats: Beats) -> BoolArray:
+    """Which beats are only adapted to, shape (n,)."""
+    assert beats.record is not None
+    assert beats.moments is not None
+    early = adapted(beats.record, beats.moments)
+    return early & np.isin(beats.record, np.unique(beats.record[~early]))
 
 
 def _by_fold(classes: TextArray, fold: int, seed: int) -> Split:

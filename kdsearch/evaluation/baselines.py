@@ -106,7 +106,7 @@ def _fit_and_score(dataset: Dataset) -> Arrays:
     results = [_timed(partial(fit, pca, train), parts) for fit in FITS.values()]
     if dataset.training.context:
         shape = dataset.test.x.shape[1:]
-        fits = (partial(_difference, *shape), partial(_three_numbers, train, *shape))
+        fits = (partial(_difference, *shape), partial(three_numbers, train, *shape))
         results += [_timed(fit, parts) for fit in fits]
     return {
         "validation": np.stack([scores[0] for scores, _ in results]),
@@ -179,7 +179,7 @@ def _difference(leads: int, length: int) -> Score:
     return score
 
 
-def _three_numbers(train: FloatArray, leads: int, length: int) -> Score:
+def three_numbers(train: FloatArray, leads: int, length: int) -> Score:
     """Mahalanobis distance from the training beats, by three numbers and without a network.
 
     They are the logarithm of the difference from the patient's own beat, and those of the

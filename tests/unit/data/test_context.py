@@ -174,3 +174,19 @@ def test_times_in_an_npz(tmp_path: Path):
         load_beats(write_npz(tmp_path, time_s=np.minimum(np.arange(40), 25)), tmp_path)
     with pytest.raises(DataError, match=r"time_s: expected a number for each of 40 beats"):
         load_beats(write_npz(tmp_path, time_s=time_s[1:]), tmp_path)
+
+
+def test_the_five_minutes_that_are_adapted_to_are_not_scored(tmp_path: Path):
+    # Half of record a is adapted to; record b ends before.
+    time_s = np.concatenate([np.arange(20) * 30.0, np.arange(20) * 10.0])
+    chosen = write_npz(tmp_path, time_s=time_s)
+    data = prepare(load_beats(chosen, tmp_path), chosen)
+    plain = prepare(load_beats(chosen, tmp_path), chosen.changed(context="none"))
+    late = (time_s >= 300) | (np.arange(40) >= 20)
+    np.testing.assert_array_equal(data.rows.train, plain.rows.train)
+    for part in ("validation", "test"):
+        rows = getattr(plain.rows, part)
+        assert not late[rows].all()
+        np.testing.assert_array_equal(getattr(data.rows, part), rows[late[rows]])
+    assert "after the first five minutes of each record" in data.description
+    assert "five minutes" not in plain.description
