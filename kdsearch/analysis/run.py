@@ -26,6 +26,7 @@ from kdsearch.metrics.ranking import Metric
 from kdsearch.metrics.threshold import Rule, parse_rule
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
+from kdsearch.runs.study import trials_in_all
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import Student, load_student
 from kdsearch.texts import BEAT
@@ -156,11 +157,10 @@ class Run:
 
     @property
     def planned(self) -> int:
-        """Trials in all: ``num_samples``, or fewer where the space has fewer."""
+        """Trials in all: ``num_samples``, or fewer where the space has fewer within limits."""
         search = self.config["search"]
         points = None if search.get("repeats") else finite_points(self.space)
-        wanted = int(search["num_samples"])
-        return wanted if points is None else min(wanted, points)
+        return trials_in_all(int(search["num_samples"]), points, self.records)
 
     @property
     def progress(self) -> list[str]:
@@ -172,7 +172,8 @@ class Run:
             parts.append(f"{planned - len(self.records)} to come")
         lines = [f"{planned} trials: {', '.join(parts) or 'none yet'}"]
         if planned < self.config["search"]["num_samples"]:
-            lines[0] += "; the space has no more"
+            within = " within its limits" if self.config["search"].get("constraints") else ""
+            lines[0] += f"; the space has no more{within}"
         if repeats := sum(record.repeats for record in self.records):
             lines.append(
                 f"{repeats} suggestions repeated an earlier trial and were not trained"

@@ -293,9 +293,13 @@ class Config:
     @property
     def trials(self) -> int:
         """Trials in all: ``num_samples``, or fewer where the space has fewer."""
-        points = None if self.search.repeats else finite_points(self.space)
         wanted = self.search.num_samples
-        return wanted if points is None else min(wanted, points)
+        return wanted if self.points is None else min(wanted, self.points)
+
+    @property
+    def points(self) -> int | None:
+        """Different trials of the space; None if infinitely many, or if they may repeat."""
+        return None if self.search.repeats else finite_points(self.space)
 
     def searched(self) -> dict[str, Searched]:
         """The dimensions that differ between trials, in the file's order."""
@@ -765,11 +769,6 @@ def _check_together(config: Config) -> None:
         raise ConfigError(
             f"{config.origin}: search.sampler: gp takes no objectives or constraints; choose "
             "tpe"
-        )
-    if config.search.costs and config.search.learn_from:
-        raise ConfigError(
-            f"{config.origin}: search.learn_from: earlier runs have no costs; leave it out, or "
-            "leave out objectives and constraints"
         )
     if config.scheduler.name == "asha" and config.scheduler.grace_period > config.max_epochs():
         raise ConfigError(

@@ -6,7 +6,8 @@ where the earlier runs have been moved or extended since.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -43,6 +44,11 @@ class Learned:
             if record.params not in points:
                 points.append(record.params)
         return points[:POINTS_TRIED]
+
+    def with_costs(self, cost_of: Callable[[Mapping[str, Value]], dict[str, float]]) -> Learned:
+        """Return the same with the costs of this search's students, where they are missing."""
+        trials = [r if r.costs else replace(r, costs=cost_of(r.params)) for r in self.trials]
+        return replace(self, trials=tuple(trials))
 
     def __str__(self) -> str:
         outside = f" ({self.left_out} more are outside this space)" if self.left_out else ""

@@ -191,7 +191,7 @@ def comparable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         return list(trials)
     values = {
         run: np.array(
-            [t.value for t in trials if run_of(t) == run and t.state == TrialState.COMPLETE]
+            [t.values[0] for t in trials if run_of(t) == run and t.state == TrialState.COMPLETE]
         )
         for run in runs
     }
@@ -203,7 +203,8 @@ def comparable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
             worse = np.count_nonzero(among < value)
             equal = np.count_nonzero(among == value)
             one = copy.copy(trial)
-            one.values = [(worse + equal / 2) / len(among)]
+            # Costs are the same in all runs.
+            one.values = [(worse + equal / 2) / len(among), *trial.values[1:]]
         changed.append(one)
     return changed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import product
@@ -118,9 +118,15 @@ class Study:
         self._id = self._storage.get_study_id_from_name(self._study.study_name)
         # Of this search's trial 0.
         self._offset = 0
+        # What breaks a limit, and what of a finite space was found to keep them.
+        self._breaking: set[Key] = set()
+        self._keeping: set[Key] = set()
         for earlier in learned:
             for record in earlier.trials:
-                trial = frozen_trial(record, space)
+                if self._violations(costs := self._known_costs(record)):
+                    self._refuse(record.params, costs)
+                    continue
+                trial = self._with_objectives(record)
                 trial.user_attrs = {LEARNED_FROM: earlier.run}
                 add_trial(self._study, self._storage, trial)
                 self._offset += 1
@@ -128,10 +134,21 @@ class Study:
         by_number = {record.number: record for record in records}
         for number in range(max(by_number, default=-1) + 1):
             record = by_number.get(number) or TrialRecord(number, "running", {})
-            add_trial(self._study, self._storage, self._with_costs(record))
+            if record.params:
+                for params in record.refused:
+                    self._refuse(params, self._costs_of(params))
+                    self._breaking.add(_key(params))
+                self._costs[number] = self._known_costs(record)
+            add_trial(self._study, self._storage, self._with_objectives(record))
 
     def __len__(self) -> int:
         return self._storage.get_n_trials(self._id) - self._offset
+
+    @property
+    def used_up(self) -> bool:
+        """Whether no point of a finite space is left that keeps the limits."""
+        points = None if self._settings.repeats else finite_points(self._space)
+        return points is not None and len(self) >= points - len(self._breaking - self._tried)
 
     @property
     def sampler(self) -> str:
@@ -163,10 +180,14 @@ class Study:
             if self._violations(costs):
                 refused.append(params)
                 self._refuse(params, costs)
+                self._breaking.add(_key(params))
                 # A point of the user's that breaks a limit is not asked for again.
                 given = {}
                 if len(refused) == MOST_REFUSED:
-                    raise RunError(self._no_room(refused))
+                    if (found := self._untried(number, given)) is None:
+                        raise RunError(self._no_room(refused))
+                    params = found
+                    continue
             elif self._is_repeated(params) and repeats < MOST_REPEATS:
                 repeats += 1
             else:
@@ -180,7 +201,25 @@ class Study:
             internal = distribution.to_internal_repr(params[key])
             self._storage.set_trial_param(trial_id, key, internal, distribution)
         self._tried.add(_key(params))
+        refused += self._rest()
         return Suggestion(number, params, repeats, costs, refused)
+
+    def _rest(self) -> list[dict[str, Value]]:
+        """The last points of a finite space, if all of them break a limit."""
+        rest: dict[Key, dict[str, Value]] = {}
+        for point in self._points() if self._settings.constraints else ():
+            key = _key(point)
+            if key in self._tried or key in self._breaking:
+                continue
+            if key in self._keeping or not self._violations(self._costs_of(point)):
+                self._keeping.add(key)
+                return []
+            rest[key] = point
+        self._breaking |= rest.keys()
+        return list(rest.values())
+
+    def _known_costs(self, record: TrialRecord) -> dict[str, float]:
+        return record.costs or self._costs_of(record.params)
 
     def _costs_of(self, params: Mapping[str, Value]) -> dict[str, float]:
         if not self._settings.costs:
@@ -217,21 +256,15 @@ class Study:
         ]
         return f"search.constraints: {'; '.join(parts)}; raise the limit or widen the space"
 
-    def _with_costs(self, record: TrialRecord) -> FrozenTrial:
-        """A trial as the sampler sees it: with all objectives, and what was refused before."""
+    def _with_objectives(self, record: TrialRecord) -> FrozenTrial:
+        """A trial as the sampler sees it."""
         trial = frozen_trial(record, self._space)
-        if not self._settings.costs or not record.params:
-            return trial
-        for params in record.refused:
-            self._refuse(params, self._costs_of(params))
-        costs = record.costs or self._costs_of(record.params)
-        self._costs[record.number] = costs
         ended = trial.state in (OptunaState.COMPLETE, OptunaState.PRUNED)
-        if ended and len(self._settings.objectives) > 1:
+        if ended and self._settings.cost_objectives:
             # Optuna cannot compare stopped trials of several objectives: they count with the
             # value that they had.
             trial.state = OptunaState.COMPLETE
-            trial.values = self._values(record.value, costs)
+            trial.values = self._values(record.value, self._known_costs(record))
         return trial
 
     def _values(self, value: float, costs: Mapping[str, float]) -> list[float]:
@@ -271,19 +304,24 @@ class Study:
 
     def _untried(self, number: int, given: Mapping[str, Value]) -> dict[str, Value] | None:
         """A point at random that no trial has had, if possible one with what is given."""
-        points = finite_points(self._space)
-        if points is None or points > MOST_POINTS:
-            return None
-        values = [dimension.points() for dimension in self._space.values()]
         untried = [
             point
-            for point in (dict(zip(self._space, p, strict=True)) for p in product(*values))
+            for point in self._points()
             if _key(point) not in self._tried and not self._violations(self._costs_of(point))
         ]
         fitting = [p for p in untried if all(p[k] == value for k, value in given.items())]
         rng = np.random.default_rng([self._settings.seed, number])
         chosen = fitting or untried
         return chosen[int(rng.integers(len(chosen)))] if chosen else None
+
+    def _points(self) -> Iterator[dict[str, Value]]:
+        """All points of a finite space that has not too many."""
+        count = finite_points(self._space)
+        if count is None or count > MOST_POINTS:
+            return
+        values = [dimension.points() for dimension in self._space.values()]
+        for point in product(*values):
+            yield dict(zip(self._space, point, strict=True))
 
     def report(self, number: int, epoch: int, best_so_far: float) -> None:
         """Record an epoch."""
@@ -296,7 +334,7 @@ class Study:
         values, ended = None, OPTUNA_STATES[state]
         if state != "failed":
             values = self._values(max(curve.values()), self._costs.get(number, {}))
-            # As of a trial that is read back, see `_with_costs`.
+            # As of a trial that is read back, see `_with_objectives`.
             ended = OptunaState.COMPLETE if len(values) > 1 else ended
         self._storage.set_trial_state_values(trial_id, ended, values)
 
@@ -306,8 +344,25 @@ class Study:
         )
 
 
-def _key(params: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
+Key = tuple[tuple[str, Value], ...]
+
+
+def _key(params: Mapping[str, Value]) -> Key:
     return tuple(sorted(params.items()))
+
+
+def trials_in_all(wanted: int, points: int | None, records: Sequence[TrialRecord]) -> int:
+    """Trials of a search: as many as are asked for, or all of its space that keep its limits.
+
+    Args:
+        points: Of the space; None where it is infinite, or a point may be trained again.
+        records: Which points break a limit is found while the search runs.
+    """
+    if points is None:
+        return wanted
+    tried = {_key(record.params) for record in records if record.params}
+    breaking = {_key(params) for record in records for params in record.refused} - tried
+    return min(wanted, points - len(breaking))
 
 
 def _points_to_try(

@@ -46,7 +46,8 @@ def learn_from(path: str, config: Config) -> Learned:
             history = folder.trial(record.number).history()
             curve = curve_of(history[: record.epochs], metric)
         if curve:
-            trials.append(replace(record, params=params, curve=curve))
+            # Limits there, and costs at another width, say nothing here.
+            trials.append(replace(record, params=params, curve=curve, costs={}, refused=[]))
         else:
             left_out += 1
     return Learned(str(folder.path.resolve()), tuple(trials), left_out, judged_again)

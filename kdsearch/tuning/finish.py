@@ -33,10 +33,13 @@ from kdsearch.tuning.workers.training import judge
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack, trial_seed
 
 
-def missing_results(folder: RunFolder, config: Config, *, confirmed: bool) -> list[str]:
+def missing_results(
+    folder: RunFolder, config: Config, trials: int, *, confirmed: bool
+) -> list[str]:
     """Return the names of the results of a finished search that are missing or damaged.
 
     Args:
+        trials: Trials of the search in all.
         confirmed: Whether there is to be a verdict.
     """
     checks: dict[str, Callable[[], object]] = {
@@ -46,7 +49,7 @@ def missing_results(folder: RunFolder, config: Config, *, confirmed: bool) -> li
         "best/metrics.json": lambda: (
             # Of as many trials, and by the same rule, as are asked for now.
             (metrics := folder.read_derived(folder.best / "metrics.json")).get("trials")
-            == config.trials
+            == trials
             and metrics.get("threshold_rule") == config.threshold.as_plain()
         ),
         "evaluation.npz": lambda: read_evaluation(folder),

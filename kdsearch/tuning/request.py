@@ -20,6 +20,7 @@ from kdsearch.data.settings import DataSettings
 from kdsearch.data.sources import resolved_paths
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.runs.folder import RunFolder
+from kdsearch.runs.study import trials_in_all
 from kdsearch.runs.study_view import OptunaTarget
 
 # The key that a flag of the command line, or an argument of `kdsearch.search`, overrides.
@@ -187,7 +188,8 @@ def confirmation_request(folder: RunFolder, console: Console) -> Request:
             f"such as {folder.generation_folder(1).path}"
         )
     records = folder.records()
-    if len(records) != config.trials or not all(r.finished for r in records):
+    total = trials_in_all(config.search.num_samples, config.points, records)
+    if len(records) != total or not all(r.finished for r in records):
         raise RunError(
             f"{folder.path}: the search is not finished; finish it with --resume first"
         )

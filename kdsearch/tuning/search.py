@@ -27,7 +27,7 @@ from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.learned import Learned
 from kdsearch.runs.stop_requests import PAUSED, Paused, StopRequests
-from kdsearch.runs.study import CostOf, Study, sound
+from kdsearch.runs.study import CostOf, Study, sound, trials_in_all
 from kdsearch.runs.study_view import StudyView
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.teachers.existing import Source, content_of, read_sources, realise
@@ -211,7 +211,7 @@ class _Search:
         return records
 
     def _check_numbers(self, records: Sequence[TrialRecord]) -> None:
-        total = self._config.trials
+        total = self._total(records)
         if records and records[-1].number >= total:
             raise ConfigError(
                 f"{self._folder.path} has a trial {records[-1].number}, more than "
@@ -238,10 +238,11 @@ class _Search:
         missing = missing_results(
             self._folder,
             self._config,
+            self._total(records),
             # Nothing is lost of a verdict for which there has been no training yet.
             confirmed=bool(self._candidates(records)) and not confirmations,
         )
-        path, total = self._folder.path, self._config.trials
+        path, total = self._folder.path, self._total(records)
         if write_leaderboard(self._folder, records, self._config):
             self._say(f"{self._folder.leaderboard_file}: missing or damaged, and made again")
         if missing:
@@ -328,7 +329,10 @@ class _Search:
             )
 
     def _trials_left(self, records: Sequence[TrialRecord]) -> int:
-        return self._config.trials - sum(r.finished for r in records)
+        return self._total(records) - sum(r.finished for r in records)
+
+    def _total(self, records: Sequence[TrialRecord]) -> int:
+        return trials_in_all(self._config.search.num_samples, self._config.points, records)
 
     @contextmanager
     def _cluster(self, inputs: TrialInputs) -> Iterator[tuple[TrialInputs, Placement]]:
@@ -362,11 +366,16 @@ class _Search:
         trials = self._trials_left(earlier)
         if trials == 0:
             return
-        total = self._config.trials
+        total = self._total(earlier)
         progress = SearchProgress(self._console, total, earlier, self._config.search.metric)
         tracking = Tracking(self._folder, self._trackers, self._say)
         tables = [notebook_table(self._folder)] if progress.in_notebook else []
         observers = Observers(progress, tracking, views, *tables)
+        cost_of = self._cost_of(inputs)
+        if self._config.search.costs and learned:
+            # Kept, since a time that is measured again after a resume is another one.
+            learned = [earlier.with_costs(cost_of) for earlier in learned]
+            self._folder.write_learned(learned)
         searcher, scheduler = open_trials(
             self._folder,
             self._config,
@@ -374,7 +383,7 @@ class _Search:
             observers,
             self._requests,
             learned,
-            self._cost_of(inputs),
+            cost_of,
         )
         if self._config.search.sampler == "auto":
             self._say(
@@ -405,7 +414,8 @@ class _Search:
         measured = StudentCosts(self._config.method, inputs.task, timed=timed)
 
         def cost_of(params: Mapping[str, Value]) -> dict[str, float]:
-            return by_name(measured(self._config.student_settings(params)))
+            found = by_name(measured(self._config.student_settings(params)))
+            return {name: found[name] for name in self._config.search.costs}
 
         for name, limit in self._config.search.constraints.items():
             smallest = min(cost_of(point)[name] for point in self._config.corners())

@@ -86,7 +86,7 @@ class StudySearcher(_LivesInTheDriver, Searcher):
         """The next trial's number and parameters; None until a running one has ended."""
         if self._unfinished:
             suggestion = self._unfinished.pop(0)
-        elif len(self._ledger.study) < self._total:
+        elif len(self._ledger.study) < self._total and not self._ledger.study.used_up:
             suggestion = self._ledger.ask()
         elif self._running:
             # It may fail, and be suggested again.

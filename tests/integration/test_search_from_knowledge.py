@@ -60,3 +60,20 @@ def test_a_search_learns_from_one_that_used_up_its_space(
     assert len(extended.records) == 6
     copied = kdsearch.open_run(tmp_path / "copy")
     assert [r.params for r in copied.records] == [r.params for r in extended.records]
+
+
+def test_a_search_ends_with_the_last_point_within_its_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KDSEARCH_CACHE", str(tmp_path / "cache"))
+    space = {
+        **SPACE,
+        "student": {"latent": 4, "epochs": 1},
+        "space": {**SPACE["space"], "alpha": 0.1, "width": {"choice": [2, 3, 4]}},
+        "search": {"num_samples": 5, "constraints": {"parameters": {"max": 20_000}}},
+    }
+    run = kdsearch.search(space, name="kd", runs_dir=tmp_path)
+    assert sorted(record.params["width"] for record in run.records) == [2, 3]
+    assert "2 trials: 2 completed; the space has no more within its limits" in summarise([run])
+    kdsearch.search(space, name="kd", runs_dir=tmp_path, resume=True)
+    assert "complete with 2 trials; nothing to do" in " ".join(capsys.readouterr().err.split())

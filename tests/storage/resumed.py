@@ -273,7 +273,7 @@ class Opener:
             if not folder.concluded:
                 yield "the results are lost"
             confirmed = folder.verdict_file.exists()
-            if missing := missing_results(folder, config, confirmed=confirmed):
+            if missing := missing_results(folder, config, config.trials, confirmed=confirmed):
                 yield f"lost results: {missing}"
         self._whole.add(key)
 

@@ -116,7 +116,6 @@ BEYOND = {
     "two metrics",
     "a metric that the objectives contradict",
     "objectives with gp",
-    "costs with earlier runs",
 }
 # Another method has another schema.
 OWN_METHOD = {"method by its class"}

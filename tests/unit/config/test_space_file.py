@@ -221,13 +221,6 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
         [("search.objectives", ["val_auc", "parameters"]), ("search.sampler", "gp")],
         r"search\.sampler: gp takes no objectives",
     ),
-    "costs with earlier runs": (
-        [
-            ("search.constraints", {"parameters": {"max": 4e4}}),
-            ("search.learn_from", ["runs/kd"]),
-        ],
-        r"search\.learn_from: earlier runs have no costs",
-    ),
     "a billion seeds": ([("confirm.seeds", 10**9)], r"confirm\.seeds: .*equal to 1000"),
     "a billion to confirm": ([("confirm.top", 10**9)], r"confirm\.top: .*equal to 1000"),
     "a billion students": (

@@ -60,13 +60,15 @@ def test_the_threshold_is_chosen_by_the_rule(tmp_path: Path, rule: Any):
     assert student.at(rule).threshold == student.threshold, "from its own validation scores"
     with np.load(run / "evaluation.npz") as arrays:
         assert arrays["student_threshold"] == student.threshold
-    assert missing_results(folder, config, confirmed=False) == []
+    assert missing_results(folder, config, config.trials, confirmed=False) == []
 
 
 def test_another_rule_makes_the_results_again(tmp_path: Path):
     run = tmp_path / "kd"
     config = finish(run, "f1")
     other = replace(config, threshold=parse_rule({"sensitivity": 0.9}))
-    assert missing_results(RunFolder(run), other, confirmed=False) == ["best/metrics.json"]
+    assert missing_results(RunFolder(run), other, other.trials, confirmed=False) == [
+        "best/metrics.json"
+    ]
     (run / "best/validation.npz").unlink()
-    assert missing_results(RunFolder(run), config, confirmed=False) == ["best"]
+    assert missing_results(RunFolder(run), config, config.trials, confirmed=False) == ["best"]
