@@ -74,12 +74,12 @@ class SearchSettings(Section):
 
     num_samples: Count = 24
     """Total number of trials, also after a resume."""
-    sampler: Literal["auto", "tpe", "gp", "random", "qmc"] = "tpe"
-    """Optuna sampler: multivariate TPE with the constant liar, a Gaussian process, random, or
-    quasi-Monte Carlo. ``auto`` is ``gp`` for at most 250 trials in a space of numbers, and
-    ``tpe`` otherwise."""
+    sampler: Literal["auto", "tpe", "gp", "cmaes", "random", "qmc"] = "tpe"
+    """Optuna sampler: multivariate TPE with the constant liar, a Gaussian process, CMA-ES,
+    random, or quasi-Monte Carlo. ``auto`` is ``gp`` for at most 250 trials in a space of
+    numbers, and ``tpe`` otherwise."""
     startup_trials: CountOrZero = 8
-    """Number of random trials before TPE or the Gaussian process is used."""
+    """Number of random trials before TPE, the Gaussian process or CMA-ES is used."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the suggestions and of every student."""
     points: tuple[dict[str, bool | int | float | str], ...] = ()
@@ -765,10 +765,16 @@ def _check_together(config: Config) -> None:
             f"{config.origin}: search: costs need a method with 'scoring_network', which "
             f"{config.method_name} does not have; leave out objectives and constraints"
         )
-    if config.search.costs and config.search.sampler == "gp":
+    sampler = config.search.sampler
+    if config.search.costs and sampler in ("gp", "cmaes"):
         raise ConfigError(
-            f"{config.origin}: search.sampler: gp takes no objectives or constraints; choose "
-            "tpe"
+            f"{config.origin}: search.sampler: {sampler} takes no objectives or constraints; "
+            "choose tpe"
+        )
+    if config.search.learn_from and sampler == "cmaes":
+        raise ConfigError(
+            f"{config.origin}: search.learn_from: cmaes learns from its own trials alone; "
+            "choose tpe or gp"
         )
     if config.scheduler.name == "asha" and config.scheduler.grace_period > config.max_epochs():
         raise ConfigError(

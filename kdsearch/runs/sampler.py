@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kdsearch.config.dimensions import Choice, Dimension
 from kdsearch.config.space_file import SearchSettings
+from kdsearch.runs.cmaes_sampler import RestoredCmaEs
 from kdsearch.runs.optuna_internals import NumberedQmc, View, all_trials
 
 # TPE models all trials for every suggestion: 0.1 s with 3,000 of them. So many are enough to
@@ -32,18 +33,22 @@ def new_sampler(
     number: int,
     attempt: int = 0,
     refused: Sequence[FrozenTrial] = (),
+    finished: Sequence[FrozenTrial] = (),
 ) -> BaseSampler:
     """The sampler of one trial, seeded by its number.
 
     Args:
         attempt: How many suggestions for this trial were not taken.
         refused: Points that break a limit, which TPE learns from.
+        finished: Trials with a value in the order in which they finished, for CMA-ES.
     """
     entropy = [settings.seed, number] + ([attempt] if attempt else [])
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     # A Gaussian process and a sequence would suggest the same point again.
     if settings.sampler == "random" or (settings.sampler in ("gp", "qmc") and attempt):
         return RandomSampler(seed=seed)
+    if settings.sampler == "cmaes":
+        return RestoredCmaEs(finished, settings.startup_trials, seed)
     with warnings.catch_warnings():
         # Multivariate TPE, the constant liar and QMC are marked experimental in Optuna 5.0.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -64,9 +69,9 @@ def picked_sampler(settings: SearchSettings, space: Mapping[str, Dimension]) -> 
     """Return the settings with ``auto`` replaced by a sampler.
 
     The rules are those of AutoSampler (OptunaHub) for one objective: TPE for a space with
-    choices of words, and for a long search; otherwise a Gaussian process. CMA-ES, which
-    AutoSampler uses for long searches, keeps a state that a resume could not restore. A search
-    with costs has TPE.
+    choices of words, and for a long search; otherwise a Gaussian process. AutoSampler uses
+    CMA-ES for long searches of numbers; here ASHA stops most trials of those, whose values
+    CMA-ES would take as they are. A search with costs has TPE.
     """
     if settings.sampler != "auto":
         return settings

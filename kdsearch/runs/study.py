@@ -38,7 +38,7 @@ from kdsearch.config.dimensions import (
 from kdsearch.config.space_file import SearchSettings
 from kdsearch.errors import RunError
 from kdsearch.runs.learned import Learned
-from kdsearch.runs.optuna_internals import add_trial
+from kdsearch.runs.optuna_internals import add_trial, all_trials
 from kdsearch.runs.sampler import LEARNED_FROM, new_sampler, picked_sampler
 from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
@@ -118,6 +118,10 @@ class Study:
         self._id = self._storage.get_study_id_from_name(self._study.study_name)
         # Of this search's trial 0.
         self._offset = 0
+        # Numbers of the trials with a value, in the order in which they finished.
+        ended = [r for r in records if r.state in ("completed", "stopped")]
+        ended.sort(key=lambda r: (math.inf if r.order is None else r.order, r.number))
+        self._ended = [record.number for record in ended]
         # What breaks a limit, and what of a finite space was found to keep them.
         self._breaking: set[Key] = set()
         self._keeping: set[Key] = set()
@@ -289,7 +293,11 @@ class Study:
         # A sampler per trial, seeded by the trial's number: what it suggests depends on the
         # trials before it and not on how often the search was interrupted.
         number = trial.number - self._offset
-        sampler = new_sampler(self._settings, number, attempt, self._refused)
+        finished: Sequence[FrozenTrial] = ()
+        if self._settings.sampler == "cmaes":
+            trials = all_trials(self._study)
+            finished = [trials[ended + self._offset] for ended in self._ended]
+        sampler = new_sampler(self._settings, number, attempt, self._refused, finished)
         together = sampler.infer_relative_search_space(self._study, trial)
         params = sampler.sample_relative(self._study, trial, together) | dict(given)
         return {
@@ -336,6 +344,7 @@ class Study:
             values = self._values(max(curve.values()), self._costs.get(number, {}))
             # As of a trial that is read back, see `_with_objectives`.
             ended = OptunaState.COMPLETE if len(values) > 1 else ended
+            self._ended.append(number)
         self._storage.set_trial_state_values(trial_id, ended, values)
 
     def _trial_id(self, number: int) -> int:

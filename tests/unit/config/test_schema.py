@@ -116,6 +116,8 @@ BEYOND = {
     "two metrics",
     "a metric that the objectives contradict",
     "objectives with gp",
+    "constraints with cmaes",
+    "earlier runs with cmaes",
 }
 # Another method has another schema.
 OWN_METHOD = {"method by its class"}

@@ -221,6 +221,14 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
         [("search.objectives", ["val_auc", "parameters"]), ("search.sampler", "gp")],
         r"search\.sampler: gp takes no objectives",
     ),
+    "constraints with cmaes": (
+        [("search.constraints", {"parameters": {"max": 9}}), ("search.sampler", "cmaes")],
+        r"search\.sampler: cmaes takes no objectives or constraints; choose tpe",
+    ),
+    "earlier runs with cmaes": (
+        [("search.learn_from", ["runs/a"]), ("search.sampler", "cmaes")],
+        r"search\.learn_from: cmaes learns from its own trials alone; choose tpe or gp",
+    ),
     "a billion seeds": ([("confirm.seeds", 10**9)], r"confirm\.seeds: .*equal to 1000"),
     "a billion to confirm": ([("confirm.top", 10**9)], r"confirm\.top: .*equal to 1000"),
     "a billion students": (

@@ -107,7 +107,7 @@ def test_optuna_sees_states_values_and_times():
     assert failed.user_attrs["reason"] == "boom"
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "random", "qmc"])
 def test_suggestions_do_not_depend_on_interruptions(sampler: str):
     settings = {"sampler": sampler, "startup_trials": 3, "seed": 11}
     states: list[TrialState] = ["completed", "stopped", "failed"]
@@ -124,7 +124,7 @@ def test_suggestions_do_not_depend_on_interruptions(sampler: str):
         records.append(train(again, asked, states[number % 3]))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "random", "qmc"])
 def test_trials_that_run_at_the_same_time_differ(sampler: str):
     study = opened(sampler=sampler, startup_trials=2)
     asked = [study.ask() for _ in range(4)]
