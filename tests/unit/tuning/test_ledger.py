@@ -11,11 +11,12 @@ import pytest
 from ray.tune.search import Searcher
 from search_cases import SPACE, report, write_trial
 
+from kdsearch.config.dimensions import Choice
 from kdsearch.config.space_file import SearchSettings
 from kdsearch.errors import StorageFailed
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.stop_requests import StopRequests
-from kdsearch.runs.study import Study, Suggestion
+from kdsearch.runs.study import Study, Suggestion, trials_in_all
 from kdsearch.runs.trial_folder import TrialFolder, TrialRecord, TrialState
 from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.tune import DIED, STOPPED_BY_USER, Pause, StudyScheduler, StudySearcher
@@ -242,6 +243,31 @@ def test_failed_trials_come_before_new_ones(folder: RunFolder):
     searcher.on_trial_complete("a", error=True)
     numbers += [searcher.suggest(trial_id)["number"] for trial_id in "cd"]
     assert numbers == [0, 1, 0, 2]
+
+
+def test_a_space_ends_with_its_last_point_within_the_limits(folder: RunFolder):
+    """Each trial has a driver of its own; the folder says at the end that none is left."""
+    space = {"width": Choice((8, 16, 32, 64))}
+    settings = SearchSettings.model_validate({"constraints": {"parameters": {"max": 20}}})
+
+    def driver() -> StudySearcher:
+        study = Study(
+            space, settings, folder.records(), cost_of=lambda p: {"parameters": p["width"]}
+        )
+        ledger = Ledger(
+            study, folder, Nobody(), records=folder.records(), keep_weights=2, seed_of=int
+        )
+        return StudySearcher(ledger, [], 24, retries=0)
+
+    for number in range(2):
+        assert trials_in_all(24, 4, folder.records()) > number
+        searcher = driver()
+        assert searcher.suggest("a")["number"] == number
+        train(searcher._ledger, number, 0.5)
+        searcher._ledger.finish(number, "completed")
+    assert driver().suggest("b") == Searcher.FINISHED
+    assert trials_in_all(24, 4, folder.records()) == 2
+    assert {record.params["width"] for record in folder.records()} == {8, 16}
 
 
 def test_an_earlier_trys_reason_is_not_a_later_ones(folder: RunFolder):
