@@ -16,6 +16,7 @@ runs/kd mitdb --out found     # all records of a folder
 runs/kd beats.npz --format json
 runs/kd beats.npz --threshold sensitivity=0.95
 runs/kd/best beats.csv
+runs/kd signal.csv --rate 250 --lead II
 """
 THRESHOLD_HELP = (
     "another threshold: a score, or f1, sensitivity=0.95 or specificity=0.99 on the search's "
@@ -31,8 +32,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         type=Path,
         metavar="INPUT",
-        help="a WFDB record with or without extension, a folder of records, an .npz with x "
-        "(and perhaps y and record), or a .csv with a beat per row",
+        help="a WFDB record with or without extension, a folder of records, an .edf, an .npz "
+        "with x (and perhaps y and record), or a .csv with a beat or a sample per row",
     )
     add("--out", type=Path, default=Path("scores"), metavar="DIR", help="default: scores")
     add("--format", choices=("csv", "json"), default="csv", help="of the table; default: csv")
@@ -41,6 +42,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--lead",
         metavar="NAME",
         help="score this lead of a record instead of the lead used in training",
+    )
+    add(
+        "--rate",
+        type=float,
+        metavar="HZ",
+        help="the .csv has a sample per row and a lead per column, so many rows a second; not "
+        "needed with a column 'time' in seconds",
     )
     add(
         "--detect",
@@ -59,8 +67,9 @@ def _score(options: argparse.Namespace) -> int:
     student = load_student(options.model)
     if options.threshold is not None:
         student = student.at(options.threshold)
+    reading = Reading(options.lead, options.detect, options.rate)
     with speaking_of(student.card.data.unit):
-        sources = read_input(options.input, student, Reading(options.lead, options.detect))
+        sources = read_input(options.input, student, reading)
         scored = score_sources(display_name(options.input), student, sources)
     table = options.out / f"scores.{options.format}"
     scored.write(table, options.format)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.ecg import band_pass
-from kdsearch.data.wfdb_files import Header, read_blocks, resample
+from kdsearch.data.wfdb_files import Header, resample
 
 PIECE_S = 600.0
 # On both sides of a piece: a window and its filter reach half a second; the filters of the
@@ -52,7 +52,7 @@ def pieces(header: Header, leads: int, piece_s: float, margin_s: float) -> Itera
         max(1, round(seconds * header.rate_hz / step)) * step for seconds in (piece_s, margin_s)
     )
     counts = header.frame[:leads]
-    blocks = read_blocks(header, leads, size)
+    blocks = header.blocks(leads, size)
     current = next(blocks)
     before = [column[:0] for column in current]
     done = 0

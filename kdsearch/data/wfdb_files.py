@@ -86,6 +86,35 @@ class Header:
         """The file of the annotations of this annotator."""
         return self.path.with_name(f"{self.path.name}.{annotator}")
 
+    def marks(self) -> Annotations | None:
+        """The beats that are annotated in the usual file; None if there is none.
+
+        Raises:
+            DataError: As `read_annotations`.
+        """
+        return read_annotations(self) if self.annotations(ANNOTATOR).is_file() else None
+
+    def blocks(self, leads: int, frames: int) -> Iterator[list[NDArray[np.float64]]]:
+        """Read the first leads in blocks, as recorded.
+
+        Args:
+            leads: How many of ``leads``.
+            frames: Of a block; the last one is shorter. A record whose header does not say its
+                length is one block.
+
+        Yields:
+            An array for each lead, of one block.
+
+        Raises:
+            DataError: The signal cannot be read, is truncated or has missing values.
+        """
+        if self.frames is None:
+            yield checked(self, _read_frames(self, leads), 0)
+            return
+        for start in range(0, self.frames, frames):
+            stop = min(start + frames, self.frames)
+            yield checked(self, _read_frames(self, leads, start, stop), start)
+
     @property
     def ratio(self) -> Fraction:
         """Samples at 360 Hz for each frame: the same for the signal and for its beats."""
@@ -143,7 +172,7 @@ def read_header(path: Path, name: str | None = None) -> Header:
         files=tuple(dict.fromkeys(f for part in parts for f in part)),
         segments=segments,
     )
-    _check_header(result)
+    check_rates(result)
     return result
 
 
@@ -154,7 +183,12 @@ def _files(header: Any, file: Path) -> list[str]:
     return own + names
 
 
-def _check_header(header: Header) -> None:
+def check_rates(header: Header) -> None:
+    """Check that an ECG can have the rate and the length that a header says.
+
+    Raises:
+        DataError: It cannot.
+    """
     rates = {header.rate_hz * count for count in header.frame}
     for rate in sorted(rates):
         if not LOWEST_RATE_HZ <= rate <= HIGHEST_RATE_HZ:
@@ -216,29 +250,6 @@ def check_files(header: Header, annotator: str | None) -> None:
             )
 
 
-def read_blocks(header: Header, leads: int, frames: int) -> Iterator[list[NDArray[np.float64]]]:
-    """Read the first leads of a record in blocks, as recorded.
-
-    Args:
-        header: From `read_header`.
-        leads: How many of ``header.leads``.
-        frames: Of a block; the last one is shorter. A record whose header does not say its
-            length is one block.
-
-    Yields:
-        An array for each lead, of one block.
-
-    Raises:
-        DataError: The signal cannot be read, is truncated or has missing values.
-    """
-    if header.frames is None:
-        yield _checked(header, _read_frames(header, leads), 0)
-        return
-    for start in range(0, header.frames, frames):
-        stop = min(start + frames, header.frames)
-        yield _checked(header, _read_frames(header, leads, start, stop), start)
-
-
 def read_signal(
     header: Header, leads: int, *, gaps: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -257,7 +268,7 @@ def read_signal(
     """
     columns = _read_frames(header, leads)
     if not gaps:
-        _checked(header, columns, 0)
+        checked(header, columns, 0)
     missing = [~np.isfinite(column) for column in columns]
     for lead, bad in enumerate(missing):
         if bad.all():
@@ -299,10 +310,14 @@ def _read_frames(
     return columns
 
 
-def _checked(
+def checked(
     header: Header, columns: list[NDArray[np.float64]], start: int
 ) -> list[NDArray[np.float64]]:
-    """Return the same columns, which start at this frame, if no value is missing."""
+    """Return the same columns, which start at this frame, if no value is missing.
+
+    Raises:
+        DataError: One is.
+    """
     for lead, (column, count) in enumerate(zip(columns, header.frame, strict=False)):
         bad = ~np.isfinite(column)
         if bad.any():
@@ -380,11 +395,29 @@ def read_annotations(header: Header, annotator: str = ANNOTATOR) -> Annotations:
             raise ValueError("its times go backwards")
         if not math.isfinite(rate_hz) or rate_hz <= 0:
             raise ValueError(f"its time resolution is {rate_hz:g} Hz")
-    ratio = header.ratio if rate_hz == header.rate_hz else _ratio(rate_hz)
-    classes = np.array([CLASS_OF_SYMBOL.get(symbol, "") for symbol in symbols], dtype="<U1")
-    if not (classes != "").any():
+    if not any(symbol in CLASS_OF_SYMBOL for symbol in symbols):
         known = " ".join(CLASS_OF_SYMBOL)
         raise DataError(f"{file}: no beats: none of its annotations is one of {known}")
+    return annotations_of(header, file, at, symbols, rate_hz)
+
+
+def annotations_of(
+    header: Header, file: Path, at: IndexArray, symbols: Sequence[str], rate_hz: float
+) -> Annotations:
+    """Select the beats among the annotations of a file.
+
+    Args:
+        header: Of the recording.
+        file: Where the annotations come from.
+        at: When they are, in order, shape (n,).
+        symbols: PhysioNet's, one of them that of a beat.
+        rate_hz: Of ``at``.
+
+    Raises:
+        DataError: They are beyond the end of the recording.
+    """
+    ratio = header.ratio if rate_hz == header.rate_hz else _ratio(rate_hz)
+    classes = np.array([CLASS_OF_SYMBOL.get(symbol, "") for symbol in symbols], dtype="<U1")
     counts = (classes != "") | (np.array(symbols) == FLUTTER_WAVE)
     at, classes = at[counts], classes[counts]
     _check_end(header, file, float(at[-1] / rate_hz))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from kdsearch.data.signal_files import EDF_SUFFIXES, is_signal, read_csv_signal, read_edf
 from kdsearch.errors import DataError
-from kdsearch.student.recordings import read_folder, read_record
+from kdsearch.student.recordings import read_folder, read_record, read_recording
 from kdsearch.student.source import Reading, Source
 from kdsearch.student.student import Student
 from kdsearch.student.tables import read_csv, read_npz_beats
 
 EXPECTED = (
-    "a WFDB record (NAME or NAME.hea), a folder of records, an .npz with x, or a .csv with a "
-    "beat per row"
+    "a WFDB record (NAME or NAME.hea), a folder of records, an .edf, an .npz with x, or a .csv "
+    "with a beat per row, or with a sample per row and --rate or a column 'time'"
 )
 RECORD_SUFFIXES = (".hea", ".dat", ".atr")
 
@@ -26,20 +27,30 @@ def read_input(path: Path, student: Student, reading: Reading) -> Iterator[Sourc
             trained on.
     """
     record = _record(path)
-    if record is not None:
+    if record is not None and reading.rate_hz is None:
         yield from read_record(record, student, reading)
         return
-    if path.is_dir():
+    if path.is_dir() and reading.rate_hz is None:
         yield from read_folder(path, student, reading)
         return
     if not path.exists():
         raise DataError(f"{path}: no such file or folder (expected {EXPECTED})")
+    kind = path.suffix.lower()
+    if kind == ".csv" and (reading.rate_hz is not None or is_signal(path)):
+        header = read_csv_signal(path, reading.rate_hz)
+        yield from read_recording(header, student, reading)
+        return
+    if reading.rate_hz is not None:
+        raise DataError(f"{path}: --rate is for a .csv with a sample per row")
+    if kind in EDF_SUFFIXES:
+        yield from read_recording(read_edf(path), student, reading)
+        return
     readers = {".npz": read_npz_beats, ".csv": read_csv}
-    if path.suffix.lower() not in readers:
+    if kind not in readers:
         raise DataError(f"{path}: cannot be scored: expected {EXPECTED}")
     if reading.lead is not None or reading.detect:
-        raise DataError(f"{path}: --lead and --detect are for WFDB records")
-    yield readers[path.suffix.lower()](path, student)
+        raise DataError(f"{path}: --lead and --detect are for recordings")
+    yield readers[kind](path, student)
 
 
 def display_name(path: Path) -> str:

@@ -16,13 +16,11 @@ from kdsearch.data.pieces import Piece, pieces
 from kdsearch.data.record_folder import find_records
 from kdsearch.data.settings import DataSettings
 from kdsearch.data.wfdb_files import (
-    ANNOTATOR,
     SAMPLING_RATE_HZ,
     Header,
     check_files,
     first_leads,
     named_leads,
-    read_annotations,
     read_header,
 )
 from kdsearch.errors import DataError
@@ -46,7 +44,7 @@ def read_folder(folder: Path, student: Student, reading: Reading) -> Iterator[So
     records = find_records(folder, DataSettings(), annotated=False)
     notes = records.notes
     for header in records.headers:
-        for source in _read(header, student, reading):
+        for source in read_recording(header, student, reading):
             yield replace(source, notes=[*source.notes, *notes])
             notes = []
 
@@ -65,17 +63,17 @@ def read_record(path: Path, student: Student, reading: Reading) -> Iterator[Sour
         DataError: The record cannot be read, lacks the lead, holds NaN or no whole beat; or
             the student's beats were cut in another or an unknown way.
     """
-    yield from _read(read_header(path), student, reading)
+    yield from read_recording(read_header(path), student, reading)
 
 
-def _read(header: Header, student: Student, reading: Reading) -> Iterator[Source]:
+def read_recording(header: Header, student: Student, reading: Reading) -> Iterator[Source]:
+    """Read the recording that a header describes, as `read_record`."""
     _check_cutting(student, header.path)
-    annotated = header.annotations(ANNOTATOR).is_file() and not reading.detect
     check_files(header, None)
     header = _with_leads(header, student, reading)
-    notes = _notes(header, annotated, reading)
-    if annotated:
-        marks = read_annotations(header)
+    marks = None if reading.detect else header.marks()
+    notes = _notes(header, marks is not None, reading)
+    if marks is not None:
         notes += marks.notes
         position, sample, classes = marks.position, marks.sample, marks.classes
         beat = classes != ""

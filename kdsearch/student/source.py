@@ -50,11 +50,14 @@ class Reading:
     Attributes:
         lead: Name of the lead to score, in place of the one trained on; None for that one.
         detect: Find beats by their R peaks even where they are annotated.
+        rate_hz: Samples a second of a table of samples; None for other inputs, and for a table
+            that has times.
         piece_s: Of a recording, read at a time.
         margin_s: Of the signal on both sides of a piece, for the filter and the detector.
     """
 
     lead: str | None = None
     detect: bool = False
+    rate_hz: float | None = None
     piece_s: float = PIECE_S
     margin_s: float = MARGIN_S

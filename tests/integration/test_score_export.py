@@ -12,6 +12,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import edfio
 import numpy as np
 import onnx
 import onnxruntime
@@ -345,7 +346,7 @@ def test_files_that_cannot_be_scored(run: Path, tmp_path: Path, capsys):
     (tmp_path / "empty").mkdir()
     refused(["score", run, tmp_path / "empty", *out], "no WFDB record", capsys)
     (tmp_path / "b.csv").write_text("1")
-    refused(["score", run, tmp_path / "b.csv", "--detect", *out], "for WFDB records", capsys)
+    refused(["score", run, tmp_path / "b.csv", "--detect", *out], "for recordings", capsys)
     refused(
         ["score", tmp_path / "none", tmp_path / "b.csv", *out], "none: no such file", capsys
     )
@@ -500,6 +501,47 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(
     peak_bytes(1)  # what is imported at first use
     # In double precision, 45 minutes more of one lead are 7.8 MB.
     assert peak_bytes(4) - peak_bytes(1) < 4e6
+
+
+def test_a_table_of_samples_and_an_edf_file_have_the_scores_of_the_record(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    path = write_record(tmp_path / "records", symbols=SYMBOLS)
+    signal = wfdb.rdrecord(str(path)).p_signal[:, ::-1]
+    names = ("MLII", "V5")
+    at = dict(zip(PEAKS, SYMBOLS, strict=False))
+    table = [f"{a:.5f},{b:.5f},{at.get(i, '')}" for i, (a, b) in enumerate(signal)]
+    (tmp_path / "r1.csv").write_text("\n".join(["MLII,V5,symbol", *table]) + "\n")
+    edfio.Edf(
+        [
+            edfio.EdfSignal(lead, 360, label=f"ECG {name}", physical_dimension="mV")
+            for lead, name in zip(signal.T, names, strict=True)
+        ],
+        annotations=[edfio.EdfAnnotation(i / 360, None, symbol) for i, symbol in at.items()],
+    ).write(tmp_path / "r1.edf")
+    for flags in ((), ("--detect",)):
+        expected = score(run, path, tmp_path / "out", *flags)
+        for file, rate in (("r1.csv", ("--rate", "360")), ("r1.edf", ())):
+            rows = score(run, tmp_path / file, tmp_path / "out", *rate, *flags)
+            for name in ("record", "sample", "class"):
+                assert [row[name] for row in rows] == [row[name] for row in expected]
+            # An EDF file has 16 bits for each sample.
+            np.testing.assert_allclose(
+                column(rows, "score"), column(expected, "score"), rtol=0.01
+            )
+    v5 = score(run, tmp_path / "r1.csv", tmp_path / "out", "--rate", "360", "--lead", "V5")
+    assert column(v5, "score").tolist() != column(rows, "score").tolist()
+    out = ["--out", tmp_path / "none"]
+    refused(
+        ["score", run, tmp_path / "r1.edf", "--rate", 360, *out],
+        "--rate is for a .csv with a sample per row",
+        capsys,
+    )
+    command = ["score", run, tmp_path / "r1.csv", "--rate", 360, "--lead", "aVF", *out]
+    refused(command, "no lead aVF (found: MLII, V5); choose with --lead", capsys)
+    monkeypatch.setitem(sys.modules, "edfio", None)
+    message = "EDF files: edfio is not installed; pip install 'kdsearch[edf]'"
+    refused(["score", run, tmp_path / "r1.edf", *out], message, capsys)
 
 
 # The exported file.

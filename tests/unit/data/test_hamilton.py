@@ -9,7 +9,7 @@ from wfdb_cases import ecg
 
 from kdsearch.data.ecg import band_pass, r_peaks
 from kdsearch.data.hamilton import HamiltonDetector
-from kdsearch.data.wfdb_files import read_blocks, read_header
+from kdsearch.data.wfdb_files import read_header
 
 
 def of_biosppy(lead: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_r_peaks_are_those_of_biosppy(seconds: float):
 @pytest.mark.parametrize("name", ["207", "208", "232"])
 def test_r_peaks_of_recordings(mitdb: Path, name: str):
     header = read_header(mitdb / name)
-    lead = band_pass(np.stack(next(read_blocks(header, 2, 360 * 500))))[0]
+    lead = band_pass(np.stack(next(header.blocks(2, 360 * 500))))[0]
     expected = of_biosppy(lead)
     np.testing.assert_array_equal(r_peaks(lead), expected)
     np.testing.assert_array_equal(in_parts(lead, 45, 12), expected)
