@@ -766,10 +766,14 @@ def _check_together(config: Config) -> None:
             f"{config.method_name} does not have; leave out objectives and constraints"
         )
     sampler = config.search.sampler
-    if config.search.costs and sampler in ("gp", "cmaes"):
+    if config.search.costs and sampler == "cmaes":
         raise ConfigError(
-            f"{config.origin}: search.sampler: {sampler} takes no objectives or constraints; "
+            f"{config.origin}: search.sampler: cmaes takes no objectives or constraints; "
             "choose tpe"
+        )
+    if config.search.constraints and sampler == "gp":
+        raise ConfigError(
+            f"{config.origin}: search.sampler: gp takes no constraints; choose tpe"
         )
     if config.search.learn_from and sampler == "cmaes":
         raise ConfigError(

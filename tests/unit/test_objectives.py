@@ -79,6 +79,16 @@ def test_suggestions_do_not_depend_on_interruptions(sampler: str):
         records.append(train(study, asked, "stopped" if number % 3 else "completed"))
 
 
+def test_a_gaussian_process_searches_the_front_and_a_resume_changes_nothing():
+    settings = {**COSTS, "sampler": "gp", "startup_trials": 6, "seed": 1}
+    study, records = opened(**settings), list[TrialRecord]()
+    for number in range(9):
+        asked = study.ask()
+        if number in (6, 8):
+            assert asked == opened(records, **settings).ask()
+        records.append(train(study, asked, "stopped" if number % 3 else "completed"))
+
+
 def test_a_search_of_the_front_covers_more_of_it_than_a_random_one():
     def area(**settings: object) -> float:
         """Below the fronts of three searches, from 1,000 parameters and an AUC of 0.4."""

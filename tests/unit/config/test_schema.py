@@ -115,7 +115,7 @@ BEYOND = {
     "no metric among the objectives",
     "two metrics",
     "a metric that the objectives contradict",
-    "objectives with gp",
+    "constraints with gp",
     "constraints with cmaes",
     "earlier runs with cmaes",
 }

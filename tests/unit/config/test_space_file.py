@@ -219,7 +219,11 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
     ),
     "objectives with gp": (
         [("search.objectives", ["val_auc", "parameters"]), ("search.sampler", "gp")],
-        r"search\.sampler: gp takes no objectives",
+        None,
+    ),
+    "constraints with gp": (
+        [("search.constraints", {"parameters": {"max": 9}}), ("search.sampler", "gp")],
+        r"search\.sampler: gp takes no constraints; choose tpe",
     ),
     "constraints with cmaes": (
         [("search.constraints", {"parameters": {"max": 9}}), ("search.sampler", "cmaes")],
