@@ -8,7 +8,7 @@ weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from kdsearch.data.beats import (
     LabelledBeats,
     TextArray,
 )
+from kdsearch.methods.progress import PROGRESS, shown_rows
 from kdsearch.methods.protocol import Compute, Method, Reconstructing, State
 from kdsearch.metrics.ranking import Metrics, evaluate, rank
 from kdsearch.metrics.threshold import Rule
@@ -41,11 +42,15 @@ class Answers:
         validation: Anomaly score of each validation beat, shape (n,).
         test: Likewise, shape (m,).
         reconstruct: Makes reconstructions of beats, or None if there are none.
+        nearest: Finds the nearest training beat of each beat, or None if nothing is compared.
+        progress: Reconstructions of `shown_rows` of the validation beats, by epoch.
     """
 
     validation: NDArray[np.float32]
     test: NDArray[np.float32]
     reconstruct: Callable[[FloatArray], FloatArray | None]
+    nearest: Callable[[FloatArray], IndexArray | None] = lambda x: None
+    progress: Mapping[int, Any] = field(default_factory=dict)
 
 
 def answers_of(method: Method, weights: State, dataset: Dataset, compute: Compute) -> Answers:
@@ -54,6 +59,7 @@ def answers_of(method: Method, weights: State, dataset: Dataset, compute: Comput
         method.score(weights, dataset.training.validation.x, compute),
         method.score(weights, dataset.test.x, compute),
         partial(_reconstructions, method, weights, compute),
+        progress=weights.get(PROGRESS, {}),
     )
 
 
@@ -101,6 +107,8 @@ class Examples:
         student: The student's reconstructions, of the same shape, or None if its method
             makes none.
         teacher: The teacher's reconstructions, or None.
+        nearest: Of each beat the nearest training beat, as the teacher compares them, of the
+            same shape, or None.
         time_ms: Time from the R peak, shape (length,); None if it is unknown how the beats
             were cut.
     """
@@ -109,7 +117,25 @@ class Examples:
     x: FloatArray
     student: FloatArray | None
     teacher: FloatArray | None
+    nearest: FloatArray | None
     time_ms: FloatArray | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Some validation beats and their reconstructions over the student's training.
+
+    Attributes:
+        rows: Which of the validation beats, shape (k,).
+        x: The beats as the networks see them, shape (k, leads, length).
+        epochs: In order, shape (e,); the last is the best epoch.
+        student: The reconstructions, shape (e, k, leads, length).
+    """
+
+    rows: IndexArray
+    x: FloatArray
+    epochs: IndexArray
+    student: FloatArray
 
 
 @dataclass(frozen=True)
@@ -123,6 +149,7 @@ class Evaluation:
         validation_record: Record (patient) of each, or None where not known.
         test_record: Record (patient) of each test beat, or None.
         test_shared: As of the `LabelledBeats`.
+        progress: None if the method keeps no reconstructions.
     """
 
     trial: int
@@ -134,6 +161,7 @@ class Evaluation:
     teacher: Scores
     examples: Examples
     test_shared: BoolArray | None = None
+    progress: Progress | None = None
 
     def metrics(self) -> dict[str, Any]:
         """Figures of student and teacher, as in ``best/metrics.json``."""
@@ -152,6 +180,7 @@ def evaluate_run(
     dataset: Dataset,
     *,
     trial: int,
+    epoch: int,
     student: Answers,
     teacher: Answers,
     rule: Rule,
@@ -159,6 +188,7 @@ def evaluate_run(
     """Measure the best student and the teacher, and keep everything in the run folder.
 
     Args:
+        epoch: The epoch of the trial whose student this is, its best.
         rule: Chooses the thresholds. A score that is given is the student's alone, since the
             teacher's are on a scale of their own: its threshold then has the best F1.
     """
@@ -179,9 +209,11 @@ def evaluate_run(
             x=test.x[rows],
             student=student.reconstruct(test.x[rows]),
             teacher=teacher.reconstruct(test.x[rows]),
+            nearest=_nearest(teacher, dataset.training.train, test.x[rows]),
             time_ms=_time_ms(dataset),
         ),
         test_shared=test.shared,
+        progress=_progress(student, validation, epoch),
     )
     folder.write_evaluation(dict(_arrays(evaluation)))
     return evaluation
@@ -228,6 +260,23 @@ def _reconstructions(
     return made
 
 
+def _nearest(teacher: Answers, train: FloatArray, x: FloatArray) -> FloatArray | None:
+    rows = teacher.nearest(x)
+    return None if rows is None else train[rows]
+
+
+def _progress(student: Answers, validation: LabelledBeats, epoch: int) -> Progress | None:
+    rows = shown_rows(validation)
+    x = validation.x[rows]
+    now = student.reconstruct(x)
+    if now is None or not student.progress:
+        return None
+    earlier = {e: np.asarray(fakes) for e, fakes in student.progress.items() if e < epoch}
+    epochs = [*sorted(earlier), epoch]
+    fakes = np.stack([*(earlier[e] for e in sorted(earlier)), now])
+    return Progress(rows, x, np.array(epochs), fakes)
+
+
 def _time_ms(dataset: Dataset) -> FloatArray | None:
     if dataset.cutting is None:
         return None
@@ -255,6 +304,8 @@ def _arrays(evaluation: Evaluation) -> Iterator[tuple[str, NDArray[Any]]]:
     for name, array in vars(evaluation.examples).items():
         if array is not None:
             yield f"examples_{name}", array
+    for name, array in vars(evaluation.progress).items() if evaluation.progress else ():
+        yield f"progress_{name}", array
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
@@ -272,9 +323,11 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
             x=arrays["examples_x"],
             student=arrays.get("examples_student"),
             teacher=arrays.get("examples_teacher"),
+            nearest=arrays.get("examples_nearest"),
             time_ms=arrays.get("examples_time_ms"),
         ),
         test_shared=arrays.get("test_shared"),
+        progress=_stored_progress(arrays),
     )
     _check(evaluation)
     return evaluation
@@ -283,6 +336,12 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
 def _stored_scores(arrays: Mapping[str, NDArray[Any]], name: str) -> Scores:
     threshold = float(arrays[f"{name}_threshold"])
     return Scores(arrays[f"{name}_validation"], arrays[f"{name}_test"], threshold)
+
+
+def _stored_progress(arrays: Mapping[str, NDArray[Any]]) -> Progress | None:
+    if "progress_rows" not in arrays:
+        return None
+    return Progress(*(arrays[f"progress_{each.name}"] for each in fields(Progress)))
 
 
 def _check(evaluation: Evaluation) -> None:
@@ -297,11 +356,24 @@ def _check(evaluation: Evaluation) -> None:
         _same_shape(evaluation.test_shared, evaluation.test_classes)
     if not np.isin(examples.rows, np.arange(len(evaluation.test_classes))).all():
         raise ValueError("examples that are no test beats")
-    for fake in (examples.student, examples.teacher):
+    for fake in (examples.student, examples.teacher, examples.nearest):
         if fake is not None:
             _same_shape(fake, examples.x)
     if examples.time_ms is not None:
         _same_shape(examples.time_ms, np.empty(examples.x.shape[-1]))
+    if evaluation.progress is not None:
+        _check_progress(evaluation.progress, evaluation)
+
+
+def _check_progress(progress: Progress, evaluation: Evaluation) -> None:
+    if progress.x.ndim != 3 or len(progress.x) != len(progress.rows):
+        raise ValueError("beats of another number or shape than their rows")
+    if not np.isin(progress.rows, np.arange(len(evaluation.validation_classes))).all():
+        raise ValueError("beats that are no validation beats")
+    if progress.student.shape != (len(progress.epochs), *progress.x.shape):
+        raise ValueError("reconstructions of another number or shape than beats and epochs")
+    if evaluation.examples.time_ms is not None:
+        _same_shape(evaluation.examples.time_ms, np.empty(progress.x.shape[-1]))
 
 
 def _same_shape(one: NDArray[Any], other: NDArray[Any]) -> None:

@@ -179,6 +179,17 @@ class Reconstructing(Protocol):
 
 
 @runtime_checkable
+class Comparing(Protocol):
+    """A method whose teacher compares beats with the training beats."""
+
+    def nearest(self, weights: State, x: FloatArray) -> NDArray[np.int64] | None:
+        """Return the row of the training beat that is nearest to each beat, shape (n,).
+
+        None for weights that keep no training beats.
+        """
+
+
+@runtime_checkable
 class Exporting(Protocol):
     """A method whose students can be exported as a torch module."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from kdsearch.analysis.leaderboard import best_record, leaderboard
 from kdsearch.config.space_file import Config
@@ -21,7 +21,8 @@ from kdsearch.evaluation.finalists import (
 )
 from kdsearch.evaluation.verdict import Costs, conclude
 from kdsearch.files.atomic import DamagedFile, load_state
-from kdsearch.methods.protocol import Exporting, State
+from kdsearch.methods.progress import PROGRESS
+from kdsearch.methods.protocol import Comparing, Exporting, State
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.model_card import model_card
@@ -113,6 +114,7 @@ def write_results(
         folder,
         dataset,
         trial=best.number,
+        epoch=best.best_epoch,
         # As it will be used, wherever that is; its threshold belongs to these scores.
         student=answers_of(config.method, weights, dataset, COMPUTE),
         teacher=taught_by,
@@ -137,17 +139,21 @@ def write_results(
         "scores": evaluation.student.validation,
         "abnormal": dataset.training.validation.abnormal,
     }
-    folder.write_best(weights, card, metrics, validation, model_card(card, metrics))
+    student = {key: value for key, value in weights.items() if key != PROGRESS}
+    folder.write_best(student, card, metrics, validation, model_card(card, metrics))
     _write_costs(folder, records, inputs)
 
 
 def _answers(teacher: Teacher, dataset: Dataset, inputs: TrialInputs) -> Answers:
     method, compute, state = inputs.config.method, inputs.task.compute, teacher.weights
     validation, test = dataset.training.validation.x, dataset.test.x
+    # The rows that another teacher has stored are not those of these training beats.
+    compares = isinstance(method, Comparing) and teacher.origin is None
     return Answers(
         part_scores(state, method, "validation", validation, compute),
         part_scores(state, method, "test", test, compute),
         lambda x: reconstructions(state, method, x, compute),
+        lambda x: cast("Comparing", method).nearest(state, x) if compares else None,
     )
 
 

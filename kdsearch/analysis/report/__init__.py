@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from kdsearch.analysis.report.beat_sections import beats_section, epochs_section
 from kdsearch.analysis.report.chart import Section
 from kdsearch.analysis.report.contents import gather
 from kdsearch.analysis.report.costs_section import costs_section
@@ -16,7 +17,6 @@ from kdsearch.analysis.report.descent_section import descent_section
 from kdsearch.analysis.report.html import Live, page_text
 from kdsearch.analysis.report.matplotlib_charts import write_pictures
 from kdsearch.analysis.report.score_sections import (
-    beats_section,
     classes_section,
     curves_section,
     histograms_section,
@@ -48,6 +48,7 @@ SECTIONS = (
     classes_section,
     histograms_section,
     beats_section,
+    epochs_section,
 )
 SIMULATED = "The beats are simulated; the figures are not valid for patients."
 

@@ -1,4 +1,4 @@
-"""Sections about scores: ROC and precision-recall, classes, histograms, example beats."""
+"""Sections about scores: ROC and precision-recall, classes, histograms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Cell, Chart, Group, Section, Series, Table
 from kdsearch.analysis.report.contents import Contents, Curve
-from kdsearch.data.beats import NORMAL, BoolArray, FloatArray
+from kdsearch.data.beats import NORMAL, BoolArray
 from kdsearch.evaluation.finalists import Evaluation
 from kdsearch.metrics.ranking import Ranking, rank
 
@@ -21,8 +21,6 @@ COLOURS = {
 }
 POINTS = 400
 BINS = 40
-# Distance between leads, which are scaled to [-1, 1], so that they do not overlap.
-LEAD_DISTANCE = 2.4
 
 
 def curves_section(contents: Contents) -> Section:
@@ -133,7 +131,7 @@ def classes_section(contents: Contents) -> Section:
     curves = contents.curves()
     rows = [
         _class_row([curve for curve in curves if curve.who == who], label, evaluation)
-        for label in [*_classes(evaluation), "all"]
+        for label in [*classes_of(evaluation), "all"]
         for who in dict.fromkeys(curve.who for curve in curves)
     ]
     columns = ["class", "network", "beats", "AUC", "sensitivity", "specificity", "PPV", "F1"]
@@ -154,7 +152,7 @@ def classes_section(contents: Contents) -> Section:
 def _confusion_matrix(evaluation: Evaluation) -> Table:
     """Every class by what the student calls it, normal beats first."""
     alarms, rows = evaluation.alarms(), []
-    for label in [NORMAL, *_classes(evaluation)]:
+    for label in [NORMAL, *classes_of(evaluation)]:
         members = evaluation.test_classes == label
         flagged, total = int(alarms[members].sum()), int(members.sum())
         cells = [Cell(f"{n:,}", float(n)) for n in (total - flagged, flagged, total)]
@@ -164,7 +162,8 @@ def _confusion_matrix(evaluation: Evaluation) -> Table:
     return Table(columns, rows)
 
 
-def _classes(evaluation: Evaluation) -> list[str]:
+def classes_of(evaluation: Evaluation) -> list[str]:
+    """Return the abnormal classes of the test beats, those of AAMI first."""
     found = {str(label) for label in np.unique(evaluation.test_classes)} - {NORMAL}
     known = [label for label in ("S", "V", "F", "Q") if label in found]
     return known + sorted(found - set(known))
@@ -223,7 +222,7 @@ def _histogram(curve: Curve, evaluation: Evaluation, *, log: bool) -> Chart:
     edges = _edges(scores, log=log)
     middles = np.sqrt(edges[1:] * edges[:-1]) if log else (edges[1:] + edges[:-1]) / 2
     series = []
-    for label in [NORMAL, *_classes(evaluation)]:
+    for label in [NORMAL, *classes_of(evaluation)]:
         own = scores[evaluation.test_classes == label]
         if len(own):
             share = np.histogram(own, edges)[0] / len(own)
@@ -249,104 +248,3 @@ def _edges(scores: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
     if log:
         return np.geomspace(low * 0.999, high * 1.001, BINS + 1)
     return np.linspace(low, high, BINS + 1)
-
-
-def beats_section(contents: Contents) -> Section:
-    """Example beats of every kind with their reconstructions and errors."""
-    key, title = "beats", "Example beats"
-    evaluation = contents.evaluation
-    if evaluation is None:
-        return Section(key, title, missing=contents.evaluation_missing)
-    if evaluation.examples.student is None and evaluation.examples.teacher is None:
-        return Section(key, title, missing="This method reconstructs no beats.")
-    groups = []
-    for label in [*_classes(evaluation), NORMAL]:
-        for alarm in (True, False):
-            charts = _beats(evaluation, label, alarm=alarm)
-            if charts:
-                groups.append(Group(charts, _kind(label, alarm=alarm), small=True))
-    unit = "samples" if evaluation.examples.time_ms is None else "milliseconds from the R peak"
-    return Section(
-        key,
-        title,
-        text="Test beats as the networks see them, each scaled to its own range, and their "
-        "reconstructions by student and teacher. The darker the background, the larger the "
-        "student's error, which gives the score. The beats are spread evenly from the highest "
-        "to the lowest score of their kind. The title shows the student's score and the "
-        f"record; the axis shows the time in {unit}.",
-        groups=groups,
-    )
-
-
-def _kind(label: str, *, alarm: bool) -> str:
-    if label == NORMAL:
-        return "N: false alarms" if alarm else "N: rightly passed"
-    return f"{label}: true alarms" if alarm else f"{label}: missed"
-
-
-def _beats(evaluation: Evaluation, label: str, *, alarm: bool) -> list[Chart]:
-    rows = evaluation.examples.rows
-    chosen = evaluation.alarms()[rows] == alarm
-    chosen &= evaluation.test_classes[rows] == label
-    return [_beat(evaluation, int(index)) for index in np.flatnonzero(chosen)]
-
-
-def _beat(evaluation: Evaluation, index: int) -> Chart:
-    examples = evaluation.examples
-    x = examples.x[index]
-    time = examples.time_ms
-    axis = np.arange(x.shape[-1], dtype=np.float32) if time is None else time
-    series = _traces("beat", axis, x, palette.INK, width=1.8)
-    for name, fakes, colour in (
-        ("teacher", examples.teacher, palette.TEACHER),
-        ("student", examples.student, palette.STUDENT),
-    ):
-        if fakes is not None:
-            dash = name == "teacher"
-            series += _traces(name, axis, fakes[index], colour, width=1.6, dash=dash)
-    row = int(examples.rows[index])
-    title = f"{evaluation.student.test[row] / evaluation.student.threshold:.2f} × threshold"
-    if evaluation.test_record is not None:
-        title += f" · {evaluation.test_record[row]}"
-    return Chart(
-        title,
-        Axis(),
-        Axis(limits=(-1.25 - LEAD_DISTANCE * (len(x) - 1), 1.25), hidden=True),
-        series,
-        shade=_shade(
-            x, examples.student if examples.student is not None else examples.teacher, index
-        ),
-        height=150 + 90 * (len(x) - 1),
-    )
-
-
-def _traces(
-    name: str,
-    axis: FloatArray,
-    leads: FloatArray,
-    colour: str,
-    *,
-    width: float,
-    dash: bool = False,
-) -> list[Series]:
-    return [
-        Series(
-            name,
-            axis,
-            lead - LEAD_DISTANCE * number,
-            colour,
-            width=width,
-            dash=dash,
-            hover=name,
-            in_legend=number == 0,
-        )
-        for number, lead in enumerate(leads)
-    ]
-
-
-def _shade(x: FloatArray, fakes: FloatArray | None, index: int) -> FloatArray:
-    """The squared error at each sample, summed over leads; the beat's largest is 1."""
-    assert fakes is not None
-    error = ((x - fakes[index]) ** 2).sum(axis=0)
-    peak = float(error.max())
-    return np.asarray(error / peak if peak > 0 else error, dtype=np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from kdsearch.methods.beatgan.networks import (
     initialise,
 )
 from kdsearch.methods.beatgan.optimiser import StackedAdam, new_adam_state
-from kdsearch.methods.beatgan.scoring import error_weights, stack_scores
+from kdsearch.methods.beatgan.scoring import error_weights, stack_reconstructions, stack_scores
 from kdsearch.methods.beatgan.settings import NetworkSettings, StudentSettings
 from kdsearch.methods.beatgan.stacked import StackedDiscriminator, StackedGenerator
 from kdsearch.methods.beatgan.step import Players, Weights, train_step
@@ -52,12 +52,14 @@ class Student:
         seed: Seed of its weights and mini-batches.
         epoch: Epochs trained so far.
         rng: Generator of its weights, on the CPU, also of replaced discriminators.
+        progress: Reconstructions of a few beats, shape (n, leads, length), by epoch.
     """
 
     settings: NetworkSettings
     seed: int
     epoch: int
     rng: torch.Generator
+    progress: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def alpha(self) -> float:
@@ -229,6 +231,10 @@ class Engine:
         generator = self._players.generator
         weights = error_weights(self._score, generator, self._x)
         return stack_scores(generator, x, error_weights=weights)
+
+    def reconstructions(self, x: Tensor) -> Tensor:
+        """Reconstruct beats (n, leads, length); shape (n, K, leads, length), on the CPU."""
+        return stack_reconstructions(self._players.generator, x)
 
     def _step(self) -> None:
         """Train one mini-batch of ``rows``; all buffers keep their addresses."""

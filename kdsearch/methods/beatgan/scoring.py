@@ -265,7 +265,6 @@ def stack_scores(
     return torch.cat(errors).cpu().numpy()
 
 
-@torch.inference_mode()
 def reconstruct(
     weights: Mapping[str, Any], x: FloatArray, compute: Compute, *, batch: int = BATCH
 ) -> NDArray[np.float32]:
@@ -285,8 +284,24 @@ def reconstruct(
     """
     generator = load_generator(weights, compute)
     beats = from_numpy(x, compute.device)
-    parts = _reconstructions(generator, beats, batch)
-    return torch.cat([fake[:, 0].cpu() for _, fake in parts]).numpy()
+    return stack_reconstructions(generator, beats, batch=batch)[:, 0].numpy()
+
+
+@torch.inference_mode()
+def stack_reconstructions(
+    generator: StackedGenerator, x: Tensor, *, batch: int = BATCH
+) -> Tensor:
+    """Reconstruct beats by every student of a stack.
+
+    Args:
+        generator: Of K students.
+        x: Beats, shape (n, leads, length), on the generator's device.
+        batch: Number of beats at once.
+
+    Returns:
+        Shape (n, K, leads, length), float32, on the CPU.
+    """
+    return torch.cat([fake.cpu() for _, fake in _reconstructions(generator, x, batch)])
 
 
 def _reconstructions(

@@ -33,6 +33,7 @@ from kdsearch.methods.beatgan.settings import (
 )
 from kdsearch.methods.checks import expect_structure
 from kdsearch.methods.device import from_numpy
+from kdsearch.methods.progress import PROGRESS, is_shown, shown_rows
 from kdsearch.methods.protocol import State, Task, TrainedEpoch
 
 PER_STUDENT = frozenset(
@@ -73,6 +74,7 @@ class BeatGanStack:
         self._targets = task.targets
         self._x = from_numpy(data.train, compute.device)
         self._validation = from_numpy(data.validation.x, compute.device)
+        self._shown = self._validation[shown_rows(data.validation)]
         self._students: dict[int, Student] = {}
         self._engine = Engine(
             self._architecture, slots, settings, self._x, task.targets, compute
@@ -103,7 +105,7 @@ class BeatGanStack:
         else:
             parts = _saved_parts(state, self._architecture)
             rng.set_state(state["rng"])
-            student = Student(settings, seed, state["epoch"], rng)
+            student = Student(settings, seed, state["epoch"], rng, dict(state[PROGRESS]))
         self._require_targets(student)
         self._engine.put(slot, student, parts)
         self._students[slot] = student
@@ -125,6 +127,7 @@ class BeatGanStack:
         started = time.perf_counter()
         losses = self._engine.train_epoch(self._students)
         scores = self._engine.scores(self._validation)
+        self._keep_progress()
         seconds = (time.perf_counter() - started) / len(self._students)
         return {
             slot: TrainedEpoch(student.epoch, losses[slot], seconds, scores[:, slot])
@@ -146,20 +149,37 @@ class BeatGanStack:
             "seed": student.seed,
             "epoch": student.epoch,
             "rng": student.rng.get_state(),
+            PROGRESS: dict(student.progress),
             **self._engine.take(slot),
         }
 
     def weights(self, slot: int) -> State:
-        """What scoring needs, and the discriminator: a student may teach the next one."""
-        self._student(slot)
+        """What scoring needs, and the discriminator: a student may teach the next one.
+
+        A student's also have its reconstructions so far, see `kdsearch.methods.progress`.
+        """
+        student = self._student(slot)
         networks = self._engine.take_networks(slot)
         generator = networks["generator"]
-        return weights_state(
+        state = weights_state(
             self._architecture,
             generator,
             networks["discriminator"],
             error_weights=self._error_weights(generator),
         )
+        return state | ({PROGRESS: dict(student.progress)} if student.progress else {})
+
+    def _keep_progress(self) -> None:
+        """Keep reconstructions of a few beats of every student whose epoch is shown."""
+        shown = {
+            slot: student
+            for slot, student in self._students.items()
+            if is_shown(student.epoch) and isinstance(student.settings, StudentSettings)
+        }
+        if shown:
+            fakes = self._engine.reconstructions(self._shown)
+            for slot, student in shown.items():
+                student.progress[student.epoch] = fakes[:, slot].clone()
 
     def _error_weights(self, generator: NetworkState) -> Tensor | None:
         if self._settings.score == "plain":
@@ -200,7 +220,7 @@ def _saved_parts(state: State, architecture: Architecture) -> Parts:
     if saved != architecture:
         raise ValueError(f"the saved state is of {saved}, this stack of {architecture}")
     _check_networks(state, architecture)
-    missing = [name for name in (*PARTS, "rng", "epoch") if name not in state]
+    missing = [name for name in (*PARTS, "rng", "epoch", PROGRESS) if name not in state]
     if missing:
         raise ValueError(f"the saved state has no {', '.join(missing)}")
     return {name: state[name] for name in PARTS}

@@ -27,8 +27,17 @@ from kdsearch.methods.memory.stack import (
     teach,
 )
 from kdsearch.methods.memory.student import Scorer, ScoringNetwork, initial_components
-from kdsearch.methods.memory.teacher import METHOD, Recall, recall
-from kdsearch.methods.protocol import SCORES, Compute, Method, Stack, State, Targets, Task
+from kdsearch.methods.memory.teacher import METHOD, Recall, nearest_stored, recall
+from kdsearch.methods.protocol import (
+    SCORES,
+    Comparing,
+    Compute,
+    Method,
+    Stack,
+    State,
+    Targets,
+    Task,
+)
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.methods.torch_stack import shape_of
 
@@ -158,6 +167,13 @@ class Memory(TorchMethod):
         self.check_weights(weights, x)
         return recall(weights, x)
 
+    def nearest(self, weights: State, x: FloatArray) -> NDArray[np.int64] | None:
+        """Return the nearest stored beat of each beat; None for a student."""
+        if weights["kind"] != "teacher":
+            return None
+        self.check_weights(weights, x)
+        return nearest_stored(weights, x)
+
     def scoring_network(self, weights: State) -> ScoringNetwork | Recall:
         """Return a student or a memory as one network on the CPU that computes scores."""
         if weights["kind"] == "teacher":
@@ -169,4 +185,5 @@ class Memory(TorchMethod):
 if TYPE_CHECKING:
     # The type checker proves here that the protocol is kept.
     _method: Method = Memory()
+    _comparing: Comparing = Memory()
     _stacks: tuple[type[Stack], type[Stack]] = MemoryStack, StudentStack

@@ -195,9 +195,13 @@ class _View(nn.Module):
             for name in ("axes", "offset", "points", "log_density")
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def nearest(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return distances to the nearest stored beats and their rows, both (n, count)."""
         points = rows_of(x, self.view, self.signal) @ self.axes.T - self.offset
-        distances, nearest = _nearest(points, self.points, self.neighbours)
+        return _nearest(points, self.points, count)
+
+    def forward(self, x: Tensor) -> Tensor:
+        distances, nearest = self.nearest(x, self.neighbours)
         scores = _score(distances, self.log_density[nearest[:, 0]], self.density)
         relative: Tensor = (scores - self.mean) / self.std
         return relative
@@ -222,6 +226,21 @@ def recall(memory: State, x: FloatArray) -> NDArray[np.float32]:
     network = Recall(memory)
     batches = torch.split(from_numpy(x, "cpu"), 8 * BATCH)
     return torch.cat([network(beats) for beats in batches]).numpy()
+
+
+@torch.inference_mode()
+def nearest_stored(memory: State, x: FloatArray) -> NDArray[np.int64]:
+    """Return the row of the nearest stored beat of each beat, in the first view, shape (n,).
+
+    Args:
+        memory: From `fill`.
+        x: Normalised and padded beats, shape (n, leads, length).
+    """
+    view = _View(
+        memory["views"][0], memory["neighbours"], memory["density"], memory["signal_leads"]
+    )
+    rows: NDArray[np.int64] = view.nearest(from_numpy(x, "cpu"), 1)[1][:, 0].numpy()
+    return rows
 
 
 def _nearest(points: Tensor, among: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from search_cases import write_trial
 
 from kdsearch.analysis.report import SECTIONS, SIMULATED, write_html, write_plots
+from kdsearch.analysis.report.beat_sections import (
+    NOTHING_DRAWN,
+    beats_section,
+    epochs_section,
+)
 from kdsearch.analysis.report.chart import log_ticks
 from kdsearch.analysis.report.contents import gather
 from kdsearch.analysis.report.score_sections import (
@@ -26,13 +32,16 @@ from kdsearch.analysis.report.verdict_section import words
 from kdsearch.analysis.run import open_run
 from kdsearch.config.dimensions import Choice, Dimension, Float, to_yaml
 from kdsearch.data import DataSettings, load_dataset
+from kdsearch.data.beats import Dataset
 from kdsearch.errors import RunError
 from kdsearch.evaluation.finalists import (
+    Answers,
     answers_of,
     choose_examples,
     evaluate_run,
     read_evaluation,
 )
+from kdsearch.methods.progress import PROGRESS, shown_rows
 from kdsearch.methods.protocol import Compute
 from kdsearch.metrics.ranking import evaluate
 from kdsearch.metrics.threshold import Rule
@@ -103,17 +112,29 @@ def search(folder: RunFolder, records: list[TrialRecord]) -> None:
         write_trial(folder, one)
 
 
-def measure(folder: RunFolder, method: Any = None, cache: Path = Path("unused")) -> Any:
+def measure(
+    folder: RunFolder,
+    method: Any = None,
+    cache: Path = Path("unused"),
+    teacher: Answers | None = None,
+) -> Any:
     settings = DataSettings.model_validate({"simulated": {"patients": 6, "beats": 900}})
     method, dataset = method or Mirror(), load_dataset(settings, cache)
     return evaluate_run(
         folder,
         dataset,
         trial=1,
+        epoch=6,
         rule=Rule(),
-        student=answers_of(method, {"scale": 1.0}, dataset, Compute()),
-        teacher=answers_of(method, {"scale": 2.0}, dataset, Compute()),
+        student=answers_of(method, {"scale": 1.0, **progress(dataset)}, dataset, Compute()),
+        teacher=teacher or answers_of(method, {"scale": 2.0}, dataset, Compute()),
     )
+
+
+def progress(dataset: Dataset) -> dict[str, Any]:
+    """Reconstructions after epochs 1, 2 and 4 of six."""
+    x = dataset.training.validation.x[shown_rows(dataset.training.validation)]
+    return {PROGRESS: {epoch: torch.from_numpy(x / epoch) for epoch in (1, 2, 4)}}
 
 
 def cost(name: str) -> dict[str, Any]:
@@ -186,7 +207,7 @@ def test_a_finished_run_has_every_section_in_order(run: RunFolder):
     keys = re.findall(r'<section id="([\w-]+)">', text)
     assert len(keys) == len(SECTIONS)
     assert keys[:3] == ["verdict", "leaderboard", "learning-curves"]
-    assert keys[-2:] == ["scores", "beats"]
+    assert keys[-3:] == ["scores", "beats", "epochs"]
     assert text.index("Trial 1 is better") < text.index("0.8500 ± 0.0707")
     assert "PCA 10" in text
     assert "teacher: diverged" in text
@@ -231,7 +252,7 @@ def test_a_killed_run_shows_what_it_has(tmp_path: Path):
     )
     said = missing(page(folder))
     at_the_end = {"verdict", "importance", "costs", "roc", "classes", "scores", "beats"}
-    assert said.keys() == at_the_end
+    assert said.keys() == at_the_end | {"epochs"}
     assert f"at least {FEWEST_FOR_IMPORTANCE} finished trials" in said["importance"]
     assert "there are 1" in said["importance"]
 
@@ -260,14 +281,56 @@ def test_a_control_of_another_folder_is_not_read(run: RunFolder):
 
 def test_a_method_without_reconstructions_has_no_example_beats(run: RunFolder):
     measure(run, Silent())
-    assert missing(page(run)) == {"beats": "This method reconstructs no beats."}
+    assert missing(page(run)) == {
+        "beats": NOTHING_DRAWN,
+        "epochs": "This method keeps no reconstructions while a student trains.",
+    }
+
+
+def test_the_nearest_normal_beat_is_drawn_where_nothing_is_reconstructed(run: RunFolder):
+    scores = read_evaluation(run)
+    assert scores is not None
+    teacher = Answers(
+        scores.teacher.validation,
+        scores.teacher.test,
+        lambda x: None,
+        nearest=lambda x: np.arange(len(x)),
+    )
+    evaluation = measure(run, Silent(), teacher=teacher)
+    section = beats_section(gather(open_run(run.path).result))
+    assert "the nearest of the normal training beats" in section.text
+    charts = [chart for group in section.groups for chart in group.charts]
+    assert len(charts) == len(evaluation.examples.rows)
+    chart = section.groups[0].charts[0]
+    assert [series.name for series in chart.series] == ["beat", "nearest normal beat"]
+    beat, nearest = (np.asarray(series.y) for series in chart.series)
+    difference = (beat - nearest) ** 2
+    np.testing.assert_allclose(chart.shade, difference / difference.max(), rtol=1e-5)
+
+
+def test_a_beat_of_each_class_is_drawn_over_the_epochs(run: RunFolder):
+    section = epochs_section(gather(open_run(run.path).result))
+    evaluation = read_evaluation(run)
+    assert evaluation is not None
+    classes = [group.title for group in section.groups]
+    assert classes[0] == "N"
+    assert len(set(classes)) == len(classes) == min(4, len({*evaluation.validation_classes}))
+    for group in section.groups:
+        titles = [chart.title for chart in group.charts]
+        assert titles == ["epoch 1", "epoch 2", "epoch 4", "epoch 6 (best)"]
+        beat, at_first = (np.asarray(series.y) for series in group.charts[0].series)
+        np.testing.assert_array_equal(beat, at_first)
+        shades = [np.asarray(chart.shade) for chart in group.charts]
+        assert [float(shade.max()) for shade in shades[:1]] == [0]
+        assert max(float(shade.max()) for shade in shades) == 1
 
 
 @pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_pictures_are_a_file_per_section(run: RunFolder, form: Any, start: bytes):
     paths = write_plots(open_run(run.path), run.path.parent / "plots", form)
     names = [path.stem for path in paths]
-    assert {"verdict", "space", "importance", "costs", "roc", "scores", "beats"} <= set(names)
+    assert {"verdict", "space", "importance", "costs", "roc", "scores"} <= set(names)
+    assert {"beats", "epochs"} <= set(names)
     assert all(path.read_bytes().startswith(start) for path in paths)
 
 

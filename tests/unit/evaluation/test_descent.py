@@ -65,8 +65,8 @@ def finished(
     teacher = scores(dataset, 0.5, 1)
     answers = Answers(teacher, teacher, lambda x: None)
     folder.write_verdict(conclude(folder, roles, SEEDS, dataset, {}, teacher=answers))
-    evaluate_run(dataset=dataset, folder=folder, trial=1, student=answers, teacher=answers,
-                 rule=Rule())  # fmt: skip
+    evaluate_run(dataset=dataset, folder=folder, trial=1, epoch=1, student=answers,
+                 teacher=answers, rule=Rule())  # fmt: skip
     folder.write_best({}, {}, {"trial": 1}, {})
     return read_generation(folder, number, SEEDS, dataset, metric)
 

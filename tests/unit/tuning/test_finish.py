@@ -12,6 +12,9 @@ import pytest
 from search_cases import CPU, report, space_file, tiny_dataset
 
 from kdsearch.config.space_file import Config, parse_config
+from kdsearch.evaluation.finalists import read_evaluation
+from kdsearch.methods.beatgan import BeatGan
+from kdsearch.methods.progress import PROGRESS
 from kdsearch.methods.protocol import Task
 from kdsearch.metrics.ranking import rank
 from kdsearch.metrics.threshold import parse_rule
@@ -61,6 +64,22 @@ def test_the_threshold_is_chosen_by_the_rule(tmp_path: Path, rule: Any):
     with np.load(run / "evaluation.npz") as arrays:
         assert arrays["student_threshold"] == student.threshold
     assert missing_results(folder, config, config.trials, confirmed=False) == []
+
+
+def test_reconstructions_over_the_epochs_are_for_the_report_alone(tmp_path: Path):
+    run = tmp_path / "kd"
+    finish(run, "f1")
+    evaluation = read_evaluation(RunFolder(run))
+    assert evaluation is not None
+    progress = evaluation.progress
+    assert progress is not None
+    assert progress.epochs.tolist() == [1, 2]
+    student = load_student(run)
+    assert PROGRESS not in student.weights
+    now = BeatGan().reconstruct(student.weights, progress.x, CPU)
+    np.testing.assert_allclose(progress.student[-1], now, atol=1e-6)
+    assert not np.allclose(progress.student[0], now)
+    assert PROGRESS in RunFolder(run).trial(0).best_weights()
 
 
 def test_another_rule_makes_the_results_again(tmp_path: Path):

@@ -21,12 +21,13 @@ from beatgan_cases import (
     training_data,
 )
 
-from kdsearch.methods.beatgan import engine, optimiser
+from kdsearch.methods.beatgan import BeatGan, engine, optimiser
 from kdsearch.methods.beatgan.distillation import distillation_terms
 from kdsearch.methods.beatgan.networks import Discriminator, initial_state
 from kdsearch.methods.beatgan.settings import TAUGHT, StudentSettings, TeacherSettings
 from kdsearch.methods.beatgan.stack import BeatGanStack
 from kdsearch.methods.beatgan.step import Batch
+from kdsearch.methods.progress import PROGRESS, shown_rows
 from kdsearch.methods.protocol import Compute, State, Task, TrainedEpoch
 
 
@@ -111,6 +112,30 @@ def test_going_on_from_a_file_is_the_same_bit_for_bit(precision: str) -> None:
         found = later.advance()
     assert same(found[0], expected[0])
     assert identical(later.save(0), straight.save(0))
+
+
+def test_a_student_keeps_reconstructions_of_its_first_epochs() -> None:
+    """After epochs 1, 2 and 4, of the first beat of each class, also over a resume."""
+    stack, rows = student_stack(), shown_rows(training_data().validation)
+    stack.put_in(0, student(), seed=3)
+    expected = {}
+    for epoch in range(1, 6):
+        stack.advance()
+        weights = stack.weights(0)
+        if epoch in (1, 2, 4):
+            x = training_data().validation.x[rows]
+            expected[epoch] = BeatGan().reconstruct(weights, x, CPU)
+        state = through_a_file(stack.save(0))
+        stack = student_stack()
+        stack.put_in(0, student(), seed=3, state=state)
+    kept = stack.weights(0)[PROGRESS]
+    assert kept.keys() == expected.keys()
+    for epoch, fakes in expected.items():
+        np.testing.assert_allclose(kept[epoch], fakes, rtol=1e-5, atol=1e-6)
+
+
+def test_a_teacher_keeps_no_reconstructions() -> None:
+    assert PROGRESS not in trained_teacher(training_data())
 
 
 @pytest.mark.usefixtures("steady_adam")

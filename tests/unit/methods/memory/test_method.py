@@ -109,6 +109,17 @@ def test_a_memory_of_both_views_is_their_mean():
     np.testing.assert_allclose(both, np.mean(alone, axis=0), rtol=1e-4, atol=1e-5)
 
 
+def test_the_nearest_stored_beat_is_that_of_the_smallest_distance(data: TrainingData):
+    memory = filled(data)
+    stored = data.train
+    slightly_changed = np.float32(0.98) * stored[[7, 3, 21]]
+    assert METHOD.nearest(memory, slightly_changed).tolist() == [7, 3, 21]
+    view, x = memory["views"][0], data.validation.x
+    points = torch.from_numpy(x).flatten(1) @ view["axes"].T - view["offset"]
+    expected = torch.cdist(points, view["points"]).argmin(dim=1)
+    assert METHOD.nearest(memory, x).tolist() == expected.tolist()
+
+
 def test_remembered_beats_are_left_out_of_their_own_comparison():
     train = beats(30, 1)
     memory = fill(TeacherSettings(density=0), torch.tensor(train))
