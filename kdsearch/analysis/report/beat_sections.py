@@ -71,8 +71,8 @@ def epochs_section(contents: Contents) -> Section:
         text="The first validation beat of each class, four at most, and its "
         f"reconstruction by the best student (trial {evaluation.trial}) after some epochs of "
         "its training, up to its best epoch. The darker the background, the larger the error; "
-        "all pictures of a beat have the same scale. A good detector reconstructs normal beats "
-        "(N) early and abnormal ones never. The axis shows the time in "
+        "all pictures of a beat have the same scale. A student that detects well reconstructs "
+        "normal beats (N) better than abnormal ones. The axis shows the time in "
         f"{_unit(evaluation)}.",
         groups=groups,
     )
