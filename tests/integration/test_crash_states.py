@@ -61,6 +61,14 @@ def test_what_was_recorded_is_what_is_on_the_disk(tmp_path: Path) -> None:
     assert recorded.keys() <= real.keys()
 
 
+def test_a_repeated_search_does_the_same(
+    recorded: dict[int, list[Operation]], tmp_path: Path
+) -> None:
+    """Threads of a packer, of trials and of views take turns in the same order."""
+    again = record(tmp_path, seed=1, students=3)
+    assert [operation[0] for operation in again] == [o[0] for o in recorded[3]]
+
+
 def without(*operations: str) -> Callable[[Operation], bool]:
     return lambda operation: operation[0] not in operations
 
