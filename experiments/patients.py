@@ -5,7 +5,10 @@
 
 The first five minutes of each record are adapted to and not scored. To choose, DS1's records
 are divided into five folds: detectors learn the normal beats of four and score the fifth, and
-the best mean AUC of the folds wins, first among memories, then among students of that memory.
+the best mean AUC of the folds wins: first among memories, then among students of the best one,
+then among the intervals to which the memory compares those before and after a beat. These are
+the patient's own of the first five minutes, as in the package, or those of the beats around, as
+de Chazal et al. have them; that is no part of the package.
 The scores of all five folds together give each detector its threshold, that of the best F1.
 What is chosen is written into `frozen.md` before the second step, in which it learns the normal
 beats of all of DS1 and scores DS2.
@@ -23,31 +26,40 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.memory import COMPUTE, METHOD, WITH_CONTEXT, Lessons, trained
+from experiments.memory import METHOD, WITH_CONTEXT, Lessons, trained
 from experiments.table import Table, add_data
 from kdsearch.data import Beats, DataSettings, cache_dir, load_beats, normalise
-from kdsearch.data.beats import NORMAL, FloatArray, IndexArray, LabelledBeats, TrainingData
+from kdsearch.data.beats import (
+    NORMAL,
+    FloatArray,
+    IndexArray,
+    LabelledBeats,
+    Moments,
+    TrainingData,
+)
 from kdsearch.data.context import adapted, references, with_context
 from kdsearch.data.mitbih import DS1, DS2
 from kdsearch.evaluation.baselines import three_numbers
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
 from kdsearch.methods.memory.teacher import fill, recall
+from kdsearch.methods.protocol import State
 from kdsearch.metrics.ranking import evaluate, rank
 from kdsearch.metrics.statistics import compare
+from kdsearch.student.student import COMPUTE
 
 FOLDS, TRAINED, NORMALS = 5, 12_000, 2500
 SEEDS = range(1, 4)
 # Both leads; the rhythm's weight; those of the samples before and after the QRS complex.
 LEADS, COMPONENTS, RHYTHMS = (1, 2), (10, 20, 40), (0.35, 0.7, 1.4)
 WEIGHTS = ((1.0, 1.0), (1.5, 0.7))
-WIDTHS, CONTRASTS = (64, 256), (0.0, 0.03)
+# How many beats on each side, 0 for the first five minutes; which quantile of their intervals.
+RHYTHMS_OF = ((0, 0.9), *product((5, 10, 30), (0.5, 0.75, 0.9)))
+# Width, and the weight of telling distorted beats.
+STUDENTS = ((64, 0.0), (64, 0.03))
 BEFORE = "memory, as before"
-MEMORY, STUDENT, CONTROL, NUMBERS = (
-    "memory",
-    "student, taught",
-    "student, not taught",
-    "numbers",
-)
+MEMORY, STUDENT, CONTROL = "memory", "student, taught", "student, not taught"
+NUMBERS, NUMBERS_AROUND = "three numbers, as before", "three numbers"
+COMPARED = ((MEMORY, BEFORE), (MEMORY, NUMBERS_AROUND), (STUDENT, MEMORY), (STUDENT, CONTROL))
 
 Score = Callable[[FloatArray], NDArray[np.float32]]
 # Beats to learn from, shape (n, leads, length), and a seed, to a detector.
@@ -60,11 +72,13 @@ class Detector:
 
     Attributes:
         leads: Of a beat, without those of its context.
+        rhythm: Of ``RHYTHMS_OF``.
         fit: Learns from normal beats.
         seeds: Of its trainings.
     """
 
     leads: int
+    rhythm: tuple[int, float]
     fit: Fit
     seeds: tuple[int, ...] = (0,)
 
@@ -114,12 +128,15 @@ def main() -> None:
     if options.step == "choose":
         _choose_memory(beats)
         _choose_student(beats)
+        _choose_rhythm(beats)
         _thresholds(beats)
     else:
         _test(beats)
 
 
-def patients(beats: Beats, records: tuple[str, ...], leads: int) -> Patients:
+def patients(
+    beats: Beats, records: tuple[str, ...], leads: int, rhythm: tuple[int, float]
+) -> Patients:
     """The beats of these records, with their context."""
     assert beats.record is not None
     assert beats.moments is not None
@@ -127,18 +144,39 @@ def patients(beats: Beats, records: tuple[str, ...], leads: int) -> Patients:
     x, record = np.asarray(beats.x[rows, :leads]), np.asarray(beats.record[rows])
     moments = beats.moments[rows]
     own = references(x, record, moments)
+    if rhythm[0]:
+        own_s = np.array([own[str(name)].interval_s for name in record])
+        scale = own_s / intervals_around(record, moments, *rhythm)
+        compared = Moments(moments.time_s, moments.before_s * scale, moments.after_s * scale)
+    else:
+        compared = moments
     return Patients(
-        with_context(normalise(x), record, moments, own),
+        with_context(normalise(x), record, compared, own),
         np.asarray(beats.classes[rows]),
         record,
         ~adapted(record, moments),
     )
 
 
+def intervals_around(
+    record: NDArray[np.str_], moments: Moments, beats: int, quantile: float
+) -> NDArray[np.float64]:
+    """A quantile of the intervals before the beats around each beat, shape (n,)."""
+    found = np.empty(len(record))
+    for name in np.unique(record):
+        rows = np.flatnonzero(record == name)
+        before_s = moments.before_s[rows]
+        before_s = np.where(np.isfinite(before_s), before_s, np.nanmedian(before_s))
+        padded = np.pad(before_s, beats, mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * beats + 1)
+        found[rows] = np.quantile(windows, quantile, axis=1)
+    return found
+
+
 def _choose_memory(beats: Beats) -> None:
     table = Table("patient_memories.csv", ("leads", "components", "rhythm", "before", "after"))
     for leads in LEADS:
-        data = patients(beats, DS1, leads)
+        data = patients(beats, DS1, leads, RHYTHMS_OF[0])
         for components, rhythm, (before, after) in product(COMPONENTS, RHYTHMS, WEIGHTS):
             choice = {
                 "leads": leads,
@@ -152,10 +190,20 @@ def _choose_memory(beats: Beats) -> None:
                 table.add({**choice, **_cross_validated(data, fit)})
 
 
+def _choose_rhythm(beats: Beats) -> None:
+    table = Table("patient_rhythms.csv", ("beats", "quantile"))
+    memory = partial(_fit_memory, _chosen_memory())
+    for around, quantile in RHYTHMS_OF:
+        if not table.has(around, f"{quantile:g}"):
+            data = patients(beats, DS1, _chosen_leads(), (around, quantile))
+            found = _cross_validated(data, memory)
+            table.add({"beats": around, "quantile": quantile, **found})
+
+
 def _choose_student(beats: Beats) -> None:
     table = Table("patient_students.csv", ("width", "w_contrast"))
-    data = patients(beats, DS1, _chosen_leads())
-    for width, contrast in product(WIDTHS, CONTRASTS):
+    data = patients(beats, DS1, _chosen_leads(), RHYTHMS_OF[0])
+    for width, contrast in STUDENTS:
         if not table.has(width, f"{contrast:g}"):
             settings = StudentSettings(width=width, w_contrast=contrast)
             found = _cross_validated(data, partial(_fit_student, settings))
@@ -186,13 +234,14 @@ def detectors() -> dict[str, Detector]:
     student = StudentSettings(width=int(best["width"]), w_contrast=float(best["w_contrast"]))
     control = student.changed(alpha=0, w_contrast=0.3)
     before = TeacherSettings.model_validate(list(WITH_CONTEXT.values())[-1])
-    seeds = tuple(SEEDS)
+    seeds, rhythm, before_rhythm = tuple(SEEDS), _chosen_rhythm(), RHYTHMS_OF[0]
     return {
-        NUMBERS: Detector(1, _fit_numbers),
-        BEFORE: Detector(1, partial(_fit_memory, before)),
-        MEMORY: Detector(leads, partial(_fit_memory, memory)),
-        STUDENT: Detector(leads, partial(_fit_student, student), seeds),
-        CONTROL: Detector(leads, partial(_fit_student, control), seeds),
+        NUMBERS: Detector(1, before_rhythm, _fit_numbers),
+        NUMBERS_AROUND: Detector(1, rhythm, _fit_numbers),
+        BEFORE: Detector(1, before_rhythm, partial(_fit_memory, before)),
+        MEMORY: Detector(leads, rhythm, partial(_fit_memory, memory)),
+        STUDENT: Detector(leads, rhythm, partial(_fit_student, student), seeds),
+        CONTROL: Detector(leads, rhythm, partial(_fit_student, control), seeds),
     }
 
 
@@ -202,7 +251,7 @@ def _thresholds(beats: Beats) -> None:
     for name, detector in detectors().items():
         if table.has(name):
             continue
-        data = patients(beats, DS1, detector.leads)
+        data = patients(beats, DS1, detector.leads, detector.rhythm)
         scores, asked = [], []
         for train, rows in data.folds():
             scores.append(detector.fit(train, 1)(data.x[rows]))
@@ -226,7 +275,9 @@ def _test(beats: Beats) -> None:
     }
     scores: dict[str, list[NDArray[np.float32]]] = {}
     for name, detector in detectors().items():
-        known, asked = (patients(beats, records, detector.leads) for records in (DS1, DS2))
+        known, asked = (
+            patients(beats, records, detector.leads, detector.rhythm) for records in (DS1, DS2)
+        )
         train = known.to_learn(np.arange(len(known.x)))
         for seed in detector.seeds:
             found = detector.fit(train, seed)(asked.x[asked.scored])
@@ -235,7 +286,7 @@ def _test(beats: Beats) -> None:
             table.add({"detector": name, "seed": seed, **figures})
     classes, record = asked.classes[asked.scored], asked.record[asked.scored]
     _comparisons(scores, classes != NORMAL, record)
-    _records(scores, classes, record, thresholds)
+    _records(scores, classes != NORMAL, record, thresholds)
 
 
 def _comparisons(
@@ -243,55 +294,68 @@ def _comparisons(
     abnormal: NDArray[np.bool_],
     record: NDArray[np.str_],
 ) -> None:
-    """The student less each of the others, for other seeds and other patients."""
+    """Differences for other seeds and other patients."""
     table = Table("patient_comparisons.csv", ("first", "second"))
-    first = np.stack(scores[STUDENT])
-    for name, found in scores.items():
-        if name == STUDENT:
+    for first, second in COMPARED:
+        if first not in scores or table.has(first, second):
             continue
-        second = np.stack(found * (len(first) // len(found)))
-        comparison = compare(first, second, abnormal, record)
+        # A detector without seeds is its own repetition.
+        a, b = (
+            np.stack(scores[name] * (len(SEEDS) // len(scores[name])))
+            for name in (first, second)
+        )
+        found = compare(a, b, abnormal, record).difference
         table.add(
             {
-                "first": STUDENT,
-                "second": name,
-                "difference": comparison.difference.estimate,
-                "low": comparison.difference.low,
-                "high": comparison.difference.high,
+                "first": first,
+                "second": second,
+                "difference": found.estimate,
+                "low": found.low,
+                "high": found.high,
             }
         )
 
 
 def _records(
     scores: Mapping[str, list[NDArray[np.float32]]],
-    classes: NDArray[np.str_],
+    abnormal: NDArray[np.bool_],
     record: NDArray[np.str_],
     thresholds: Mapping[str, float],
 ) -> None:
-    """Figures of each record: means over the student's seeds, and the memory's area."""
-    table = Table("patient_records.csv", ("record",))
-    for name in np.unique(record):
-        here = record == name
-        abnormal = classes[here] != NORMAL
-        row = {"record": name, "beats": int(here.sum()), "abnormal": int(abnormal.sum())}
-        called = [found[here] >= thresholds[STUDENT] for found in scores[STUDENT]]
-        both = abnormal.any() and not abnormal.all()
-        areas = {
-            who: np.mean([rank(found[here], abnormal).roc_auc() for found in scores[who]])
-            if both
-            else np.nan
-            for who in (STUDENT, MEMORY)
-        }
-        with np.errstate(invalid="ignore"):
-            found = {
-                "sensitivity": np.mean([(c & abnormal).sum() for c in called]) / abnormal.sum(),
-                "specificity": np.mean([(~c & ~abnormal).sum() for c in called])
-                / (~abnormal).sum(),
-                "ppv": np.sum([(c & abnormal).sum() for c in called])
-                / np.sum([c.sum() for c in called]),
-            }
-        figures = {"auc": areas[STUDENT], "memory_auc": areas[MEMORY], **found}
-        table.add({**row, **{k: "" if np.isnan(v) else float(v) for k, v in figures.items()}})
+    """Figures of each record, means over seeds; empty where they are not defined."""
+    table = Table("patient_records.csv", ("detector", "record"))
+    for name in (MEMORY, STUDENT):
+        for one in np.unique(record) if name in scores else ():
+            here = record == one
+            found = [
+                _of_record(s[here], abnormal[here], thresholds[name]) for s in scores[name]
+            ]
+            table.add(
+                {
+                    "detector": name,
+                    "record": one,
+                    "beats": int(here.sum()),
+                    "abnormal": int(abnormal[here].sum()),
+                    **{key: _mean([figures[key] for figures in found]) for key in found[0]},
+                }
+            )
+
+
+def _of_record(
+    scores: NDArray[np.float32], abnormal: NDArray[np.bool_], threshold: float
+) -> dict[str, float]:
+    called = scores >= threshold
+    both = bool(abnormal.any() and not abnormal.all())
+    return {
+        "auc": rank(scores, abnormal).roc_auc() if both else np.nan,
+        "sensitivity": float(called[abnormal].mean()) if abnormal.any() else np.nan,
+        "specificity": float(1 - called[~abnormal].mean()) if not abnormal.all() else np.nan,
+        "ppv": float(abnormal[called].mean()) if called.any() else np.nan,
+    }
+
+
+def _mean(values: list[float]) -> float | str:
+    return float(np.mean(values)) if np.isfinite(values).all() else ""
 
 
 def _figures(
@@ -314,6 +378,11 @@ def _best(table: str) -> dict[str, str]:
 
 def _chosen_leads() -> int:
     return int(_best("patient_memories.csv")["leads"])
+
+
+def _chosen_rhythm() -> tuple[int, float]:
+    best = _best("patient_rhythms.csv")
+    return int(best["beats"]), float(best["quantile"])
 
 
 def _chosen_memory() -> TeacherSettings:
@@ -342,13 +411,19 @@ def _fit_memory(settings: TeacherSettings, train: FloatArray, seed: int) -> Scor
 
 
 def _fit_student(settings: StudentSettings, train: FloatArray, seed: int) -> Score:
-    teacher = fill(_chosen_memory(), torch.tensor(train), context=True)
-    # No epoch is chosen: the last one counts.
-    few = LabelledBeats(train[:2], np.array([False, True]), np.array(["N", "V"]), None)
-    data = TrainingData(train, few, context=True)
-    targets = Lessons(teacher, train, context=True).of("", {})
-    weights = trained(settings, seed, data, teacher, targets)
+    key = settings.model_dump_json(), hash(train.tobytes()), seed
+    if key not in _TRAINED:
+        teacher = fill(_chosen_memory(), torch.tensor(train), context=True)
+        # No epoch is chosen: the last one counts.
+        few = LabelledBeats(train[:2], np.array([False, True]), np.array(["N", "V"]), None)
+        data = TrainingData(train, few, context=True)
+        targets = Lessons(teacher, train, context=True).of("", {})
+        _TRAINED[key] = trained(settings, seed, data, teacher, targets)
+    weights = _TRAINED[key]
     return lambda x: METHOD.score(weights, x, COMPUTE)
+
+
+_TRAINED: dict[tuple[str, int, int], State] = {}
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from kdsearch.data.beats import Moments
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from experiments.memory import FURTHER, MAIN, SEEDS  # noqa: E402
+from experiments.patients import FOLDS, Patients, intervals_around  # noqa: E402
 from experiments.searches import ARMS, space_of  # noqa: E402
 from experiments.table import Table, read  # noqa: E402
 from experiments.tables import tables, wilcoxon  # noqa: E402
@@ -100,3 +104,26 @@ def test_the_sentence_over_all_external_tasks_is_what_the_test_says():
         median, above, p_value = wilcoxon(rows, name)
         figures = rf"{median:+.3f}(, is above 0 in|,) {above}, (and Wilcoxon's )?p (is )?"
         assert re.search(rf"{figures}{p_value:.3f}", text), name
+
+
+def test_folds_of_patients_share_no_record_and_score_no_beat_that_is_adapted_to():
+    rng = np.random.default_rng(0)
+    record = np.repeat([f"r{i}" for i in range(11)], 20)
+    classes = np.where(rng.uniform(size=220) < 0.2, "V", "N")
+    x = np.arange(220, dtype=np.float32)[:, None, None]
+    scored = np.tile(np.arange(20) >= 7, 11)
+    data = Patients(x, classes, record, scored)
+    asked = []
+    for train, rows in data.folds():
+        learned = train[:, 0, 0].astype(int)
+        assert set(record[learned]).isdisjoint(record[rows])
+        assert (classes[learned] == "N").all()
+        asked.append(rows)
+    assert len(asked) == FOLDS
+    np.testing.assert_array_equal(np.sort(np.concatenate(asked)), np.flatnonzero(scored))
+
+
+def test_intervals_of_the_beats_around():
+    moments = Moments.of_times(np.cumsum([1.0, 1.0, 1.0, 0.5, 1.5, 2.0, 2.0, 2.0]))
+    found = intervals_around(np.full(8, "a"), moments, 1, 0.5)
+    np.testing.assert_allclose(found, [1, 1, 1, 1, 1.5, 2, 2, 2])
