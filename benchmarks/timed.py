@@ -18,7 +18,7 @@ class TimedBeatGan(BeatGan):
     def student_stack(self, *args: Any, **options: Any) -> Any:
         stack = super().student_stack(*args, **options)
         engine: Any = stack._engine
-        engine.train_epoch = _timed("train", engine.train_epoch)
+        engine.train = _timed("train", engine.train)
         engine.scores = _timed("validate", engine.scores)
         return stack
 

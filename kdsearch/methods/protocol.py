@@ -60,8 +60,10 @@ class Task:
 class TrainedEpoch:
     """What a stack returns of one student after an epoch; numbers may be NaN or infinite.
 
+    After a part of an epoch, losses and seconds are those of that part.
+
     Attributes:
-        epoch: Epochs trained so far, counted from 1.
+        epoch: The epoch, counted from 1.
         losses: Mean over the epoch's mini-batches, by term.
         seconds: Wall time of the epoch; in a stack, its time divided by its students.
         scores: Anomaly scores of the validation beats, shape (n,).
@@ -103,6 +105,8 @@ class Stack(Protocol):
     """
 
     slots: int
+    steps: int
+    """Mini-batches of an epoch."""
 
     def put_in(
         self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None
@@ -112,14 +116,19 @@ class Stack(Protocol):
     def take_out(self, slot: int) -> None:
         """Empty a slot."""
 
-    def advance(self) -> Mapping[int, TrainedEpoch]:
+    def advance(self, steps: int | None = None) -> Mapping[int, TrainedEpoch]:
         """Train every occupied slot for one epoch and score the validation beats.
 
         Students that diverged are returned like the others: the harness checks all numbers.
+
+        Args:
+            steps: Number of mini-batches, if not a whole epoch; at most what is left of any
+                student's epoch. An epoch in parts gives the same weights as a whole one, bit
+                for bit.
         """
 
     def save(self, slot: int) -> State:
-        """Return everything needed to resume after the last epoch, bit for bit."""
+        """Return everything needed to resume where `advance` ended, bit for bit."""
 
     def weights(self, slot: int) -> State:
         """Return what scoring needs, which describes its own architecture."""

@@ -47,8 +47,10 @@ class Student:
         slot: Number by which the harness refers to it.
         settings: Its settings.
         seed: Seed of its weights and mini-batches.
-        epoch: Epochs trained so far.
-        rng: Generator of its weights and mini-batches, on the CPU.
+        epoch: Whole epochs trained so far.
+        step: Mini-batches trained since then.
+        rng: Generator of its weights and mini-batches, on the CPU; within an epoch, as it was
+            at the epoch's start.
         network: Its module. The values in training are in the stack, not in the module.
         losses: The method's `losses` of this network.
         scores: The method's `scores` of this network.
@@ -58,6 +60,7 @@ class Student:
     settings: Any
     seed: int
     epoch: int
+    step: int
     rng: torch.Generator
     network: nn.Module
     losses: _Call
@@ -119,7 +122,7 @@ class TorchStack:
         student = self._new_student(slot, settings, seed)
         if state is not None:
             load(student.network, state["network"])
-            student.epoch = int(state["epoch"])
+            student.epoch, student.step = int(state["epoch"]), int(state["step"])
             student.rng.set_state(state["rng"])
         if self._rows is None:
             self._rows = Rows(student.network, self.slots, self.compute.device)
@@ -140,28 +143,39 @@ class TorchStack:
             rows.move(len(self._students), row)
             self._students[row] = last
 
-    def advance(self) -> dict[int, TrainedEpoch]:
-        """Train every occupied slot for one epoch and score the validation beats."""
+    @property
+    def steps(self) -> int:
+        """Mini-batches of an epoch."""
+        return len(self.x) // min(self._settings.batch_size, len(self.x))
+
+    def advance(self, steps: int | None = None) -> dict[int, TrainedEpoch]:
+        """Train every occupied slot for one epoch and score the validation beats.
+
+        Args:
+            steps: Number of mini-batches, if not a whole epoch.
+        """
         if not self._students:
             return {}
         started = time.perf_counter()
         self._differing = self._difference()
-        losses = self._train()
+        epochs = [student.epoch + 1 for student in self._students]
+        losses = self._train(self.steps if steps is None else steps)
         scores = self._validate()
         seconds = (time.perf_counter() - started) / len(self._students)
-        epochs = {
-            student.slot: TrainedEpoch(student.epoch, losses[row], seconds, scores[row])
+        trained = {
+            student.slot: TrainedEpoch(epochs[row], losses[row], seconds, scores[row])
             for row, student in enumerate(self._students)
         }
-        return dict(sorted(epochs.items()))
+        return dict(sorted(trained.items()))
 
     def save(self, slot: int) -> State:
-        """Return everything needed to resume after the last epoch, bit for bit."""
+        """Return everything needed to resume where `advance` ended, bit for bit."""
         rows, row = self._occupied(slot)
         student = self._students[row]
         return {
             "format": FORMAT,
             "epoch": student.epoch,
+            "step": student.step,
             "rng": student.rng.get_state(),
             "network": rows.take(row, student.network),
             "adam": rows.adam.take(row),
@@ -210,7 +224,7 @@ class TorchStack:
                 network.get_parameter(name).copy_(value)
         network.to(self.compute.device)
         losses, scores = (_Call(network, f) for f in (self.method.losses, self.method.scores))
-        return Student(slot, settings, seed, 0, rng, network, losses, scores)
+        return Student(slot, settings, seed, 0, 0, rng, network, losses, scores)
 
     def _occupied(self, slot: int) -> tuple[Rows, int]:
         for row, student in enumerate(self._students):
@@ -222,13 +236,14 @@ class TorchStack:
     def _tensors(self) -> Rows:
         return cast("Rows", self._rows)
 
-    def _train(self) -> list[dict[str, float]]:
-        """Train each student for one epoch; return the mean of each term."""
+    def _train(self, steps: int) -> list[dict[str, float]]:
+        """Train each student with so many mini-batches; return the mean of each term."""
         for student in self._students:
             student.network.train()
         device = self.compute.device
         # Copied to the device before the first step, so that no step waits for the host.
-        rows = torch.stack([self.mini_batches(s) for s in self._students], dim=1).to(device)
+        rows = torch.stack([self._next_batches(s, steps) for s in self._students], dim=1)
+        rows = rows.to(device)
         rates = self._learning_rates(len(rows)).to(device)
         decay = self._vector([getattr(s.settings, "weight_decay", 0) for s in self._students])
         seeds, numbers = self._seeds(len(rows)), self._numbers()
@@ -243,12 +258,23 @@ class TorchStack:
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0) + term.detach().double()
         for student in self._students:
-            student.epoch += 1
+            epochs, student.step = divmod(student.step + steps, self.steps)
+            student.epoch += epochs
         columns = {name: (total / len(rows)).tolist() for name, total in sums.items()}
         return [
             {name: values[row] for name, values in columns.items()}
             for row in range(len(self._students))
         ]
+
+    def _next_batches(self, student: Student, steps: int) -> Tensor:
+        """Return the next mini-batches of the student's epoch, shape (steps, size)."""
+        start, end = student.step, student.step + steps
+        before = student.rng.get_state()
+        rows = self.mini_batches(student)
+        if end < len(rows):
+            # The rest of the epoch draws the same mini-batches again.
+            student.rng.set_state(before)
+        return rows[start:end]
 
     def _gradients(
         self, inputs: tuple[Any, ...], seeds: NDArray[np.int64]
@@ -385,7 +411,7 @@ class TorchStack:
         rates = [
             [
                 self.method.learning_rate(
-                    s.settings, (s.epoch + step / steps) / s.settings.epochs
+                    s.settings, (s.epoch + (s.step + step) / self.steps) / s.settings.epochs
                 )
                 for s in self._students
             ]
@@ -396,7 +422,10 @@ class TorchStack:
     def _seeds(self, steps: int) -> NDArray[np.int64]:
         """Compute seeds of dropout and noise from seed, epoch and step alone, (steps, n)."""
         columns = [
-            np.random.SeedSequence([s.seed, s.epoch]).generate_state(steps, np.uint64) >> 1
+            np.random.SeedSequence([s.seed, s.epoch]).generate_state(self.steps, np.uint64)[
+                s.step : s.step + steps
+            ]
+            >> 1
             for s in self._students
         ]
         return np.stack(columns, axis=1).astype(np.int64)

@@ -50,9 +50,10 @@ class Student:
     Attributes:
         settings: Its configuration.
         seed: Seed of its weights and mini-batches.
-        epoch: Epochs trained so far.
+        epoch: Whole epochs trained so far.
         rng: Generator of its weights, on the CPU, also of replaced discriminators.
         progress: Reconstructions of a few beats, shape (n, leads, length), by epoch.
+        step: Mini-batches trained since the last whole epoch.
     """
 
     settings: NetworkSettings
@@ -60,6 +61,7 @@ class Student:
     epoch: int
     rng: torch.Generator
     progress: dict[int, Tensor] = field(default_factory=dict)
+    step: int = 0
 
     @property
     def alpha(self) -> float:
@@ -96,6 +98,7 @@ def new_parts(architecture: Architecture, rng: torch.Generator) -> Parts:
         "discriminator": initial_state(Discriminator, architecture, rng),
         "generator_adam": new_adam_state(),
         "discriminator_adam": new_adam_state(),
+        "redrawn": False,
     }
 
 
@@ -115,6 +118,7 @@ class Engine:
         compute: Where and how precisely to train.
 
     Attributes:
+        steps: Mini-batches of an epoch.
         rows: Training beats of the next mini-batch, shape (B, K).
         step: Trains all students with that mini-batch.
     """
@@ -133,6 +137,7 @@ class Engine:
         self._compute = compute
         self._x = x
         self._size = min(settings.batch_size, len(x))
+        self.steps = len(x) // self._size
         generator = StackedGenerator(architecture, slots, compute)
         discriminator = StackedDiscriminator(architecture, slots, compute)
         self._players = Players(
@@ -147,7 +152,8 @@ class Engine:
         self._weights = Weights(w_adv=vectors[0], alpha=vectors[1], terms=of_terms)
         self._temperature = vectors[2].fill_(1)
         self._distillation = distillation_terms(distilled, targets, self._temperature)
-        # Weights that replace those of a collapsed discriminator, drawn in advance.
+        # Weights that replace those of a collapsed discriminator, drawn in advance; and whether
+        # they were used in this epoch.
         self._fresh = torch.zeros_like(discriminator.values)
         self._redrawn = torch.zeros(slots, dtype=torch.bool, device=compute.device)
         self.rows = torch.zeros(self._size, slots, dtype=torch.long, device=compute.device)
@@ -168,12 +174,13 @@ class Engine:
         for name, weight in self._weights.terms.items():
             weight[slot] = student.weight_of(name)
         self._temperature[slot] = student.temperature
+        self._redrawn[slot] = parts["redrawn"]
         self._draw(slot, student.rng)
 
     def take(self, slot: int) -> Parts:
         """Return copies of one student's values on the CPU, with published names."""
         adams = {part: adam.take(slot) for adam, part in self._adams()}
-        return {**self.take_networks(slot), **adams}
+        return {**self.take_networks(slot), **adams, "redrawn": bool(self._redrawn[slot])}
 
     def take_networks(self, slot: int) -> dict[str, NetworkState]:
         """Return what `take` does, without the optimisers."""
@@ -193,19 +200,21 @@ class Engine:
         self._weights.w_adv[slot] = self._weights.alpha[slot] = 0
         self._temperature[slot] = 1
         self._fresh[slot] = 0
+        self._redrawn[slot] = False
 
-    def train_epoch(self, students: Mapping[int, Student]) -> dict[int, dict[str, float]]:
-        """Train one epoch; each student has its own order of beats.
+    def train(self, students: Mapping[int, Student], steps: int) -> dict[int, dict[str, float]]:
+        """Train an epoch or a part of it; each student has its own order of beats.
 
         Args:
             students: By slot; all other slots are empty.
+            steps: Number of mini-batches; no student's epoch ends before the last one.
 
         Returns:
             The mean of every term over the mini-batches, by slot; without terms of distillation
             if alpha is 0.
         """
-        orders = self._orders(students)
-        for total in (*self._sums.values(), self._redrawn):
+        orders = self._orders(students, steps)
+        for total in self._sums.values():
             total.zero_()
         for rows in orders:
             self.rows.copy_(rows)
@@ -213,10 +222,14 @@ class Engine:
         means = {name: (total / len(orders)).tolist() for name, total in self._sums.items()}
         redrawn = self._redrawn.tolist()
         for slot, student in students.items():
-            student.epoch += 1
+            student.step += steps
+            if student.step < self.steps:
+                continue
+            student.epoch, student.step = student.epoch + 1, 0
             if redrawn[slot]:
                 self._fresh_state(student.rng)
                 self._draw(slot, student.rng)
+                self._redrawn[slot] = False
         return {
             slot: {
                 name: values[slot]
@@ -265,18 +278,18 @@ class Engine:
         initialise(fresh, rng)
         return {name: value.detach() for name, value in fresh.named_parameters()}
 
-    def _orders(self, students: Mapping[int, Student]) -> Tensor:
-        """Draw row numbers of all mini-batches, shape (batches, B, K), on the device.
+    def _orders(self, students: Mapping[int, Student], steps: int) -> Tensor:
+        """Draw row numbers of the next mini-batches, shape (steps, B, K), on the device.
 
         A student's order depends on its seed and epoch alone.
         """
         n, slots = len(self._x), self.rows.shape[1]
-        count = n // self._size
-        orders = np.zeros((slots, count * self._size), dtype=np.int64)
+        orders = np.zeros((slots, steps * self._size), dtype=np.int64)
         for slot, student in students.items():
             rng = np.random.default_rng([student.seed, student.epoch + 1])
-            orders[slot] = rng.permutation(n)[: count * self._size]
-        by_batch = torch.from_numpy(orders).to(self._x.device).view(slots, count, -1)
+            start, end = student.step * self._size, (student.step + steps) * self._size
+            orders[slot] = rng.permutation(n)[start:end]
+        by_batch = torch.from_numpy(orders).to(self._x.device).view(slots, steps, -1)
         return by_batch.permute(1, 2, 0)
 
     def _adams(self) -> list[tuple[StackedAdam, str]]:

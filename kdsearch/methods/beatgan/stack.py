@@ -41,7 +41,7 @@ PER_STUDENT = frozenset(
 )
 """Settings that may differ within a stack; all others are its structure."""
 
-PARTS = ("generator", "discriminator", "generator_adam", "discriminator_adam")
+PARTS = ("generator", "discriminator", "generator_adam", "discriminator_adam", "redrawn")
 
 
 class BeatGanStack:
@@ -105,7 +105,8 @@ class BeatGanStack:
         else:
             parts = _saved_parts(state, self._architecture)
             rng.set_state(state["rng"])
-            student = Student(settings, seed, state["epoch"], rng, dict(state[PROGRESS]))
+            progress = dict(state[PROGRESS])
+            student = Student(settings, seed, state["epoch"], rng, progress, state["step"])
         self._require_targets(student)
         self._engine.put(slot, student, parts)
         self._students[slot] = student
@@ -120,22 +121,32 @@ class BeatGanStack:
         self._engine.clear(slot)
         del self._students[slot]
 
-    def advance(self) -> dict[int, TrainedEpoch]:
-        """Train every occupied slot for one epoch and score the validation beats."""
+    @property
+    def steps(self) -> int:
+        """Mini-batches of an epoch."""
+        return self._engine.steps
+
+    def advance(self, steps: int | None = None) -> dict[int, TrainedEpoch]:
+        """Train every occupied slot for one epoch and score the validation beats.
+
+        Args:
+            steps: Number of mini-batches, if not a whole epoch.
+        """
         if not self._students:
             return {}
         started = time.perf_counter()
-        losses = self._engine.train_epoch(self._students)
+        epochs = {slot: student.epoch + 1 for slot, student in self._students.items()}
+        losses = self._engine.train(self._students, self.steps if steps is None else steps)
         scores = self._engine.scores(self._validation)
         self._keep_progress()
         seconds = (time.perf_counter() - started) / len(self._students)
         return {
-            slot: TrainedEpoch(student.epoch, losses[slot], seconds, scores[:, slot])
-            for slot, student in self._students.items()
+            slot: TrainedEpoch(epoch, losses[slot], seconds, scores[:, slot])
+            for slot, epoch in epochs.items()
         }
 
     def save(self, slot: int) -> State:
-        """Return everything needed to resume after the last epoch, bit for bit.
+        """Return everything needed to resume where `advance` ended, bit for bit.
 
         Returns:
             Numbers, strings and tensors on the CPU, of this one student alone.
@@ -148,6 +159,7 @@ class BeatGanStack:
             "settings": student.settings.model_dump(mode="json"),
             "seed": student.seed,
             "epoch": student.epoch,
+            "step": student.step,
             "rng": student.rng.get_state(),
             PROGRESS: dict(student.progress),
             **self._engine.take(slot),
@@ -170,11 +182,12 @@ class BeatGanStack:
         return state | ({PROGRESS: dict(student.progress)} if student.progress else {})
 
     def _keep_progress(self) -> None:
-        """Keep reconstructions of a few beats of every student whose epoch is shown."""
+        """Keep reconstructions of a few beats of every student at the end of a shown epoch."""
         shown = {
             slot: student
             for slot, student in self._students.items()
-            if is_shown(student.epoch) and isinstance(student.settings, StudentSettings)
+            if student.step == 0 and is_shown(student.epoch)
+            if isinstance(student.settings, StudentSettings)
         }
         if shown:
             fakes = self._engine.reconstructions(self._shown)
@@ -220,7 +233,7 @@ def _saved_parts(state: State, architecture: Architecture) -> Parts:
     if saved != architecture:
         raise ValueError(f"the saved state is of {saved}, this stack of {architecture}")
     _check_networks(state, architecture)
-    missing = [name for name in (*PARTS, "rng", "epoch", PROGRESS) if name not in state]
+    missing = [n for n in (*PARTS, "rng", "epoch", "step", PROGRESS) if n not in state]
     if missing:
         raise ValueError(f"the saved state has no {', '.join(missing)}")
     return {name: state[name] for name in PARTS}

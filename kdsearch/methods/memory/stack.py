@@ -27,7 +27,7 @@ MEMORY = "memory"
 class MemoryStack:
     """A stack of one slot for a memory, which is complete after one epoch."""
 
-    slots = 1
+    slots = steps = 1
 
     def __init__(self, data: TrainingData) -> None:
         """Keep the beats to store; nothing is computed yet."""
@@ -51,10 +51,13 @@ class MemoryStack:
         self._occupied(slot)
         self._settings = self._memory = None
 
-    def advance(self) -> dict[int, TrainedEpoch]:
+    def advance(self, steps: int | None = None) -> dict[int, TrainedEpoch]:
         """Store the training beats and score the validation beats.
 
         The only loss is the standard deviation of the log scores of the stored beats.
+
+        Args:
+            steps: None or 1.
         """
         if self._settings is None:
             return {}
@@ -101,10 +104,17 @@ class StudentStack(TorchStack):
             )
         super().__init__(method, settings, slots, task)
         self._distorted = wanted
+        # Normal beats in a mini-batch.
+        self._normal = min(settings.batch_size // 2, beats)
+
+    @property
+    def steps(self) -> int:
+        """Mini-batches of an epoch."""
+        return len(self.x) // self._normal
 
     def mini_batches(self, student: Student) -> Tensor:
         """Draw row numbers: each normal beat once, then as many random distorted beats."""
-        half = min(student.settings.batch_size // 2, len(self.x))
+        half = self._normal
         order = torch.randperm(len(self.x), generator=student.rng)
         return torch.stack(
             [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from beatgan_cases import finite
+from part_cases import check_parts
 from search_cases import CPU, tiny_dataset
 from torch import Tensor, nn
 from torch.nn import functional
@@ -300,3 +301,9 @@ def test_other_structures_and_types_are_refused():
 
     with pytest.raises(ValueError, match=r"parameter enter\.weight is torch\.float64"):
         fill(stack_of(Double(), 1), 1)
+
+
+@pytest.mark.parametrize("new_stack", [lambda: stack_of(Own(), 2), lambda: memory_stack(2)])
+def test_an_epoch_in_parts_ends_as_a_whole_one(new_stack: Callable[[], TorchStack]) -> None:
+    settings = new_stack()._settings
+    check_parts(new_stack, [settings.model_copy(update={"lr": lr}) for lr in (0.01, 0.005)])

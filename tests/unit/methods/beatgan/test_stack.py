@@ -20,6 +20,7 @@ from beatgan_cases import (
     trained_teacher,
     training_data,
 )
+from part_cases import check_parts
 
 from kdsearch.methods.beatgan import BeatGan, engine, optimiser
 from kdsearch.methods.beatgan.distillation import distillation_terms
@@ -351,7 +352,7 @@ def test_orders_change_with_epoch_and_seed_and_leave_no_beat_out() -> None:
     stack.advance()
     orders = []
     for _ in range(2):
-        batches = stack._engine._orders(stack._students)
+        batches = stack._engine._orders(stack._students, stack.steps)
         assert batches.shape == (3, 8, 2)
         orders += [tuple(order) for order in batches.flatten(0, 1).T.tolist()]
         stack.advance()
@@ -555,3 +556,24 @@ def test_a_target_may_have_weights(target: str, weights: dict[str, float]) -> No
 def test_a_wrong_target_is_refused(target: str) -> None:
     with pytest.raises(ValueError, match="input should be"):
         student(target=target)
+
+
+@pytest.mark.parametrize("collapses", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_epoch_in_parts_ends_as_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch, collapses: bool, precision: str
+) -> None:
+    step = engine.Engine._step
+    orders = [np.random.default_rng([slot, 1]).permutation(26)[:8] for slot in (0, 1)]
+    first = torch.from_numpy(np.stack(orders, axis=1))
+
+    def collapse_at_the_first(self: engine.Engine) -> None:
+        limits = torch.where((self.rows == first).all(0), 100.0, 0.0)
+        monkeypatch.setattr(engine, "COLLAPSED", limits)
+        step(self)
+
+    if collapses:
+        monkeypatch.setattr(engine.Engine, "_step", collapse_at_the_first)
+    compute = Compute("cpu", precision)
+    settings = [student(**scalars) for scalars in DIFFERENT[:2]]
+    check_parts(lambda: student_stack(2, compute=compute), settings)
