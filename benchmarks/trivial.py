@@ -28,6 +28,8 @@ class Settings(BaseModel):
 class TrivialStack:
     """Its students' AUC is a smooth function of their settings and their epoch."""
 
+    steps = 1
+
     def __init__(self, slots: int, task: Task) -> None:
         self.slots = slots
         self._abnormal = task.data.validation.abnormal
@@ -39,7 +41,7 @@ class TrivialStack:
     def take_out(self, slot: int) -> None:
         del self._students[slot]
 
-    def advance(self) -> Mapping[int, TrainedEpoch]:
+    def advance(self, steps: int | None = None) -> Mapping[int, TrainedEpoch]:
         trained = {}
         for slot, (settings, epoch) in self._students.items():
             self._students[slot] = (settings, epoch + 1)

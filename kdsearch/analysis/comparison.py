@@ -20,7 +20,8 @@ def best_so_far(records: Sequence[TrialRecord]) -> pd.DataFrame:
         ``best``; NaN before the first epoch. A failed trial costs, but counts for nothing.
     """
     rows = []
-    trials, epochs, seconds, best = 0, 0, 0.0, math.nan
+    trials, seconds, best = 0, 0.0, math.nan
+    epochs: int | float = 0
     for record in sorted(records, key=lambda record: record.number):
         trials, epochs = trials + 1, epochs + record.epochs
         seconds += record.seconds

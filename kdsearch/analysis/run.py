@@ -53,7 +53,7 @@ class Best:
     trial: int
     params: dict[str, Value]
     value: float
-    epoch: int
+    epoch: int | float
     metrics: dict[str, dict[str, float]] = field(repr=False)
 
 

@@ -47,15 +47,17 @@ class TrialEvents:
         for earlier in folder.glob(EVENTS):
             earlier.unlink()
         self._writer = SummaryWriter(str(folder), flush_secs=5, filename_suffix=SUFFIX)
-        self._epoch = 0
+        self._epoch: int | float = 0
+        self._step = 0
 
     def add(self, history: Iterable[EpochReport]) -> None:
-        """Write the epochs of a history that are not written yet."""
+        """Write the reports of a history that are not written yet; their number is the step."""
         for report in history:
             if report.epoch > self._epoch:
                 self._epoch = report.epoch
+                self._step += 1
                 for name, value in figures(report).items():
-                    self._writer.add_scalar(name, value, report.epoch)
+                    self._writer.add_scalar(name, value, self._step)
         self._writer.flush()
 
     def end(self, params: Mapping[str, Value], metrics: Mapping[str, float]) -> None:
@@ -64,7 +66,7 @@ class TrialEvents:
         for summary in (begin, end):
             self._writer.file_writer.add_summary(summary)
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, self._epoch)
+            self._writer.add_scalar(name, value, self._step)
         self._writer.close()
 
 
@@ -101,7 +103,7 @@ def final_metrics(history: Iterable[EpochReport], metric: Metric) -> dict[str, f
         return {}
     best = max(epochs, key=lambda report: report.value(metric))
     seconds = sum(report.seconds for report in epochs)
-    figures = (best.val_auc, best.val_ap, best.epoch, len(epochs), seconds)
+    figures = (best.val_auc, best.val_ap, best.epoch, epochs[-1].epoch, seconds)
     return dict(zip(FINAL, figures, strict=False))
 
 

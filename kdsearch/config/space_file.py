@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count, takewhile
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -160,11 +161,20 @@ class SchedulerSettings(Section):
 
     name: Literal["asha", "none"] = "asha"
     """``none`` trains every student to its last epoch."""
-    grace_period: Count = 1
-    """Epochs before a trial can be stopped: the first rung."""
+    grace_period: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = 1
+    """Epochs before a trial can be stopped: the first rung. Below 1 it is a part of the first
+    epoch. Later rungs that are not whole count as the next whole epoch."""
     reduction_factor: Annotated[float, Field(ge=1.1, allow_inf_nan=False)] = 3.0
     """ASHA's eta: one in ``reduction_factor`` trials is promoted at each rung, and the next
     rung has that many times the epochs."""
+
+    def early_rungs(self) -> list[float]:
+        """Return the rungs within the first epoch, as fractions of it."""
+        if self.name == "none":
+            return []
+        # As Ray calculates them.
+        rungs = (self.grace_period * self.reduction_factor**k for k in count())
+        return list(takewhile(lambda rung: rung < 1, rungs))
 
 
 class AdaptiveSeeds(Section):
@@ -783,7 +793,7 @@ def _check_together(config: Config) -> None:
     if config.scheduler.name == "asha" and config.scheduler.grace_period > config.max_epochs():
         raise ConfigError(
             f"{config.origin}: scheduler.grace_period: must not exceed the students' epochs, "
-            f"but grace_period={config.scheduler.grace_period} and "
+            f"but grace_period={config.scheduler.grace_period:g} and "
             f"epochs={config.max_epochs()}"
         )
     if config.teacher_source.exists:

@@ -180,7 +180,7 @@ def evaluate_run(
     dataset: Dataset,
     *,
     trial: int,
-    epoch: int,
+    epoch: int | float,
     student: Answers,
     teacher: Answers,
     rule: Rule,
@@ -265,7 +265,7 @@ def _nearest(teacher: Answers, train: FloatArray, x: FloatArray) -> FloatArray |
     return None if rows is None else train[rows]
 
 
-def _progress(student: Answers, validation: LabelledBeats, epoch: int) -> Progress | None:
+def _progress(student: Answers, validation: LabelledBeats, epoch: float) -> Progress | None:
     rows = shown_rows(validation)
     x = validation.x[rows]
     now = student.reconstruct(x)

@@ -79,15 +79,17 @@ class TrainedEpoch:
 class EpochReport:
     """What the harness records of one student's epoch; all numbers are finite.
 
+    Within an epoch, losses and seconds are of the mini-batches since the report before.
+
     Attributes:
-        epoch: Epochs trained so far, counted from 1.
+        epoch: Epochs trained so far; a fraction at a rung within the first epoch.
         losses: Mean over the epoch's mini-batches, by term.
         seconds: Wall time of the epoch; in a stack, its time divided by its students.
         val_auc: Area under the ROC curve on the validation beats, abnormal being positive.
         val_ap: Average precision, likewise.
     """
 
-    epoch: int
+    epoch: int | float
     losses: dict[str, float]
     seconds: float
     val_auc: float
@@ -105,8 +107,10 @@ class Stack(Protocol):
     """
 
     slots: int
-    steps: int
-    """Mini-batches of an epoch."""
+
+    @property
+    def steps(self) -> int:
+        """Mini-batches of an epoch."""
 
     def put_in(
         self, slot: int, settings: BaseModel, *, seed: int, state: State | None = None

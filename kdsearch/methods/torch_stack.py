@@ -72,7 +72,7 @@ class TorchStack:
 
     Students occupy the first rows. If one leaves, the last one moves to its row, so that empty
     slots cost no time. A subclass can override `mini_batches` and `gather` to train on
-    other data than the training beats.
+    other data than the training beats; it then sets ``steps``, the mini-batches of an epoch.
 
     Args:
         method: Defines the networks.
@@ -94,6 +94,7 @@ class TorchStack:
         }
         self.x = from_numpy(np.ascontiguousarray(data.train), compute.device)
         self._validation = from_numpy(np.ascontiguousarray(data.validation.x), compute.device)
+        self.steps = len(self.x) // min(cast("Any", settings).batch_size, len(self.x))
         self._shape = shape_of(data)
         self._settings = settings
         is_teacher = isinstance(settings, method.teacher_settings)
@@ -142,11 +143,6 @@ class TorchStack:
         if row < len(self._students):
             rows.move(len(self._students), row)
             self._students[row] = last
-
-    @property
-    def steps(self) -> int:
-        """Mini-batches of an epoch."""
-        return len(self.x) // min(self._settings.batch_size, len(self.x))
 
     def advance(self, steps: int | None = None) -> dict[int, TrainedEpoch]:
         """Train every occupied slot for one epoch and score the validation beats.

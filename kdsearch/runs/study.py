@@ -331,9 +331,14 @@ class Study:
         for point in product(*values):
             yield dict(zip(self._space, point, strict=True))
 
-    def report(self, number: int, epoch: int, best_so_far: float) -> None:
-        """Record an epoch."""
-        self._storage.set_trial_intermediate_value(self._trial_id(number), epoch, best_so_far)
+    def report(self, number: int, step: int, best_so_far: float) -> None:
+        """Record what a trial has reached.
+
+        Args:
+            step: How many times it has been validated. Optuna's steps are integers; without
+                rungs within the first epoch, it is the epoch.
+        """
+        self._storage.set_trial_intermediate_value(self._trial_id(number), step, best_so_far)
 
     def finish(self, number: int, state: TrialState) -> None:
         """Record the end of a trial; its value is the best of its epochs'."""
@@ -436,7 +441,9 @@ def _frozen(record: TrialRecord, searched: Mapping[str, BaseDistribution]) -> Fr
         value=record.value if record.state in ("completed", "stopped") else None,
         params=record.params,
         distributions={key: searched[key] for key in record.params},
-        intermediate_values=dict(record.curve),
+        intermediate_values={
+            step: record.curve[epoch] for step, epoch in enumerate(sorted(record.curve), 1)
+        },
         user_attrs={"seconds": record.seconds}
         | ({"reason": record.reason} if record.reason else {}),
     )

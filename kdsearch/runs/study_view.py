@@ -212,9 +212,10 @@ class StudyView:
         """Show a trial that begins or continues."""
         self._tasks.put(partial(self._start, suggestion))
 
-    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
-        """Show an epoch."""
-        self._tasks.put(partial(self._report, number, epoch, best_so_far))
+    def reported(self, record: TrialRecord, epochs: int) -> None:
+        """Show what a trial has reached."""
+        reports = len(record.curve)
+        self._tasks.put(partial(self._report, record.number, reports, record.value))
 
     def ended(self, number: int, state: TrialState, reason: str) -> None:
         """Show the end of a trial."""
@@ -303,8 +304,8 @@ class StudyView:
                 value = distribution.to_internal_repr(suggestion.params[key])
                 storage.set_trial_param(trial_id, key, value, distribution)
 
-    def _report(self, number: int, epoch: int, best_so_far: float) -> None:
-        self._storage.set_trial_intermediate_value(self._ids[number], epoch, best_so_far)
+    def _report(self, number: int, step: int, best_so_far: float) -> None:
+        self._storage.set_trial_intermediate_value(self._ids[number], step, best_so_far)
 
     def _end(self, number: int) -> None:
         trial = frozen_trial(self._folder.trial(number).record(), self._space)

@@ -3,8 +3,8 @@
 trials/<number>/
   trial.json     number, settings, state, reason, seed; written when the trial begins and ends,
                  then with the best value so far by epoch: all of a finished trial's record
-  metrics.jsonl  a line per epoch
-  last.pt        the student's state after the last epoch, with the trial's settings; removed
+  metrics.jsonl  a line per report: an epoch, or a rung within the first one
+  last.pt        the student's state after the last report, with the trial's settings; removed
                  when the trial ends
   best.pt        weights of the best epoch; kept for the best trials
   error.txt      reason why the last attempt failed, until the driver has read it
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -64,7 +64,8 @@ class TrialRecord:
         number: Number of the trial in its search, from 0.
         state: ``running`` also where a killed search left it, and where its files are damaged.
         params: The searched values.
-        curve: Best value of the search's metric so far, by epoch.
+        curve: Best value of the search's metric so far, by epoch; the first ones may be
+            fractions.
         seconds: Training time of all its epochs.
         reason: Why it failed, or what is damaged, or an empty text.
         order: How many trials had finished before it; None until it finishes.
@@ -79,7 +80,7 @@ class TrialRecord:
     number: int
     state: TrialState
     params: dict[str, Value]
-    curve: dict[int, float] = field(default_factory=dict)
+    curve: Mapping[int | float, float] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str = ""
     order: int | None = None
@@ -91,7 +92,7 @@ class TrialRecord:
     refused: list[dict[str, Value]] = field(default_factory=list)
 
     @property
-    def epochs(self) -> int:
+    def epochs(self) -> int | float:
         """Epochs trained."""
         return max(self.curve, default=0)
 
@@ -101,7 +102,7 @@ class TrialRecord:
         return max(self.curve.values(), default=float("nan"))
 
     @property
-    def best_epoch(self) -> int:
+    def best_epoch(self) -> int | float:
         """The first epoch that reached the best value; 0 before the first."""
         return min((e for e, value in self.curve.items() if value == self.value), default=0)
 
@@ -115,7 +116,7 @@ class _Stored(BaseModel):
     """The content of ``trial.json``.
 
     The curve and the seconds are those of a finished trial; an unfinished one has its epochs in
-    ``metrics.jsonl`` alone.
+    ``metrics.jsonl`` alone. The curve has pairs of the epoch and the best so far.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -123,7 +124,7 @@ class _Stored(BaseModel):
     number: int
     params: dict[str, bool | int | float | str]
     state: TrialState
-    curve: list[float] | None = None
+    curve: list[tuple[int | float, float]] | None = None
     seconds: float | None = None
     reason: str = ""
     order: int | None = None
@@ -141,7 +142,7 @@ class Checkpoint:
 
     Attributes:
         state: The student's own state, for `Stack.put_in`.
-        history: The report of every epoch up to here.
+        history: Every report up to here.
     """
 
     state: State
@@ -180,7 +181,7 @@ class TrialFolder:
         values = {name: getattr(record, name) for name in _Stored.model_fields}
         if record.finished:
             # Of an epoch behind the decision that ended the trial nothing is known.
-            values["curve"] = [record.curve[epoch] for epoch in range(1, record.epochs + 1)]
+            values["curve"] = sorted(record.curve.items())
         else:
             values |= {"curve": None, "seconds": None}
         write_json(self._record_file, _Stored(**values).model_dump())
@@ -203,8 +204,7 @@ class TrialFolder:
             if stored.state != "running":
                 if stored.curve is None or stored.seconds is None:
                     raise ValueError("curve and seconds: missing")
-                curve = dict(enumerate(stored.curve, start=1))
-                return TrialRecord(**plain, curve=curve, seconds=stored.seconds)
+                return TrialRecord(**plain, curve=dict(stored.curve), seconds=stored.seconds)
         except FileNotFoundError:
             plain = {"number": number, "state": "running", "reason": "trial.json is missing"}
         except ValueError as error:
@@ -218,7 +218,7 @@ class TrialFolder:
         )
 
     def history(self) -> list[EpochReport]:
-        """Read every epoch whose line is whole, in order."""
+        """Read every report whose line is whole, in order."""
         try:
             lines = self._metrics_file.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
@@ -226,7 +226,9 @@ class TrialFolder:
         reports: list[EpochReport] = []
         for line in lines:
             report = _parse(line)
-            if report is None or report.epoch != len(reports) + 1:
+            # No whole epoch is left out.
+            last = reports[-1].epoch if reports else 0
+            if report is None or not last < report.epoch <= int(last) + 1:
                 break
             reports.append(report)
         return reports
@@ -234,16 +236,16 @@ class TrialFolder:
     def write(
         self, report: EpochReport, history: list[EpochReport], state: State, best: State | None
     ) -> None:
-        """Write one epoch: its line, the best weights if it is the best, then the checkpoint.
+        """Write a report: its line, the best weights if it is the best, then the checkpoint.
 
-        The checkpoint comes last: an epoch counts once the checkpoint has it, and what a kill
-        left of a later epoch is written again.
+        The checkpoint comes last: a report counts once the checkpoint has it, and what a kill
+        left of a later one is written again.
 
         Args:
-            report: The epoch just trained.
-            history: The epochs before it.
+            report: Of the epoch just trained, or of a part of it.
+            history: The reports before it.
             state: The student's state after it.
-            best: The student's weights, if no epoch before was as good.
+            best: The student's weights, if no report before was as good.
 
         Raises:
             Superseded: A newer driver owns the run.
@@ -251,10 +253,10 @@ class TrialFolder:
         self.write_history([*history, report])
         if best is not None:
             self.write_best(best)
-        self.write_checkpoint(report.epoch, state)
+        self.write_checkpoint(len(history) + 1, state)
 
     def write_history(self, history: list[EpochReport]) -> None:
-        """Write the lines of all epochs.
+        """Write the lines of all reports.
 
         Raises:
             Superseded: A newer driver owns the run.
@@ -271,14 +273,17 @@ class TrialFolder:
         self.check_generation()
         save_state(self.best_file, weights)
 
-    def write_checkpoint(self, epoch: int, state: State) -> None:
-        """Write the state after an epoch whose line, and weights if the best, are written.
+    def write_checkpoint(self, reports: int, state: State) -> None:
+        """Write the state after a report whose line, and weights if the best, are written.
+
+        Args:
+            reports: How many reports there are up to this one.
 
         Raises:
             Superseded: A newer driver owns the run.
         """
         self.check_generation()
-        checkpoint = {"epoch": epoch, "state": state, "params": self._params}
+        checkpoint = {"reports": reports, "state": state, "params": self._params}
         save_state(self._last_file, checkpoint)
 
     def check_generation(self) -> None:
@@ -287,13 +292,13 @@ class TrialFolder:
             raise Superseded(f"{self.path}: a newer search has taken over this run")
 
     def checkpoint(self) -> Checkpoint | None:
-        """Read the newest state, if it is whole and all its epochs are known."""
+        """Read the newest state, if it is whole and all its reports are known."""
         try:
             last = load_state(self._last_file)
         except (FileNotFoundError, DamagedFile):
             return None
-        history = self.history()[: last["epoch"]]
-        if len(history) < last["epoch"]:
+        history = self.history()[: last["reports"]]
+        if len(history) < last["reports"]:
             return None
         return Checkpoint(last["state"], history)
 
@@ -401,9 +406,10 @@ class Confirmation:
         save_arrays(self.path / "scores.npz", scores)
 
 
-def curve_of(history: Sequence[EpochReport], metric: Metric) -> dict[int, float]:
+def curve_of(history: Sequence[EpochReport], metric: Metric) -> dict[int | float, float]:
     """Return the curve of a record."""
-    return dict(enumerate(accumulate((r.value(metric) for r in history), max), start=1))
+    best_so_far = accumulate((report.value(metric) for report in history), max)
+    return dict(zip((report.epoch for report in history), best_so_far, strict=True))
 
 
 def is_trial(names: Collection[str]) -> bool:

@@ -44,7 +44,7 @@ def learn_from(path: str, config: Config) -> Learned:
         curve = record.curve
         if judged_again:
             history = folder.trial(record.number).history()
-            curve = curve_of(history[: record.epochs], metric)
+            curve = curve_of([r for r in history if r.epoch <= record.epochs], metric)
         if curve:
             # Limits there, and costs at another width, say nothing here.
             trials.append(replace(record, params=params, curve=curve, costs={}, refused=[]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -205,14 +206,15 @@ def _best_weights(
     try:
         return trial.best_weights()
     except RunError as error:
-        say(f"{error}; trial {best.number} is trained again up to epoch {best.best_epoch}")
+        say(f"{error}; trial {best.number} is trained again up to epoch {best.best_epoch:g}")
     settings = inputs.config.student_settings(best.params)
     metric = inputs.config.search.metric
     stack = student_stack(settings, 1, inputs)
     stack.put_in(0, settings, seed=trial_seed(inputs.config, best.number))
-    for _ in range(best.best_epoch):
+    whole = int(best.best_epoch)
+    for steps in [stack.steps] * whole or [math.ceil(best.best_epoch * stack.steps)]:
         try:
-            report = judge(stack.advance()[0], inputs.task.data.validation)
+            report = judge(stack.advance(steps)[0], inputs.task.data.validation)
         except TrialDiverged as error:
             reason = f"trial {best.number} cannot be trained again: {error}"
             raise SearchFailed(reason) from None

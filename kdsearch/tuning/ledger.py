@@ -27,8 +27,13 @@ class Observer(Protocol):
     def started(self, suggestion: Suggestion) -> None:
         """A trial was handed to Tune."""
 
-    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
-        """A trial finished an epoch."""
+    def reported(self, record: TrialRecord, epochs: int) -> None:
+        """A trial was validated.
+
+        Args:
+            record: With the curve up to now.
+            epochs: Epochs of the trial in all.
+        """
 
     def ended(self, number: int, state: TrialState, reason: str) -> None:
         """A trial ended."""
@@ -109,18 +114,18 @@ class Ledger:
         return self._running[number].costs
 
     def report(self, number: int, result: dict[str, Any]) -> None:
-        """Take note of an epoch, which the worker has written already."""
-        epoch, best_so_far = int(result[EPOCH]), float(result[BEST_SO_FAR])
+        """Take note of an epoch or a part of one, which the worker has written already."""
+        epoch, best_so_far = result[EPOCH], float(result[BEST_SO_FAR])
         record = self._running[number]
-        self._running[number] = replace(
+        record = self._running[number] = replace(
             record,
             # Epochs that an earlier driver saw, and that are trained again, do not count.
             curve={e: value for e, value in record.curve.items() if e < epoch}
             | {epoch: best_so_far},
             seconds=float(result[SECONDS]),
         )
-        self.study.report(number, epoch, best_so_far)
-        self.observer.reported(number, epoch, int(result[EPOCHS]), best_so_far)
+        self.study.report(number, len(record.curve), best_so_far)
+        self.observer.reported(record, int(result[EPOCHS]))
 
     def finish(self, number: int, state: TrialState, reason: str = "") -> None:
         """Write the end of a trial."""

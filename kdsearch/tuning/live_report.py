@@ -55,8 +55,8 @@ class LiveReport:
     def started(self, suggestion: Suggestion) -> None:
         """A trial was handed to Tune."""
 
-    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
-        """A trial finished an epoch."""
+    def reported(self, record: TrialRecord, epochs: int) -> None:
+        """A trial was validated: see `Observer`."""
         if self._begun:
             self._news.set()
 

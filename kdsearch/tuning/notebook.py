@@ -9,7 +9,7 @@ from collections.abc import Callable
 from kdsearch.analysis.run import open_run
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
-from kdsearch.runs.trial_folder import TrialState
+from kdsearch.runs.trial_folder import TrialRecord, TrialState
 
 INTERVAL_S = 1.0
 # The most of the driver's time that reading and drawing may take.
@@ -32,8 +32,8 @@ class NotebookTable:
     def started(self, suggestion: Suggestion) -> None:
         """A trial was handed to Tune."""
 
-    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
-        """A trial finished an epoch."""
+    def reported(self, record: TrialRecord, epochs: int) -> None:
+        """A trial was validated: see `Observer`."""
         self._update()
 
     def ended(self, number: int, state: TrialState, reason: str) -> None:

@@ -55,7 +55,8 @@ class SearchProgress:
             if record.state != "failed":
                 self._improve(record.number, record.value)
         self._start = time.monotonic()
-        self._epochs = 0
+        self._reached = {record.number: record.epochs for record in earlier}
+        self._epochs: int | float = 0
         self._first_epoch_s: float | None = None
         self._last_line = self._start
         self._live: Live | None = None
@@ -84,13 +85,15 @@ class SearchProgress:
         self._params[suggestion.number] = suggestion.params
         self._running[suggestion.number] = "starting"
 
-    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
-        """A trial finished an epoch."""
-        self._running[number] = f"{epoch}/{epochs}"
-        self._epochs += 1
+    def reported(self, record: TrialRecord, epochs: int) -> None:
+        """A trial was validated: see `Observer`."""
+        self._running[record.number] = f"{record.epochs:g}/{epochs}"
+        # Not those that an earlier driver has trained, which are reported again.
+        self._epochs += max(0, record.epochs - self._reached.get(record.number, 0))
+        self._reached[record.number] = record.epochs
         if self._first_epoch_s is None:
             self._first_epoch_s = time.monotonic() - self._start
-        self._improve(number, best_so_far)
+        self._improve(record.number, record.value)
         if time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
             self._plain(self.line().plain)
 
@@ -111,8 +114,8 @@ class SearchProgress:
                 "give a larger --time-budget"
             )
         return (
-            f"{said}{ended} trials ended and {self._epochs} epochs were trained, the first "
-            f"after {duration(self._first_epoch_s)}"
+            f"{said}{ended} trials ended and {self._epochs:.10g} epochs were trained, the "
+            f"first after {duration(self._first_epoch_s)}"
         )
 
     def line(self) -> Text:

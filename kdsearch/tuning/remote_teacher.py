@@ -60,7 +60,7 @@ class RemoteTeacher:
         check: Called often; raises an exception if the search is to end.
     """
 
-    slots = 1
+    slots = steps = 1
 
     def __init__(
         self,
@@ -91,8 +91,11 @@ class RemoteTeacher:
         """End the process."""
         self.close()
 
-    def advance(self) -> dict[int, TrainedEpoch]:
+    def advance(self, steps: int | None = None) -> dict[int, TrainedEpoch]:
         """Train an epoch, in another process if one is lost.
+
+        Args:
+            steps: None or 1: a teacher is not trained in parts.
 
         Raises:
             SearchFailed: Several processes in a row are lost, or the method fails.

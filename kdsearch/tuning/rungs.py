@@ -34,7 +34,7 @@ class Rungs:
     def refill(self, records: Iterable[TrialRecord]) -> None:
         """Learn what earlier drivers saw, in the order in which trials finished.
 
-        Of an unfinished trial the last epoch is left out: its driver may have died between
+        Of an unfinished trial the last report is left out: its driver may have died between
         the report and the decision, and the trial will report it again.
         """
         unfinished = math.inf
@@ -42,14 +42,14 @@ class Rungs:
             records, key=lambda r: (unfinished if r.order is None else r.order, r.number)
         )
         for record in in_order:
-            epochs = sorted(record.curve.items())
-            for epoch, best_so_far in epochs if record.finished else epochs[:-1]:
+            reports = sorted(record.curve.items())
+            for epoch, best_so_far in reports if record.finished else reports[:-1]:
                 self.lags(record.number, epoch, best_so_far, record.costs)
 
     def lags(
         self,
         number: int,
-        epoch: int,
+        epoch: int | float,
         best_so_far: float,
         costs: Mapping[str, float] | None = None,
     ) -> bool:
@@ -68,12 +68,14 @@ class Rungs:
         return decision == TrialScheduler.STOP
 
     def _new(self) -> Any:
+        # Below 1 too: Ray calculates with floats.
+        grace_period: Any = self._settings.grace_period
         asha = ASHAScheduler(
             time_attr=EPOCH,
             metric=BEST_SO_FAR,
             mode="max",
             max_t=self._max_epochs,
-            grace_period=self._settings.grace_period,
+            grace_period=grace_period,
             reduction_factor=self._settings.reduction_factor,
             # The last epoch ends a trial by itself; the scheduler is not asked.
             stop_last_trials=False,

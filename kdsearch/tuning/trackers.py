@@ -33,7 +33,7 @@ from kdsearch.methods.protocol import EpochReport
 from kdsearch.metrics.ranking import Metric
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
-from kdsearch.runs.trial_folder import TrialState
+from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.texts import one_line
 from kdsearch.tuning.ledger import Observer
 
@@ -77,8 +77,8 @@ class Tracker(Protocol):
             How many of its epochs the tracker has from an earlier start.
         """
 
-    def epoch(self, trial: Shown, report: EpochReport) -> None:
-        """An epoch that the tracker does not have."""
+    def epoch(self, trial: Shown, report: EpochReport, step: int) -> None:
+        """A report that the tracker does not have; its number is the step."""
 
     def end(
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
@@ -116,9 +116,9 @@ class Tracking:
             with self._left_out_if_it_fails(tracker):
                 self._told[tracker, number] = tracker.begin(trial)
 
-    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
-        """A trial finished an epoch."""
-        self._catch_up(number, epoch)
+    def reported(self, record: TrialRecord, epochs: int) -> None:
+        """A trial was validated: see `Observer`."""
+        self._catch_up(record)
 
     def ended(self, number: int, state: TrialState, reason: str) -> None:
         """A trial ended."""
@@ -134,13 +134,14 @@ class Tracking:
             with self._left_out_if_it_fails(tracker):
                 tracker.close()
 
-    def _catch_up(self, number: int, epoch: int) -> None:
-        history = self._history(number)[:epoch]
+    def _catch_up(self, record: TrialRecord) -> None:
+        number, reports = record.number, len(record.curve)
+        history = self._history(number)[:reports]
         for tracker in list(self._trackers):
             with self._left_out_if_it_fails(tracker):
-                for report in history[self._told[tracker, number] :]:
-                    tracker.epoch(self._trials[number], report)
-                    self._told[tracker, number] = report.epoch
+                for step in range(self._told[tracker, number], len(history)):
+                    tracker.epoch(self._trials[number], history[step], step + 1)
+                    self._told[tracker, number] = step + 1
 
     def _history(self, number: int) -> list[EpochReport]:
         # Every epoch is on disk before it is reported.
@@ -185,10 +186,10 @@ class Observers:
         for observer in self._observers:
             observer.started(suggestion)
 
-    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
-        """A trial finished an epoch."""
+    def reported(self, record: TrialRecord, epochs: int) -> None:
+        """A trial was validated: see `Observer`."""
         for observer in self._observers:
-            observer.reported(number, epoch, epochs, best_so_far)
+            observer.reported(record, epochs)
 
     def ended(self, number: int, state: TrialState, reason: str) -> None:
         """A trial ended."""
@@ -271,7 +272,7 @@ class TensorBoard:
         self._events[trial.number] = TrialEvents(trial_folder(self._folder, trial.number))
         return 0
 
-    def epoch(self, trial: Shown, report: EpochReport) -> None:
+    def epoch(self, trial: Shown, report: EpochReport, step: int) -> None:
         """Its figures and the terms of its loss."""
         self._events[trial.number].add([report])
 
@@ -339,9 +340,9 @@ class Mlflow:
             self._client.log_param(run.info.run_id, name, value)
         return 0
 
-    def epoch(self, trial: Shown, report: EpochReport) -> None:
+    def epoch(self, trial: Shown, report: EpochReport, step: int) -> None:
         """Its figures and the terms of its loss."""
-        self._log(trial, figures(report), report.epoch)
+        self._log(trial, figures(report), step)
 
     def end(
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]
@@ -452,9 +453,9 @@ class WeightsAndBiases:
         )
         return 0
 
-    def epoch(self, trial: Shown, report: EpochReport) -> None:
+    def epoch(self, trial: Shown, report: EpochReport, step: int) -> None:
         """Its figures and the terms of its loss."""
-        self._open[trial.number].log(figures(report), step=report.epoch)
+        self._open[trial.number].log(figures(report), step=step)
 
     def end(
         self, trial: Shown, state: TrialState, reason: str, history: list[EpochReport]

@@ -124,7 +124,7 @@ class StudySearcher(_LivesInTheDriver, Searcher):
 
 
 class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
-    """Takes note of every epoch, and stops what lags behind."""
+    """Takes note of every report, and stops what lags behind."""
 
     def __init__(self, ledger: Ledger, rungs: Rungs | None, requests: StopRequests) -> None:
         """Stop trials by ``rungs``, if any, and at requests of ``kdsearch stop``."""
@@ -158,7 +158,7 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
     def on_trial_result(
         self, tune_controller: object, trial: Trial, result: dict[str, Any]
     ) -> str:
-        """Record the epoch first, then decide."""
+        """Record the report first, then decide."""
         number = int(trial.config["number"])
         if not self._ledger.runs(number):
             return str(TrialScheduler.STOP)
@@ -176,8 +176,8 @@ class StudyScheduler(_LivesInTheDriver, FIFOScheduler):
         return decision
 
     def _decide(self, number: int, result: dict[str, Any]) -> str:
-        epoch, best_so_far = int(result[EPOCH]), float(result[BEST_SO_FAR])
-        if epoch >= int(result[EPOCHS]):
+        epoch, best_so_far = result[EPOCH], float(result[BEST_SO_FAR])
+        if epoch >= result[EPOCHS]:
             self._ledger.finish(number, "completed")
         elif self._requests.trial_stopped(number):
             self._ledger.finish(number, "stopped", STOPPED_BY_USER)

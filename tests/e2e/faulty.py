@@ -41,16 +41,16 @@ class FaultyStack:
         self._stack = stack
         self._teacher = teacher
         self._trials: dict[int, int] = {}
-        self.slots = stack.slots
+        self.slots, self.steps = stack.slots, stack.steps
 
     def put_in(self, slot: int, settings: Any, *, seed: int, state: Any = None) -> None:
         self._trials[slot] = TEACHER if self._teacher else seed % 1_000_003
         self._stack.put_in(slot, settings, seed=seed, state=state)
 
-    def advance(self) -> Mapping[int, TrainedEpoch]:
+    def advance(self, steps: int | None = None) -> Mapping[int, TrainedEpoch]:
         time.sleep(float(os.environ.get("FAULTY_PAUSE_S", "0")))
         _wait_for(os.environ.get("FAULTY_AFTER"), [*self._trials.values()])
-        epochs = dict(self._stack.advance())
+        epochs = dict(self._stack.advance(steps))
         for slot, trained in epochs.items():
             self._log(self._trials[slot], trained.epoch, len(epochs))
         for slot, trained in epochs.items():

@@ -87,9 +87,19 @@ def test_sigterm_saves_the_running_epochs(place: Workplace, epochs: int, student
 
 
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(place: Workplace) -> None:
-    """TPE and ASHA decide as if nothing had happened, where trials end in the same order."""
+    """TPE and ASHA decide as if nothing had happened, where trials end in the same order.
+
+    Rungs are at 0.25, 0.75 and 3 epochs of 8 mini-batches.
+    """
     space = place.space.read_text()
-    place.space.write_text(space.replace("retries: 2", "retries: 2, startup_trials: 2"))
+    for old, new in (
+        ("retries: 2", "retries: 2, startup_trials: 2"),
+        ("grace_period: 1", "grace_period: 0.25"),
+        ("epochs: 5", "epochs: 5, batch_size: 16"),
+    ):
+        assert old in space
+        space = space.replace(old, new)
+    place.space.write_text(space)
     alone = ("--max-concurrent", "1", "--num-samples", "7")
     done = place.search("--name", "whole", *alone)
     assert done.returncode == 0, done.stderr
@@ -108,6 +118,7 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(place: Workplace) ->
     whole = place.run.with_name("whole")
     assert decisions(place.run) == decisions(whole)
     assert "stopped" in decisions(whole)
+    assert min(row["epochs"] for row in place.trials()) == 0.25
     assert "completed" in decisions(whole)
     for number in range(7):
         one, two = (weights(run / f"trials/{number}/best.pt") for run in (whole, place.run))

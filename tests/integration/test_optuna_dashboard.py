@@ -58,7 +58,8 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
             report = EpochReport(epoch, {}, 1.0, best_so_far, best_so_far)
             folder.trial(number).write(report, history, {}, None)
             history.append(report)
-            view.reported(number, epoch, 3, best_so_far)
+            so_far = dict(enumerate(curve[:epoch], 1))
+            view.reported(replace(record, curve=so_far), 3)
         reason = "boom" if state == "failed" else ""
         ended = replace(record, state=state, curve=dict(enumerate(curve, 1)), reason=reason)  # type: ignore[arg-type]
         folder.trial(number).write_record(ended)

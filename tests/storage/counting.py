@@ -1,7 +1,7 @@
 """A method that only counts, so that thousands of searches can be run.
 
-An epoch's loss is a chain: `chain` of the seed and the epoch, continued from the state before.
-A student that goes on from a state which it never had has another chain from then on.
+A mini-batch's loss is a chain: `chain` of the seed and the mini-batch, continued from the state
+before. A student that goes on from a state which it never had has another chain from then on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from kdsearch.methods.protocol import TrainedEpoch
 
 MODULUS = 2**31 - 1
+# Mini-batches of an epoch.
+STEPS = 4
 
 
 class Teacher(BaseModel):
@@ -31,19 +33,21 @@ class Student(BaseModel):
     rate: float = 0.5
 
 
-def step(value: int, epoch: int) -> int:
-    return (value * 48271 + epoch) % MODULUS
+def step(value: int, batch: int) -> int:
+    return (value * 48271 + batch) % MODULUS
 
 
-def chain(seed: int, epoch: int) -> int:
-    """What the loss of an epoch has to be."""
-    value = seed % MODULUS
-    for earlier in range(1, epoch + 1):
-        value = step(value, earlier)
-    return value
+def chain(seed: int, last: int) -> list[int]:
+    """What the losses of the mini-batches up to this one have to be, the first one after 0."""
+    values = [seed % MODULUS]
+    for batch in range(1, last + 1):
+        values.append(step(values[-1], batch))
+    return values
 
 
 class CountingStack:
+    steps = STEPS
+
     def __init__(self, slots: int, beats: int) -> None:
         self.slots = slots
         self._beats = beats
@@ -52,32 +56,37 @@ class CountingStack:
     def put_in(self, slot: int, settings: Any, *, seed: int, state: Any = None) -> None:
         assert slot not in self._values
         rate = float(getattr(settings, "rate", 0.5))
-        values = (seed % MODULUS, 0) if state is None else (state["value"], state["epoch"])
+        values = (seed % MODULUS, 0) if state is None else (state["value"], state["done"])
         self._values[slot] = (rate, *values)
 
     def take_out(self, slot: int) -> None:
         self._values.pop(slot, None)
 
-    def advance(self) -> Mapping[int, TrainedEpoch]:
+    def advance(self, steps: int | None = None) -> Mapping[int, TrainedEpoch]:
         outcomes = {}
-        for slot, (rate, before, epochs) in self._values.items():
-            epoch = epochs + 1
-            value = step(before, epoch)
+        steps = STEPS if steps is None else steps
+        for slot, (rate, before, done) in self._values.items():
+            epoch = done // STEPS + 1
             if 0.85 < rate <= 0.95 and epoch == 3:
                 raise RuntimeError("the sensor caught fire")
-            self._values[slot] = (rate, value, epoch)
-            loss = float("nan") if rate > 0.95 and epoch == 2 else float(value)
+            assert done % STEPS + steps <= STEPS, "over the end of an epoch"
+            losses = [before]
+            for batch in range(done + 1, done + steps + 1):
+                losses.append(step(losses[-1], batch))
+            value = losses[-1]
+            self._values[slot] = (rate, value, done + steps)
+            loss = float("nan") if rate > 0.95 and epoch == 2 else float(np.mean(losses[1:]))
             scores = np.random.default_rng(value).random(self._beats, np.float32)
             outcomes[slot] = TrainedEpoch(epoch, {"chain": loss}, 0.25, scores)
         return outcomes
 
     def save(self, slot: int) -> Any:
-        _, value, epoch = self._values[slot]
-        return {"value": value, "epoch": epoch}
+        _, value, done = self._values[slot]
+        return {"value": value, "done": done}
 
     def weights(self, slot: int) -> Any:
-        _, value, epoch = self._values[slot]
-        return {"method": "counting", "chain": torch.tensor([value]), "epoch": epoch}
+        _, value, done = self._values[slot]
+        return {"method": "counting", "chain": torch.tensor([value]), "epoch": done / STEPS}
 
 
 class Counting:

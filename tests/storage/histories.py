@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from counting import MODULUS, chain
+from counting import STEPS, chain
 from crash_states import Disk, Tree
 from executor import CPU, Executor, Trial, without_ray
 from hypothesis import strategies as st
@@ -110,9 +110,9 @@ class History(RuleBasedStateMachine):
         self.watched.mark("started", suggestion.number)
         self.params[suggestion.number] = suggestion.params
 
-    def reported_(self, number: int, epoch: int) -> None:
-        self.watched.mark("reported", (number, epoch))
-        self.reported[number] = max(epoch, self.reported.get(number, 0))
+    def reported_(self, number: int, reports: int) -> None:
+        self.watched.mark("reported", (number, reports))
+        self.reported[number] = max(reports, self.reported.get(number, 0))
 
     def ended(self, number: int, state: TrialState, reason: str) -> None:
         self.watched.mark("ended", number)
@@ -297,14 +297,18 @@ class History(RuleBasedStateMachine):
         for record in records:
             trial = self.run.trial(record.number)
             seed = trial_seed(config, record.number)
+            before = 0
             for report in trial.history():
-                expected = float(chain(seed % MODULUS, report.epoch))
-                assert report.losses["chain"] == expected, "trained from another state"
+                last = int(report.epoch * STEPS)
+                expected = np.mean(chain(seed, last)[before + 1 :])
+                found = report.losses["chain"]
+                assert found == pytest.approx(expected, rel=1e-12), "trained from another state"
+                before = last
             checkpoint = trial.checkpoint()
             if record.number in self.reported and not record.finished:
-                epochs = len(checkpoint.history) if checkpoint else 0
+                reports = len(checkpoint.history) if checkpoint else 0
                 least = self.reported[record.number] - (self.students > 1)
-                assert epochs >= least, "more is lost than an epoch"
+                assert reports >= least, "more is lost than a report"
 
     def check_outlived(self) -> None:
         """Workers of an earlier driver write nothing any more."""
@@ -392,5 +396,5 @@ class _Observer:
         self.started, self.ended = history.started, history.ended
         self._history = history
 
-    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None:
-        self._history.reported_(number, epoch)
+    def reported(self, record: TrialRecord, epochs: int) -> None:
+        self._history.reported_(record.number, len(record.curve))

@@ -2,7 +2,7 @@
 
 ("mark", "driver", None)              a driver starts
 ("mark", "ended", record)             a trial's end was shown; the record as a dict
-("mark", "reported", (number, epoch)) an epoch was shown
+("mark", "reported", (number, reports)) so many reports of a trial were shown
 ("mark", "teacher", fingerprint)      the teacher's line was shown
 ("mark", "complete", number of trials) the leaderboard was shown
 """
@@ -36,8 +36,8 @@ def ended(ledger: Ledger, number: int, *_: Any) -> None:
     DISK.mark("ended", asdict(ledger.folder.trial(number).record()))
 
 
-def reported(_: Ledger, number: int, result: dict[str, Any]) -> None:
-    DISK.mark("reported", (number, result["epoch"]))
+def reported(ledger: Ledger, number: int, _: dict[str, Any]) -> None:
+    DISK.mark("reported", (number, len(ledger._running[number].curve)))
 
 
 def kept_teacher(_: RunFolder, __: Any, description: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ SPACE: dict[str, Any] = {
     "space": {"width": {"choice": [1, 2]}, "rate": {"uniform": [0, 1]}},
     "search": {"num_samples": 6, "retries": 1, "keep_weights": 2, "sampler": "random"},
     "confirm": {"top": 1, "seeds": 2},
-    "scheduler": {"name": "asha", "grace_period": 1, "reduction_factor": 2},
+    "scheduler": {"name": "asha", "grace_period": 0.25, "reduction_factor": 2},
     "resources": {"device": "cpu", "precision": "fp32"},
 }
 
@@ -103,7 +103,7 @@ def told(disk: WatchedDisk) -> Iterator[None]:
 
     def reported(ledger: Ledger, number: int, result: dict[str, Any]) -> None:
         report(ledger, number, result)
-        disk.mark("reported", (number, result["epoch"]))
+        disk.mark("reported", (number, len(ledger._running[number].curve)))
 
     def kept(folder: RunFolder, weights: Any, description: dict[str, Any]) -> None:
         teacher(folder, weights, description)

@@ -78,12 +78,12 @@ def run(tmp_path: Path) -> Run:
 class Scripted:
     """A stack of one student: an epoch of the better AUC, then one of the better AP."""
 
-    slots, epoch = 1, 0
+    slots, steps, epoch = 1, 1, 0
 
     def put_in(self, slot: int, settings: Any, *, seed: int, state: Any = None) -> None:
         pass
 
-    def advance(self) -> dict[int, TrainedEpoch]:
+    def advance(self, steps: int) -> dict[int, TrainedEpoch]:
         self.epoch += 1
         found = scores(BETTER_AUC if self.epoch == 1 else BETTER_AP) + np.linspace(0, 0.1, 12)
         return {0: TrainedEpoch(self.epoch, {}, 0.1, found)}

@@ -25,12 +25,12 @@ class Watched(BeatGan):
         self.slots.append(stack.slots)
         advance = stack.advance
 
-        def watched() -> Any:
+        def watched(*steps: int) -> Any:
             self.crews.append(len(stack._students))
             self.on_advance()
             if self.faults:
                 raise self.faults.pop(0)
-            return advance()
+            return advance(*steps)
 
         stack.advance = watched
         return stack

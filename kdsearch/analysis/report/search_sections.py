@@ -77,18 +77,18 @@ def learning_curves(contents: Contents) -> Section:
     # Completed trials on top: they are what one looks for among many stopped ones.
     drawn.sort(key=lambda one: one.name == STATES["completed"])
     if run.teacher.get("history") and "origin" not in run.teacher:
-        values = [report[run.metric] for report in run.teacher["history"]]
+        history = run.teacher["history"]
         drawn.append(
             Series(
                 "teacher",
-                _epochs(values),
-                values,
+                [float(report["epoch"]) for report in history],
+                [report[run.metric] for report in history],
                 palette.INK,
                 dash=True,
                 hover="teacher",
             )
         )
-    longest = max((len(one.x) for one in drawn), default=1)
+    longest = math.ceil(max((one.x[-1] for one in drawn), default=1))
     chart = Chart(
         f"Validation {name} by epoch",
         Axis("epoch", ticks=_whole(longest)),
@@ -109,27 +109,29 @@ def losses_section(contents: Contents) -> Section:
     run, best = contents.run, contents.run.best
     student = [] if best is None else contents.histories.get(best.trial, [])
     histories = {
-        "teacher": [r.get("losses", {}) for r in run.teacher.get("history", ())],
-        f"student (trial {best.trial})" if best else "": [r.losses for r in student],
+        "teacher": {r["epoch"]: r.get("losses", {}) for r in run.teacher.get("history", ())},
+        f"student (trial {best.trial})" if best else "": {r.epoch: r.losses for r in student},
     }
-    terms = list(dict.fromkeys(t for h in histories.values() for epoch in h for t in epoch))
-    charts = [_losses(name, h, terms) for name, h in histories.items() if any(h)]
+    terms = list(dict.fromkeys(t for h in histories.values() for r in h.values() for t in r))
+    charts = [_losses(name, h, terms) for name, h in histories.items() if any(h.values())]
     return Section(
         "losses",
         "Losses by term",
-        text="Means over the mini-batches of an epoch. The terms are not weighted yet; the "
-        "generator minimises their weighted sum.",
+        text="Means over the mini-batches of an epoch, or since the rung before. The terms are "
+        "not weighted yet; the generator minimises their weighted sum.",
         groups=[Group(charts)] if charts else (),
         missing="" if charts else NO_TRIALS,
     )
 
 
-def _losses(name: str, losses: Sequence[Mapping[str, float]], terms: Sequence[str]) -> Chart:
+def _losses(
+    name: str, losses: Mapping[float, Mapping[str, float]], terms: Sequence[str]
+) -> Chart:
     """A line per term, in the same colour in every chart."""
     colours = (palette.BLUE, palette.ORANGE, palette.GREEN, palette.VERMILION, palette.PURPLE)
     series = []
     for number, term in enumerate(terms):
-        points = [(float(e), r[term]) for e, r in enumerate(losses, start=1) if term in r]
+        points = [(float(e), r[term]) for e, r in losses.items() if term in r]
         if not points:
             continue
         series.append(
@@ -144,17 +146,19 @@ def _losses(name: str, losses: Sequence[Mapping[str, float]], terms: Sequence[st
         )
     positive = all(value > 0 for one in series for value in one.y)
     return Chart(
-        name, Axis("epoch", ticks=_whole(len(losses))), Axis("loss", log=positive), series
+        name,
+        Axis("epoch", ticks=_whole(math.ceil(max(losses)))),
+        Axis("loss", log=positive),
+        series,
     )
 
 
 def _learning_curve(record: TrialRecord, contents: Contents) -> Series:
     history = contents.histories.get(record.number, [])
-    values = [report.value(contents.run.metric) for report in history]
     return Series(
         STATES[record.state],
-        _epochs(values),
-        values,
+        [float(report.epoch) for report in history],
+        [report.value(contents.run.metric) for report in history],
         palette.COLOURS[record.state],
         symbol="circle",
         width=1.8,
@@ -167,10 +171,6 @@ def _whole(last: int) -> tuple[tuple[float, str], ...]:
     """Return at most ten ticks at whole epochs."""
     step = -(-last // 10)
     return tuple((float(epoch), str(epoch)) for epoch in range(1, last + 1, step))
-
-
-def _epochs(values: Sequence[float]) -> list[float]:
-    return [float(epoch) for epoch in range(1, len(values) + 1)]
 
 
 @dataclass(frozen=True)

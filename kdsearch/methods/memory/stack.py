@@ -106,11 +106,7 @@ class StudentStack(TorchStack):
         self._distorted = wanted
         # Normal beats in a mini-batch.
         self._normal = min(settings.batch_size // 2, beats)
-
-    @property
-    def steps(self) -> int:
-        """Mini-batches of an epoch."""
-        return len(self.x) // self._normal
+        self.steps = beats // self._normal
 
     def mini_batches(self, student: Student) -> Tensor:
         """Draw row numbers: each normal beat once, then as many random distorted beats."""

@@ -30,7 +30,7 @@ class Entry:
 
     Attributes:
         ticket: Names the slot's occupation; never used twice, also not by another packer.
-        history: A result per epoch that the trial's checkpoint holds.
+        history: A result per report that the trial's checkpoint holds.
         done: Whether nothing is left to train.
     """
 
@@ -49,7 +49,8 @@ class Outcome:
             something failed while it trained beside others, and it has to repeat the epoch
             alone; ``again``, it has lost its slot through no fault of its own; ``superseded``,
             a newer driver has taken over.
-        result: For Tune, if ``trained`` or ``final``.
+        result: For Tune, if ``trained`` or ``final``; the newest report, which Tune may have
+            seen already if an epoch is trained in parts.
         done: Whether that was the last epoch.
     """
 

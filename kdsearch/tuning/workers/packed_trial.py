@@ -112,7 +112,7 @@ class _Visit:
         self.over = False
         self._trial = trial
         self._suspect = False
-        self._reported = 0
+        self._reported: int | float = 0
 
     def enter(self, packer: Any) -> None:
         """Train in this packer, if it has a free slot, until the end or until it is lost."""
@@ -152,7 +152,8 @@ class _Visit:
         return outcome.kind == "trained"
 
     def _report(self, result: dict[str, Any]) -> None:
-        # A trial that enters again has a checkpoint with epochs that Tune has seen.
-        if result[EPOCH] > self._reported:
+        # Tune has seen what a trial's checkpoint holds when it enters again, and what a round
+        # returns that ends between two reports of this student.
+        if result.get(EPOCH, 0) > self._reported:
             self._reported = result[EPOCH]
             tune.report(result)

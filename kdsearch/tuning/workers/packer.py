@@ -24,9 +24,9 @@ from typing import Any, cast
 import torch
 
 from kdsearch.methods.protocol import Stack
-from kdsearch.tuning.workers.messages import Entry, Outcome
+from kdsearch.tuning.workers.messages import Entry, Outcome, Result
 from kdsearch.tuning.workers.slots import Member, Slots
-from kdsearch.tuning.workers.training import Trainer
+from kdsearch.tuning.workers.training import Trainer, Training
 from kdsearch.tuning.workers.trial import (
     TrialInputs,
     folder_of,
@@ -122,7 +122,7 @@ class Packer:
             self._changed.notify_all()
         if member is None:
             return None
-        history = [training.result(epoch + 1) for epoch in range(len(training.history))]
+        history = [training.result(number + 1) for number in range(len(training.history))]
         return Entry(member.ticket, history, training.done)
 
     def begin(self, ticket: str) -> bool | None:
@@ -228,7 +228,7 @@ class Packer:
         return [
             outcome_of(errors[training], training.folder)
             if training in errors
-            else Outcome("trained", training.result(len(training.history)), training.done)
+            else Outcome("trained", _newest(training), training.done)
             for training in [member.training for member in crew]
         ]
 
@@ -274,3 +274,8 @@ class Packer:
         # Its next try begins alone: it is not to break its neighbours' stack each time.
         self._crashed.add(crew[0].number)
         return [outcome_of(error, crew[0].training.folder)]
+
+
+def _newest(training: Training) -> Result:
+    """Return the newest report; empty if the first one is not due yet."""
+    return training.result(len(training.history)) if training.history else {}

@@ -1,4 +1,7 @@
-"""Train students epoch by epoch, each from and to its own folder."""
+"""Train students from report to report, each from and to its own folder.
+
+A report is due at each rung within the first epoch and after each epoch.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import errno
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from heapq import nlargest
 from typing import Any, TypeAlias, cast
@@ -52,11 +56,13 @@ class Training:
         seed: int,
         folder: TrialFolder,
         metric: Metric = "val_auc",
+        early_rungs: Sequence[float] = (),
     ) -> None:
         """Read the folder's checkpoint, if there is one; nothing is trained yet.
 
         Args:
             metric: By which its best epoch is chosen.
+            early_rungs: The rungs within the first epoch, as fractions of it.
         """
         self.settings = settings
         self.epochs = int(cast("Any", settings).epochs)
@@ -64,17 +70,20 @@ class Training:
         self.slot = 0
         self._seed = seed
         self._metric: Metric = metric
+        self._early_rungs = early_rungs
         checkpoint = folder.checkpoint()
         self._state = None if checkpoint is None else checkpoint.state
         self.history: list[EpochReport] = [] if checkpoint is None else checkpoint.history
         self._stack: Stack | None = None
+        # What was trained since the last report, in parts of so many mini-batches.
+        self._parts: list[tuple[int, TrainedEpoch]] = []
         self._checkpointed = len(self.history)
         self._best_unwritten = False
 
     @property
     def done(self) -> bool:
         """Whether the last epoch is trained."""
-        return len(self.history) >= self.epochs
+        return bool(self.history) and self.history[-1].epoch >= self.epochs
 
     @property
     def best(self) -> EpochReport:
@@ -107,18 +116,35 @@ class Training:
         """Drop a stack that failed as a whole."""
         self._stack = None
 
-    def take(self, report: EpochReport) -> None:
-        """Add an epoch to the history."""
+    def steps_left(self) -> int:
+        """Return the number of mini-batches until the next report."""
+        due, _ = self._next_report()
+        return due - self._reported_steps() - sum(steps for steps, _ in self._parts)
+
+    def take(self, steps: int, trained: TrainedEpoch, validation: LabelledBeats) -> bool:
+        """Add so many mini-batches; return whether this completes a report.
+
+        Raises:
+            TrialDiverged: A loss or a score of the report is not finite.
+        """
+        left = self.steps_left()
+        self._parts.append((steps, trained))
+        if steps < left:
+            return False
+        _, epoch = self._next_report()
+        report = replace(judge(_joined(self._parts), validation), epoch=epoch)
+        self._parts = []
         if all(self._value(report) > self._value(earlier) for earlier in self.history):
             self._best_unwritten = True
         self.history = [*self.history, report]
+        return True
 
     def report_write(self, *, best: bool) -> Write:
-        """Return what writes the newest epoch's line, and its weights if they are the best.
+        """Return what writes the newest report's line, and its weights if they are the best.
 
         Args:
-            best: Whether the weights are needed even if the trial ends with this epoch. If
-                not, they are written with the checkpoint, and those of an earlier epoch are
+            best: Whether the weights are needed even if the trial ends with this report. If
+                not, they are written with the checkpoint, and those of an earlier report are
                 removed: no weights are better than weights that belong to another value.
         """
         outdated, weights = self._best_unwritten and not best, None
@@ -128,20 +154,23 @@ class Training:
         return partial(self._write_report, self.history, weights, outdated)
 
     def checkpoint_write(self) -> Write | None:
-        """Return what writes a checkpoint of the newest epoch; None if there is one."""
-        epoch = len(self.history)
-        if epoch == self._checkpointed:
+        """Return what writes a checkpoint of the newest report; None if there is one.
+
+        To be called before more is trained.
+        """
+        reports = len(self.history)
+        if reports == self._checkpointed:
             return None
         stack = self._occupied
         best = stack.weights(self.slot) if self._best_unwritten else None
-        self._best_unwritten, self._checkpointed = False, epoch
-        return partial(self._write_checkpoint, epoch, stack.save(self.slot), best)
+        self._best_unwritten, self._checkpointed = False, reports
+        return partial(self._write_checkpoint, reports, stack.save(self.slot), best)
 
-    def result(self, epoch: int) -> Result:
-        """What Tune is told of an epoch, counted from 1."""
-        history = self.history[:epoch]
+    def result(self, number: int) -> Result:
+        """What Tune is told of a report, counted from 1."""
+        history = self.history[:number]
         return {
-            EPOCH: epoch,
+            EPOCH: history[-1].epoch,
             EPOCHS: self.epochs,
             BEST_SO_FAR: max(map(self._value, history)),
             SECONDS: sum(report.seconds for report in history),
@@ -156,6 +185,24 @@ class Training:
             raise RuntimeError("not in a stack")
         return self._stack
 
+    def _reported_steps(self) -> int:
+        """Return the number of mini-batches trained up to the last report."""
+        epoch = self.history[-1].epoch if self.history else 0
+        return math.ceil(epoch * self._occupied.steps)
+
+    def _next_report(self) -> tuple[int, int | float]:
+        """Return the mini-batch with which the next report is due, and its epoch.
+
+        Of rungs within one mini-batch only the first is due, and none with the epoch's last.
+        """
+        of_an_epoch, reported = self._occupied.steps, self._reported_steps()
+        for rung in self._early_rungs:
+            due = math.ceil(rung * of_an_epoch)
+            if reported < due < of_an_epoch:
+                return due, rung
+        epoch = reported // of_an_epoch + 1
+        return epoch * of_an_epoch, epoch
+
     def _write_report(
         self, history: list[EpochReport], weights: State | None, outdated: bool
     ) -> None:
@@ -165,10 +212,23 @@ class Training:
         elif outdated:
             remove(self.folder.best_file)
 
-    def _write_checkpoint(self, epoch: int, state: State, best: State | None) -> None:
+    def _write_checkpoint(self, reports: int, state: State, best: State | None) -> None:
         if best is not None:
             self.folder.write_best(best)
-        self.folder.write_checkpoint(epoch, state)
+        self.folder.write_checkpoint(reports, state)
+
+
+def _joined(parts: Sequence[tuple[int, TrainedEpoch]]) -> TrainedEpoch:
+    """Return one epoch's parts as one; each has a number of mini-batches."""
+    _, last = parts[-1]
+    if len(parts) == 1:
+        return last
+    total = sum(steps for steps, _ in parts)
+    losses = {
+        name: sum(steps * part.losses[name] for steps, part in parts) / total
+        for name in last.losses
+    }
+    return replace(last, losses=losses, seconds=sum(part.seconds for _, part in parts))
 
 
 def judge(trained: TrainedEpoch, validation: LabelledBeats) -> EpochReport:
@@ -192,17 +252,16 @@ def judge(trained: TrainedEpoch, validation: LabelledBeats) -> EpochReport:
 
 
 class Trainer:
-    """Trains stacks for an epoch at a time and writes what is kept of it.
+    """Trains stacks up to the next report of a student and writes what is kept of it.
 
-    The line of an epoch is written before it is reported, and so are the best weights if they
+    The line of a report is written before Tune is told, and so are the best weights if they
     might be among those kept in the end. So a trial that is stopped needs no checkpoint.
 
     Args:
-        validation: The beats that the stacks score after each epoch.
+        validation: The beats that the stacks score.
         keep_weights: Number of trials whose best weights are kept in the end.
-        behind: Whether checkpoints are written while the next epoch is trained. That epoch is
-            not reported before, so that a checkpoint is at most one epoch older than the newest
-            report.
+        behind: Whether checkpoints are written while training continues. No report follows
+            before, so that a checkpoint is at most one report older than the newest one.
     """
 
     def __init__(self, validation: LabelledBeats, keep_weights: int, *, behind: bool) -> None:
@@ -213,28 +272,31 @@ class Trainer:
         self._writers = ThreadPoolExecutor(WRITERS, "writer")
 
     def advance(self, stack: Stack, trainings: Sequence[Training]) -> dict[Training, Exception]:
-        """Train the whole stack for one epoch.
+        """Train the whole stack until the first report is due.
 
         Returns:
             What ended trainings: TrialDiverged, an OSError if the folder cannot be written, or
             Superseded. The error of one does not touch the others.
         """
         errors: dict[Training, Exception] = {}
+        steps = min(training.steps_left() for training in trainings)
         # Only this thread uses the stack; the others write copies of what was in it.
         checkpoints = self._begin({t: t.checkpoint_write() for t in trainings})
         try:
-            trained = stack.advance()
+            trained = stack.advance(steps)
         finally:
             errors |= _errors(checkpoints)
+        reported = []
         for training in trainings:
             try:
-                training.take(judge(trained[training.slot], self._validation))
+                if training.take(steps, trained[training.slot], self._validation):
+                    reported.append(training)
             except TrialDiverged as error:
                 training.leave()
                 errors[training] = error
         for training in errors:
             self._best.pop(str(training.folder.path), None)
-        left = [training for training in trainings if training not in errors]
+        left = [training for training in reported if training not in errors]
         reports = {t: t.report_write(best=self._among_best(t)) for t in left}
         errors |= _errors(self._begin(reports))
         if not self._behind:
@@ -242,7 +304,7 @@ class Trainer:
         return errors
 
     def checkpoint(self, trainings: Sequence[Training]) -> dict[Training, Exception]:
-        """Write checkpoints of the newest epochs now.
+        """Write checkpoints of the newest reports now.
 
         Returns:
             The errors, as `advance`.

@@ -1,4 +1,4 @@
-"""One trial: train a student epoch by epoch in a Ray worker."""
+"""One trial: train a student from report to report in a Ray worker."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
     """Train the student that ``trial`` names to its last epoch, or until it is stopped.
 
     Begins at the trial's checkpoint if there is one, and then reports again what the
-    checkpoint holds, since an epoch may have been kept but not reported.
+    checkpoint holds, since it may have been kept but not reported.
 
     Args:
         trial: its ``number`` and the searched ``params``.
@@ -86,12 +86,13 @@ def training_of(trial: dict[str, Any], inputs: TrialInputs) -> Training:
         seed=trial_seed(inputs.config, trial["number"]),
         folder=folder_of(trial, inputs),
         metric=inputs.config.search.metric,
+        early_rungs=inputs.config.scheduler.early_rungs(),
     )
 
 
 def _train(training: Training, inputs: TrialInputs) -> None:
-    for epoch in range(1, len(training.history) + 1):
-        tune.report(training.result(epoch))
+    for number in range(1, len(training.history) + 1):
+        tune.report(training.result(number))
     if training.done:
         return
     stack = student_stack(training.settings, 1, inputs)

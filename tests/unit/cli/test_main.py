@@ -200,7 +200,7 @@ def test_a_run_that_exists_is_not_overwritten(refused):
         ({"teacher": {"width": 3}}, "teacher.width=3, not 2"),
         ({"space": {"w_adv": {"uniform": [0.5, 4]}}}, "space.w_adv="),
         ({"search": {"seed": 8}}, "search.seed=8, not 0"),
-        ({"scheduler": {"grace_period": 2}}, "scheduler.grace_period=2, not 1"),
+        ({"scheduler": {"grace_period": 2}}, "scheduler.grace_period=2.0, not 1.0"),
     ],
 )
 def test_another_search_is_not_resumed(refused, changes: dict, key: str):

@@ -268,6 +268,11 @@ TABLE: dict[str, tuple[list[tuple[str, Any]], str | None]] = {
         None,
     ),
     "grace of the last epoch": ([("scheduler.grace_period", 9)], None),
+    "grace of a part of an epoch": ([("scheduler.grace_period", 0.25)], None),
+    "no grace": (
+        [("scheduler.grace_period", 0)],
+        r"scheduler\.grace_period: .*greater than 0, but found 0",
+    ),
     "student as its teacher": ([("student.init", "teacher")], None),
     "student narrower than the teacher that it starts from": (
         [("student.init", "teacher"), ("teacher.width", 4)],

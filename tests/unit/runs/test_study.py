@@ -94,6 +94,8 @@ def test_optuna_sees_states_values_and_times():
     completed = frozen_trial(record, SPACE)
     assert completed.value == 0.75
     assert completed.intermediate_values == curve
+    early = replace(record, curve={0.25: 0.25, **curve})
+    assert frozen_trial(early, SPACE).intermediate_values == {1: 0.25, 2: 0.5, 3: 0.75}
     assert completed.user_attrs == {"seconds": 3.5}
     assert completed.duration is not None
     assert completed.duration.total_seconds() == 60

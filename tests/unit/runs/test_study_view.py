@@ -48,7 +48,7 @@ def search(folder: RunFolder, target: OptunaTarget | None = None) -> list[str]:
     view.open([DONE, STOPPED, RUNNING, LOST])
     for number in (2, 3, 4):
         view.started(Suggestion(number, PARAMS))
-        view.reported(number, 1, 9, 0.5)
+        view.reported(replace(RUNNING, number=number), 9)
         trial = folder.trial(number)
         ended = replace(RUNNING, number=number, state="failed", reason="boom", order=number)
         if number == 2:

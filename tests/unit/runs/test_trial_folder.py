@@ -123,6 +123,8 @@ def test_an_epoch_that_is_missing_between_others_ends_the_history(trial: TrialFo
     lines = metrics.read_bytes().splitlines(keepends=True)
     metrics.write_bytes(lines[0] + lines[2])
     assert trial.history() == [report(1, 0.6)]
+    metrics.write_bytes(lines[1] + lines[2])
+    assert trial.history() == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100, None], ids=["empty", "other", "gone"])
@@ -213,13 +215,29 @@ def test_a_record_comes_back(folder: RunFolder):
     trial = write_trial(folder, RECORD)
     assert trial.record() == RECORD
     plain = json.loads((trial.path / "trial.json").read_text())
-    assert (plain.pop("curve"), plain.pop("seconds")) == ([0.5, 0.75, 0.75], 0.75)
+    assert (plain.pop("curve"), plain.pop("seconds")) == (
+        [[1, 0.5], [2, 0.75], [3, 0.75]],
+        0.75,
+    )
     assert plain.keys() == {
         *("number", "params", "state", "reason", "order", "seed", "began", "ended"),
         "repeats",
         "costs",
         "refused",
     }
+
+
+def test_rungs_within_the_first_epoch_come_back(folder: RunFolder):
+    curve = {0.25: 0.5, 0.75: 0.625, 1: 0.625, 2: 0.75}
+    running = replace(RECORD, state="running", curve=curve, order=None, seconds=1.0)
+    found = write_trial(folder, running).record()
+    assert found == running
+    assert [repr(epoch) for epoch in found.curve] == ["0.25", "0.75", "1", "2"]
+    assert (found.epochs, found.best_epoch) == (2, 2)
+    ended = replace(found, state="stopped", reason="")
+    folder.trial(3).write_record(ended)
+    assert folder.trial(3).record() == ended
+    assert [repr(epoch) for epoch in ended.curve] == ["0.25", "0.75", "1", "2"]
 
 
 def test_an_epoch_behind_the_end_does_not_count(folder: RunFolder):

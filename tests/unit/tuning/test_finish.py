@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from beatgan_cases import identical
 from search_cases import CPU, report, space_file, tiny_dataset
+from watched import PARAMS, trial
 
-from kdsearch.config.space_file import Config, parse_config
+from kdsearch.config.space_file import Config, SchedulerSettings, parse_config
 from kdsearch.evaluation.finalists import read_evaluation
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.progress import PROGRESS
@@ -21,9 +23,10 @@ from kdsearch.metrics.threshold import parse_rule
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.student import load_student
-from kdsearch.tuning.finish import missing_results, write_results
+from kdsearch.tuning.finish import _best_weights, missing_results, write_results
 from kdsearch.tuning.teacher import Teacher
-from kdsearch.tuning.workers.trial import TrialInputs
+from kdsearch.tuning.workers.training import Trainer
+from kdsearch.tuning.workers.trial import TrialInputs, student_stack, training_of
 
 
 def finish(run: Path, threshold: Any) -> Config:
@@ -91,3 +94,25 @@ def test_another_rule_makes_the_results_again(tmp_path: Path):
     ]
     (run / "best/validation.npz").unlink()
     assert missing_results(RunFolder(run), config, config.trials, confirmed=False) == ["best"]
+
+
+@pytest.mark.parametrize("reports", [1, 2, 3, 4], ids=["0.3", "0.6", "1", "2"])
+def test_lost_weights_of_an_epoch_or_a_rung_within_one_are_trained_again(
+    inputs: TrialInputs, reports: int
+):
+    scheduler = SchedulerSettings(grace_period=0.3, reduction_factor=2)
+    inputs = replace(inputs, config=replace(inputs.config, scheduler=scheduler))
+    training = training_of(trial(0), inputs)
+    stack = student_stack(training.settings, 1, inputs)
+    training.enter(stack, 0)
+    trainer = Trainer(inputs.task.data.validation, 1, behind=False)
+    for _ in range(reports):
+        assert trainer.advance(stack, [training]) == {}
+    last = training.history[-1]
+    best = TrialRecord(0, "stopped", PARAMS, {last.epoch: last.val_auc})
+    training.folder.reduce(keep_weights=False)
+    said: list[str] = []
+    found = _best_weights(RunFolder(inputs.run), best, inputs, said.append)
+    assert identical(found, stack.weights(0))
+    assert len(said) == 1, "its val_auc is what it was"
+    assert said[0].endswith(f"trial 0 is trained again up to epoch {last.epoch:g}")

@@ -26,7 +26,7 @@ PARAMS = {"temperature": 2.0, "w_adv": 1.0, "epochs": 3, "target": "score"}
 
 class Nobody:
     def started(self, suggestion: Suggestion) -> None: ...
-    def reported(self, number: int, epoch: int, epochs: int, best_so_far: float) -> None: ...
+    def reported(self, record: TrialRecord, epochs: int) -> None: ...
     def ended(self, number: int, state: TrialState, reason: str) -> None: ...
 
 
@@ -91,6 +91,20 @@ def test_epochs_that_are_trained_again_and_not_reached_do_not_count(folder: RunF
     train(resumed, 0, 0.5)
     resumed.finish(0, "stopped")
     assert folder.trial(0).record().curve == {1: 0.5}
+
+
+def test_rungs_within_the_first_epoch_are_in_the_curve_and_steps_of_optuna(folder: RunFolder):
+    ledger = opened(folder)
+    ledger.start(ledger.ask())
+    steps: list[int] = []
+    ledger.study.report = lambda _, step, __: steps.append(step)  # type: ignore[method-assign]
+    # After the second epoch it is resumed, and reports its history again.
+    for epoch in (0.25, 0.75, 1, 2, 0.25, 0.75, 1, 2):
+        result = {"epoch": epoch, "epochs": 9, "best_so_far": 0.5 + epoch / 8, "seconds": 0.25}
+        ledger.report(0, result)
+    assert steps == [1, 2, 3, 4] * 2
+    record = ledger._running[0]
+    assert record.curve == {0.25: 0.53125, 0.75: 0.59375, 1: 0.625, 2: 0.75}
 
 
 def test_the_order_of_endings_continues_after_a_resume(folder: RunFolder):
@@ -301,7 +315,7 @@ def test_a_decision_is_on_the_disk_when_tune_hears_of_it(folder: RunFolder):
     result = {"epoch": 1, "epochs": 1, "best_so_far": 0.5, "seconds": 0.25}
     assert scheduler.on_trial_result(None, trial, result) == "CONTINUE"
     stored = json.loads((folder.trial(0).path / "trial.json").read_text())
-    assert (stored["state"], stored["curve"]) == ("completed", [0.5])
+    assert (stored["state"], stored["curve"]) == ("completed", [[1, 0.5]])
     assert scheduler.on_trial_result(None, trial, result) == "STOP"
 
 

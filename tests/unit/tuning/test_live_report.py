@@ -38,7 +38,7 @@ def wait_for(what: Callable[[], object]) -> None:
 
 def test_the_page_is_there_from_the_first_finished_trial(folder: RunFolder):
     live = LiveReport(folder)
-    live.reported(0, 1, 3, 0.7)
+    live.reported(TrialRecord(0, "running", PARAMS, {1: 0.7}), 3)
     end_trial(folder, 0)
     assert not folder.report_file.exists()
     live.ended(0, "completed", "")
@@ -103,5 +103,5 @@ def test_a_notebook_shows_the_run_and_takes_its_share_at_most(
     monkeypatch.setattr(notebook, "INTERVAL_S", 1000)
     table.close()
     assert shown[-1].count("<tr") == 3, "a heading and two trials"
-    table.reported(1, 1, 3, 0.8)
+    table.reported(TrialRecord(1, "running", PARAMS, {1: 0.8}), 3)
     assert len(shown) == 2

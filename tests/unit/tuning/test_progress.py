@@ -9,6 +9,7 @@ from rich.console import Console
 
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.study import Suggestion
+from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.tuning import progress
 from kdsearch.tuning.progress import SearchProgress, confirmation_progress, teacher_progress
 
@@ -28,8 +29,8 @@ def test_a_time_budget_tells_what_was_done(clock: list[float]):
         "alone takes longer; give a larger --time-budget"
     )
     clock[0] += 12
-    search.reported(0, 1, 2, 0.5)
-    search.reported(0, 2, 2, 0.5)
+    for curve in ({0.25: 0.5}, {0.25: 0.5, 1: 0.5}, {0.25: 0.5, 1: 0.5, 2: 0.5}):
+        search.reported(TrialRecord(0, "running", {}, curve), 2)
     search.ended(0, "completed", "")
     assert search.within(20.0) == (
         "the time budget of 20 s is used up: 1 trials ended and 2 epochs were trained, the "

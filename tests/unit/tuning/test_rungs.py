@@ -13,7 +13,7 @@ from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.tuning.rungs import Rungs
 
 
-def rungs(grace: int = 1, factor: float = 3, epochs: int = 9) -> Rungs:
+def rungs(grace: float = 1, factor: float = 3, epochs: int = 9) -> Rungs:
     return Rungs(SchedulerSettings(grace_period=grace, reduction_factor=factor), epochs)
 
 
@@ -65,17 +65,48 @@ def test_an_epoch_told_twice_is_decided_once():
     assert not asha.lags(0, 1, 0.6), "it passed; what came later does not change that"
 
 
-Endings = dict[int, tuple[int, bool]]
+def test_rungs_may_be_within_the_first_epoch():
+    asha = rungs(grace=0.25, factor=3, epochs=5)
+    for number, auc in enumerate((0.9, 0.8)):
+        assert asha.lags(number, 0.25, auc) == (number == 1)
+    # The others are at 0.75 and 2.25 epochs, which is the third one.
+    for epoch in (0.75, 1, 2, 3):
+        assert not asha.lags(0, epoch, 0.9)
+    assert not asha.lags(2, 0.25, 0.95)
+    assert asha.lags(2, 0.75, 0.85)
+    assert not asha.lags(3, 0.25, 0.95)
+    assert not any(asha.lags(3, epoch, 0.9) for epoch in (0.75, 1, 2))
+    assert asha.lags(3, 3, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, []),
+        ({"grace_period": 2.5}, []),
+        ({"grace_period": 0.25}, [0.25, 0.75]),
+        ({"grace_period": 0.25, "reduction_factor": 2}, [0.25, 0.5]),
+        ({"grace_period": 0.25, "name": "none"}, []),
+    ],
+)
+def test_the_rungs_within_the_first_epoch(settings: dict, expected: list[float]):
+    assert SchedulerSettings(**settings).early_rungs() == expected
+
+
+# Of a simulated trial: when it reports.
+REPORTS = [0.25, 0.75, *range(1, 8)]
+Endings = dict[int, tuple[float, bool]]
 
 
 class Simulation:
     """A search over given curves, one trial after the other, whose driver may be killed."""
 
-    def __init__(self, curves: Sequence[Sequence[float]]) -> None:
+    def __init__(self, curves: Sequence[Sequence[float]], grace: float) -> None:
         self.curves = curves
-        self.epochs = len(curves[0])
-        self.asha = rungs(epochs=self.epochs)
-        self.seen: dict[int, dict[int, float]] = {}
+        self.reports = REPORTS if grace < 1 else list(range(1, 10))
+        self.grace = grace
+        self.asha = self._new_rungs()
+        self.seen: dict[int, dict[float, float]] = {}
         self.endings: Endings = {}
 
     def run(self, kill_every: int | None = None) -> Endings:
@@ -83,8 +114,9 @@ class Simulation:
         reports = 0
         while len(self.endings) < len(self.curves):
             number = len(self.endings)
-            epoch = len(self.seen.setdefault(number, {})) + 1
-            self.seen[number][epoch] = self.curves[number][epoch - 1]
+            seen = self.seen.setdefault(number, {})
+            epoch = self.reports[len(seen)]
+            seen[epoch] = self.curves[number][len(seen)]
             reports += 1
             if kill_every and reports % kill_every == 0:
                 # The driver dies between the report and the decision.
@@ -93,15 +125,18 @@ class Simulation:
                 self._decide(number, epoch)
         return self.endings
 
-    def _decide(self, number: int, epoch: int) -> None:
-        if epoch == self.epochs:
+    def _new_rungs(self) -> Rungs:
+        return rungs(self.grace, epochs=int(self.reports[-1]))
+
+    def _decide(self, number: int, epoch: float) -> None:
+        if epoch == self.reports[-1]:
             self.endings[number] = (epoch, False)
         elif self.asha.lags(number, epoch, self.seen[number][epoch]):
             self.endings[number] = (epoch, True)
 
     def _resume(self, unfinished: int) -> None:
         """A new driver: refilled rungs, and the unfinished trial tells its epochs again."""
-        self.asha = rungs(epochs=self.epochs)
+        self.asha = self._new_rungs()
         self.asha.refill(
             TrialRecord(
                 number, "completed" if number in self.endings else "running", {}, dict(curve)
@@ -120,11 +155,14 @@ def curves(seed: int, trials: int = 24, epochs: int = 9) -> list[list[float]]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kill_every", [1, 2, 5, 7])
-def test_refilled_rungs_decide_as_if_nothing_had_happened(seed: int, kill_every: int):
-    expected = Simulation(curves(seed)).run()
+@pytest.mark.parametrize(("grace", "ends"), [(1, {1, 3, 9}), (0.25, {0.25, 0.75, 7})])
+def test_refilled_rungs_decide_as_if_nothing_had_happened(
+    seed: int, kill_every: int, grace: float, ends: set[float]
+):
+    expected = Simulation(curves(seed), grace).run()
     assert {stopped for _, stopped in expected.values()} == {True, False}
-    assert {epoch for epoch, _ in expected.values()} >= {1, 3, 9}
-    assert Simulation(curves(seed)).run(kill_every) == expected
+    assert {epoch for epoch, _ in expected.values()} >= ends
+    assert Simulation(curves(seed), grace).run(kill_every) == expected
 
 
 def test_unfilled_rungs_would_decide_otherwise():

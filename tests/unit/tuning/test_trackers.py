@@ -18,7 +18,7 @@ from kdsearch.errors import UserError
 from kdsearch.methods.protocol import EpochReport
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.study import Suggestion
-from kdsearch.runs.trial_folder import TrialState
+from kdsearch.runs.trial_folder import TrialRecord, TrialState
 from kdsearch.tuning.trackers import Shown, Tracking, check_trackers, open_trackers
 
 CONFIG = parse_config(space_file(), "kd.yaml")
@@ -50,7 +50,8 @@ def train(folder: RunFolder, tracking: Tracking, number: int, epochs: int) -> No
         folder.trial(number).write(report(epoch, val_auc), history, {}, None)
         history.append(report(epoch, val_auc))
     for epoch in range(1, epochs + 1):
-        tracking.reported(number, epoch, 9, max(CURVE[:epoch]))
+        curve = {e: max(CURVE[:e]) for e in range(1, epoch + 1)}
+        tracking.reported(TrialRecord(number, "running", {}, curve), 9)
 
 
 def runs(uri: str) -> dict[str, MlflowRun]:
@@ -110,7 +111,7 @@ class Broken:
         self.called.append("begin")
         return 0
 
-    def epoch(self, trial: Shown, report: EpochReport) -> None:
+    def epoch(self, trial: Shown, report: EpochReport, step: int) -> None:
         self.called.append("epoch")
         raise ConnectionError("no route to host\nand a long story")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from search_cases import tiny_dataset
 from watched import EPOCHS, Watched, trial
 
+from kdsearch.config.space_file import SchedulerSettings
 from kdsearch.errors import TrialDiverged
 from kdsearch.methods.protocol import EpochReport, TrainedEpoch
 from kdsearch.tuning.workers.training import (
@@ -88,7 +90,7 @@ def scores_of(auc: float) -> np.ndarray:
 class Scripted:
     """A stack of one student whose scores are given; its state is the number of its epoch."""
 
-    slots = 1
+    slots = steps = 1
 
     def __init__(self, *val_aucs: float) -> None:
         self._val_aucs = val_aucs
@@ -100,7 +102,7 @@ class Scripted:
     def take_out(self, slot: int) -> None:
         pass
 
-    def advance(self) -> dict[int, TrainedEpoch]:
+    def advance(self, steps: int | None = None) -> dict[int, TrainedEpoch]:
         self._epoch += 1
         return {
             0: TrainedEpoch(self._epoch, {}, 0.1, scores_of(self._val_aucs[self._epoch - 1]))
@@ -141,3 +143,87 @@ def test_weights_that_may_be_kept_are_on_disk_before_the_report(
     checkpoint = training.folder.checkpoint()
     assert checkpoint is not None
     assert checkpoint.state == {"epoch": 2}
+
+
+# Rungs within the first epoch, which has three mini-batches.
+
+
+@pytest.fixture
+def early(inputs: TrialInputs) -> TrialInputs:
+    """Inputs of trials with rungs at 0.3 and 0.6 epochs: after one and two mini-batches."""
+    scheduler = SchedulerSettings(grace_period=0.3, reduction_factor=2)
+    return replace(inputs, config=replace(inputs.config, scheduler=scheduler))
+
+
+def to_the_end(training: Training, inputs: TrialInputs) -> list[EpochReport]:
+    stack = student_stack(training.settings, 1, inputs)
+    training.enter(stack, 0)
+    trainer = Trainer(VALIDATION, 1, behind=False)
+    while not training.done:
+        assert trainer.advance(stack, [training]) == {}
+    return [replace(report, seconds=0.0) for report in training.history]
+
+
+def test_early_rungs_change_no_epoch(inputs: TrialInputs, early: TrialInputs) -> None:
+    plain = to_the_end(training_of(trial(0), inputs), inputs)
+    cut = to_the_end(training_of(trial(1), early), early)
+    assert [report.epoch for report in cut] == [0.3, 0.6, 1, 2, 3]
+    assert cut[2:] != plain, "another seed"
+    # Its folder has the record of the same seed without early rungs.
+    training_of(trial(0), inputs).folder.clear()
+    cut = to_the_end(training_of(trial(0), early), early)
+    assert [report.val_auc for report in cut[2:]] == [report.val_auc for report in plain]
+    assert cut[3:] == plain[1:]
+
+
+def test_a_trial_resumes_at_an_early_rung(early: TrialInputs) -> None:
+    expected = to_the_end(training_of(trial(0), early), early)
+    training = training_of(trial(0), early)
+    training.folder.clear()
+    for reports in range(4):
+        training = training_of(trial(0), early)
+        assert len(training.history) == reports
+        stack = student_stack(training.settings, 1, early)
+        training.enter(stack, 0)
+        assert Trainer(VALIDATION, 1, behind=False).advance(stack, [training]) == {}
+    assert to_the_end(training_of(trial(0), early), early) == expected
+
+
+def test_a_new_student_does_not_change_one_in_the_middle_of_its_epoch(
+    early: TrialInputs,
+) -> None:
+    """Both train up to the next report of either; a checkpoint is of a report."""
+    expected = [to_the_end(training_of(trial(number), early), early) for number in (0, 1)]
+    for number in (0, 1):
+        training_of(trial(number), early).folder.clear()
+    first, second = (training_of(trial(number), early) for number in (0, 1))
+    stack = student_stack(first.settings, 2, early)
+    trainer = Trainer(VALIDATION, 2, behind=True)
+    first.enter(stack, 0)
+    for _ in range(3):
+        assert trainer.advance(stack, [first]) == {}
+    second.enter(stack, 1)
+    for new in (0.3, 0.6):
+        assert trainer.advance(stack, [first, second]) == {}
+        assert [t.history[-1].epoch for t in (first, second)] == [1, new]
+        assert first.checkpoint_write() is None
+        stored = training_of(trial(0), early)
+        assert [report.epoch for report in stored.history] == [0.3, 0.6, 1]
+    first.detach()
+    first.enter(stack, 0)
+    while not second.done:
+        assert trainer.advance(stack, [t for t in (first, second) if not t.done]) == {}
+        if first.done:
+            first.leave()
+    for training, alone in zip((first, second), expected, strict=True):
+        assert [report.epoch for report in training.history] == [0.3, 0.6, 1, 2, 3]
+        for found, other in zip(training.history, alone, strict=True):
+            assert found.losses == pytest.approx(other.losses, rel=1e-3)
+
+
+def test_rungs_within_one_mini_batch_are_one_report(inputs: TrialInputs) -> None:
+    scheduler = SchedulerSettings(grace_period=0.01, reduction_factor=3)
+    inputs = replace(inputs, config=replace(inputs.config, scheduler=scheduler))
+    history = to_the_end(training_of(trial(0), inputs), inputs)
+    assert scheduler.early_rungs() == [0.01, 0.03, 0.09, 0.27, 0.81]
+    assert [report.epoch for report in history] == [0.01, 1, 2, 3]
