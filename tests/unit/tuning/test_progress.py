@@ -38,6 +38,19 @@ def test_a_time_budget_tells_what_was_done(clock: list[float]):
     )
 
 
+def test_teachers_that_train_side_by_side_have_a_line_each():
+    for terminal in (False, True):
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=terminal, width=200)
+        with teacher_progress(console, members=2) as on_epoch:
+            for epoch, member in ((1, 0), (1, 1), (2, 0), (2, 1)):
+                on_epoch(EpochReport(epoch, {}, 1.0, 0.5 + member / 4, 0.5), 2, member)
+        ended = [line for line in file.getvalue().splitlines() if "2/2" in line]
+        for number, val_auc in ((1, "0.5000"), (2, "0.7500")):
+            (*_, line) = [line for line in ended if f"teacher {number} of 2" in line]
+            assert f"val_auc {val_auc}" in line
+
+
 def test_markup_in_a_reason_is_text():
     for terminal in (False, True):
         file = io.StringIO()
