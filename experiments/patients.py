@@ -57,9 +57,17 @@ RHYTHMS_OF = ((0, 0.9), *product((5, 10, 30), (0.5, 0.75, 0.9)))
 # Width, and the weight of telling distorted beats.
 STUDENTS = ((64, 0.0), (64, 0.03))
 BEFORE = "memory, as before"
-MEMORY, STUDENT, CONTROL = "memory", "student, taught", "student, not taught"
+MEMORY = "memory"
+STUDENT, CONTROL = "student, taught, as before", "student, not taught, as before"
 NUMBERS, NUMBERS_AROUND = "three numbers, as before", "three numbers"
-COMPARED = ((MEMORY, BEFORE), (MEMORY, NUMBERS_AROUND), (STUDENT, MEMORY), (STUDENT, CONTROL))
+COMPARED = (
+    (MEMORY, BEFORE),
+    (MEMORY, NUMBERS_AROUND),
+    (BEFORE, NUMBERS),
+    (STUDENT, BEFORE),
+    (STUDENT, CONTROL),
+    (STUDENT, NUMBERS),
+)
 
 Score = Callable[[FloatArray], NDArray[np.float32]]
 # Beats to learn from, shape (n, leads, length), and a seed, to a detector.
@@ -240,8 +248,8 @@ def detectors() -> dict[str, Detector]:
         NUMBERS_AROUND: Detector(1, rhythm, _fit_numbers),
         BEFORE: Detector(1, before_rhythm, partial(_fit_memory, before)),
         MEMORY: Detector(leads, rhythm, partial(_fit_memory, memory)),
-        STUDENT: Detector(leads, rhythm, partial(_fit_student, student), seeds),
-        CONTROL: Detector(leads, rhythm, partial(_fit_student, control), seeds),
+        STUDENT: Detector(leads, before_rhythm, partial(_fit_student, student), seeds),
+        CONTROL: Detector(leads, before_rhythm, partial(_fit_student, control), seeds),
     }
 
 
@@ -324,7 +332,7 @@ def _records(
 ) -> None:
     """Figures of each record, means over seeds; empty where they are not defined."""
     table = Table("patient_records.csv", ("detector", "record"))
-    for name in (MEMORY, STUDENT):
+    for name in (BEFORE, MEMORY, STUDENT):
         for one in np.unique(record) if name in scores else ():
             here = record == one
             found = [

@@ -34,6 +34,10 @@ def tables(folder: Path = RESULTS) -> dict[str, str]:
         "comparisons": _comparisons,
         "memories": _memories,
         "late beats": _late_beats,
+        "rhythms": _rhythms,
+        "new patients": _new_patients,
+        "new patients, differences": _new_differences,
+        "new patients, records": _new_records,
         "records": _records,
         "published size": _published_size,
         "targets": _targets,
@@ -186,6 +190,68 @@ def _late_beats(rows: dict[str, Rows]) -> str:
         for setting, found in by_setting.items()
     ]
     return _table(("quantile", "spread", *columns), lines)
+
+
+def _rhythms(rows: dict[str, Rows]) -> str:
+    lines = [
+        (
+            f"{row['beats']} on each side" if row["beats"] != "0" else "first five minutes",
+            row["quantile"],
+            f"{float(row['auc']):.4f} ({float(row['worst_fold']):.4f})",
+            f"{float(row['ap']):.4f}",
+        )
+        for row in rows["patient_rhythms"]
+    ]
+    return _table(("beats", "quantile", "DS1, five folds: AUC", "AP"), lines)
+
+
+def _new_patients(rows: dict[str, Rows]) -> str:
+    folds = {row["detector"]: row for row in rows["patient_thresholds"]}
+    rates = ("sensitivity", "specificity", "ppv")
+    lines = [
+        (
+            name,
+            f"{float(folds[name]['auc']):.4f}",
+            *(_spread(group, key) for key in ("auc", "ap")),
+            *(f"{np.mean(_floats(group, f'auc_{label}')):.3f}" for label in "SVF"),
+            *(f"{np.mean(_floats(group, key)):.3f}" for key in rates),
+        )
+        for name, group in _grouped(rows["patient_test"], "detector").items()
+    ]
+    head = ("scored by", "DS1, all folds: AUC", "test AUC", "test AP", "S", "V", "F")
+    return _table((*head, *rates[:2], "PPV"), lines)
+
+
+def _new_differences(rows: dict[str, Rows]) -> str:
+    lines = [
+        (
+            f"{row['first']} less {row['second']}",
+            f"{float(row['difference']):+.4f}",
+            f"{float(row['low']):+.4f} to {float(row['high']):+.4f}",
+        )
+        for row in rows["patient_comparisons"]
+    ]
+    return _table(("test AUC", "estimate", "95 % interval"), lines)
+
+
+def _new_records(rows: dict[str, Rows]) -> str:
+    keys = ("auc", "sensitivity", "specificity", "ppv")
+    before, chosen = (
+        _grouped(rows["patient_records"], "detector")[name]
+        for name in ("memory, as before", "memory")
+    )
+    lines = [
+        (
+            row["record"],
+            row["beats"],
+            row["abnormal"],
+            *(f"{float(row[key]):.3f}" if row[key] else "" for key in keys),
+            f"{float(other['auc']):.3f}" if other["auc"] else "",
+        )
+        for row, other in zip(before, chosen, strict=True)
+    ]
+    head = ("record", "beats", "abnormal", "AUC", "sensitivity", "specificity", "PPV")
+    return _table((*head, "AUC, as chosen"), lines)
 
 
 def _records(rows: dict[str, Rows]) -> str:
