@@ -1,8 +1,8 @@
 """The report of a running search: ``report.html`` is written again and again by a thread.
 
 The thread does not delay the search, and its errors do not end it: they are logged, and the
-next page is tried. It writes for at most `SHARE` of the time: the longer a report takes, the
-less often it is written.
+next page is tried. It writes for at most `SHARE` of the time since it began, the first page
+apart: the longer a report takes, the less often it is written.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class LiveReport:
         logger.info("report: written %d times, in %.2f s", self.written, self.seconds)
 
     def _run(self) -> None:
-        wait_s = INTERVAL_S
+        wait_s, begun = INTERVAL_S, time.monotonic()
         while not self._closed.is_set():
             self._news.wait(LONGEST_S if self._begun else None)
             self._news.clear()
@@ -97,9 +97,11 @@ class LiveReport:
                 # Any exception would end this thread, and with it all later pages: a file that
                 # is read while it is replaced, a full disk, a fault of a chart.
                 logger.warning("report: not written", exc_info=True)
-            seconds = time.monotonic() - start
-            self.seconds += seconds
-            wait_s = max(INTERVAL_S, seconds / SHARE)
+            now = time.monotonic()
+            self.seconds += now - start
+            # The next page will take as long as this one.
+            allowed_s = (self.seconds + now - start) / SHARE
+            wait_s = max(INTERVAL_S, begun + allowed_s - now)
             self._closed.wait(wait_s)
 
     def _write(self, wait_s: float) -> None:
