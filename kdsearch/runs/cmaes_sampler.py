@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from cmaes import CMA
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
@@ -64,6 +63,9 @@ class RestoredCmaEs(RandomSampler):
 
         def point(of: FrozenTrial) -> NDArray[np.float64]:
             return np.array([axis.to_unit(of.params[key]) for key, axis in axes.items()])
+
+        # It loads scipy.stats, which takes half a second: only for those who use it.
+        from cmaes import CMA  # noqa: PLC0415
 
         first, later = self._finished[: self._startup], self._finished[self._startup :]
         bounds = np.array([[0.0, 1.0]] * len(axes))

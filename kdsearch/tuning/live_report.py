@@ -15,8 +15,6 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from kdsearch.analysis.report import html
-from kdsearch.analysis.report.html import Live
 from kdsearch.analysis.run import open_run
 from kdsearch.files.atomic import write_text
 from kdsearch.runs.folder import RunFolder
@@ -107,6 +105,10 @@ class LiveReport:
     def _write(self, wait_s: float) -> None:
         if self._closed.is_set():
             return
+        # Not at the start: the libraries that draw take half a second, before any training.
+        from kdsearch.analysis.report import html  # noqa: PLC0415
+        from kdsearch.analysis.report.html import Live  # noqa: PLC0415
+
         now = time.time()
         live = Live(
             written=datetime.fromtimestamp(now).strftime("%H:%M:%S"),

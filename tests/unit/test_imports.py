@@ -237,6 +237,7 @@ def loaded_at_start(module: str) -> set[str]:
             "kdsearch.methods.memory",
             {"ray", "optuna", "yaml", "pandas", "kdsearch.methods.beatgan"},
         ),
+        ("kdsearch.tuning.search", {"matplotlib", "plotly", "jinja2", "cmaes", "wfdb"}),
         ("kdsearch.tuning.progress", {"ray", "torch"}),
         ("kdsearch.tuning.workers.packed_trial", {"torch"}),
         ("kdsearch.tuning.workers.packer_actor", {"torch"}),
