@@ -121,6 +121,21 @@ def test_tables_that_are_refused(tmp_path: Path, old: str, new: str, message: st
         list(read_csv_signal(path, None).blocks(2, 1000))
 
 
+def test_a_bdf_file_has_24_bits(tmp_path: Path):
+    lead = edfio.BdfSignal(
+        SIGNAL[:, 0], 360, label="EKG II", physical_dimension="uV", physical_range=(-5, 5)
+    )
+    mark = edfio.EdfAnnotation(PEAKS[3] / RATE, None, "V")
+    edfio.Bdf([lead], annotations=[mark]).write(tmp_path / "r1.bdf")
+    header = read_edf(tmp_path / "r1.bdf")
+    assert (header.leads, header.name) == (("II",), "r1")
+    ((column,),) = header.blocks(1, 10_000)
+    np.testing.assert_allclose(column, SIGNAL[:, 0], atol=1e-6)
+    marks = header.marks()
+    assert marks is not None
+    assert (marks.sample.tolist(), marks.classes.tolist()) == ([PEAKS[3]], ["V"])
+
+
 def test_tables_without_samples_are_refused(tmp_path: Path):
     for text in ("", "\n", "time,II\n", "time\n0\n1\n", "II\n1.0"):
         (tmp_path / "r1.csv").write_text(text)
