@@ -1,4 +1,4 @@
-"""Find the WFDB records of a folder."""
+"""Find the recordings of a folder: WFDB records, or EDF files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdsearch.data.mitbih import PACED, is_mitbih
 from kdsearch.data.settings import DataSettings
+from kdsearch.data.signal_files import EDF_SUFFIXES, read_edf
 from kdsearch.data.wfdb_files import Header, check_files, read_header
 from kdsearch.errors import DataError
 
@@ -45,7 +46,9 @@ def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True
     for file in files:
         try:
             path = file.with_suffix("")
-            headers.append(read_header(path, path.relative_to(folder).as_posix()))
+            name = path.relative_to(folder).as_posix()
+            is_edf = file.suffix.lower() in EDF_SUFFIXES
+            headers.append(read_edf(file, name) if is_edf else read_header(path, name))
         except DataError as error:
             bad.append(reason_to_skip(error, settings))
     parts = {(h.path.parent, segment) for h in headers for segment in h.segments}
@@ -62,7 +65,7 @@ def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True
             bad.append(reason_to_skip(error, settings))
     if not usable:
         raise DataError(
-            f"{folder}: no WFDB record (NAME.hea) in it that can be used"
+            f"{folder}: no WFDB record (NAME.hea) or EDF file in it that can be used"
             + (f"; MIT-BIH's {', '.join(paced)} have a pacemaker" if paced else "")
             + (f"; {len(bad)} skipped, the first because: {bad[0]}" if bad else "")
         )
@@ -74,17 +77,24 @@ def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True
 
 
 def has_records(folder: Path) -> bool:
-    """Whether a folder, or one in it, has WFDB headers, in upper or lower case."""
-    return any(path.suffix.lower() == ".hea" for path in _visible(folder, "**/*"))
+    """Whether a folder, or one in it, has WFDB headers or EDF files, in upper or lower case."""
+    suffixes = (".hea", *EDF_SUFFIXES)
+    return any(path.suffix.lower() in suffixes for path in _visible(folder, "**/*"))
 
 
 def _headers_in(folder: Path) -> list[Path]:
-    files = _visible(folder, "*.hea") or _visible(folder, "**/*.hea")
+    """WFDB headers, or EDF files where there are none."""
+    edf = (
+        [path for path in _visible(folder, pattern) if path.suffix.lower() in EDF_SUFFIXES]
+        for pattern in ("*", "**/*")
+    )
+    wfdb = _visible(folder, "*.hea") or _visible(folder, "**/*.hea")
+    files = wfdb or next(filter(None, edf), [])
     if files:
         return files
     upper = [path.name for path in _visible(folder, "*") if path.suffix.lower() == ".hea"]
     raise DataError(
-        f"{folder}: no WFDB record (NAME.hea) in it"
+        f"{folder}: no WFDB record (NAME.hea) and no EDF file in it"
         + (f", but {upper[0]}: rename it, the extension must be .hea" if upper else "")
     )
 

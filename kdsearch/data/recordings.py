@@ -46,7 +46,6 @@ from kdsearch.data.wfdb_files import (
     Header,
     first_leads,
     named_leads,
-    read_annotations,
     read_signal,
 )
 from kdsearch.errors import DataError
@@ -175,15 +174,7 @@ def _rule(header: Header, settings: DataSettings) -> Rule:
 
 
 def _key(headers: Sequence[Header], leads: int, settings: DataSettings) -> str:
-    files = [
-        header.path.parent / name
-        for header in headers
-        for name in (
-            f"{header.path.name}.hea",
-            *header.files,
-            f"{header.path.name}.{settings.annotator}",
-        )
-    ]
+    files = [file for header in headers for file in header.needed_files(settings.annotator)]
     rules = {_rule(header, settings) for header in headers}
     usual = settings.annotator == ANNOTATOR and isinstance(settings.leads, int)
     if rules == {"published"} and usual and settings.on_bad == "refuse":
@@ -267,7 +258,9 @@ def cut_record(
     """
     raw, gap = read_signal(header, leads, gaps=gaps)
     signal = band_pass(raw)
-    marks = read_annotations(header, annotator)
+    marks = header.marks(annotator)
+    if marks is None:
+        raise DataError(f"{header.file}: none of its beats is annotated")
     is_beat = marks.classes != ""
     moments = Moments.of_times(marks.position / SAMPLING_RATE_HZ)[is_beat]
     position, classes = marks.position[is_beat], marks.classes[is_beat]
@@ -316,7 +309,8 @@ def _describe(headers: Sequence[Header], beats: int) -> str:
     folder = headers[0].path.parent
     for _ in range(headers[0].name.count("/")):
         folder = folder.parent
-    source = "MIT-BIH" if all(map(is_mitbih, headers)) else f"WFDB records of {folder.name}"
+    kind = "WFDB records" if headers[0].file.suffix == ".hea" else "EDF files"
+    source = "MIT-BIH" if all(map(is_mitbih, headers)) else f"{kind} of {folder.name}"
     plural = "" if len(headers) == 1 else "s"
     return f"{source}, {len(headers)} record{plural}, {beats:,} beats"
 

@@ -41,8 +41,8 @@ class DataSettings(Section):
     test."""
 
     source: Annotated[str, Field(min_length=1)] = "simulated"
-    """``simulated``, ``mitbih`` (downloaded once), or a path to WFDB records, .npz or .npy
-    files."""
+    """``simulated``, ``mitbih`` (downloaded once), or a path to WFDB records, annotated EDF
+    files, .npz or .npy files."""
     unit: Annotated[str, Field(pattern=r"^[a-z]([a-z ]{0,18}[a-z])?$")] = BEAT
     """What a sample is called in messages and in the report, in the singular, for example
     ``window``."""

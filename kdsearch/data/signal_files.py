@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.data.wfdb_files import (
+    ANNOTATOR,
     CLASS_OF_SYMBOL,
     VOLTS,
     Annotations,
@@ -50,11 +51,20 @@ class _File(Header):
         """The file itself."""
         return self.path
 
+    def needed_files(self, annotator: str | None) -> list[Path]:
+        """The file itself, which has its own annotations."""
+        return [self.path]
+
+    def whole(self, leads: int) -> list[NDArray[np.float64]]:
+        """As of a WFDB record, but missing values are refused."""
+        assert self.frames is not None
+        return next(self.blocks(leads, self.frames))
+
 
 class EdfFile(_File):
     """An EDF, EDF+ or BDF file; its annotations may be the symbols of beats."""
 
-    def marks(self) -> Annotations | None:
+    def marks(self, annotator: str = ANNOTATOR) -> Annotations | None:
         """The annotations that are symbols of beats; None if there are none."""
         with reading(self.path, "a readable EDF file"):
             found = sorted(
@@ -80,8 +90,12 @@ class EdfFile(_File):
             yield checked(self, columns, start)
 
 
-def read_edf(path: Path) -> EdfFile:
+def read_edf(path: Path, name: str | None = None) -> EdfFile:
     """Read the header of an EDF, EDF+ or BDF file.
+
+    Args:
+        path: Of the file.
+        name: The name of the recording, if it is not that of the file.
 
     Raises:
         DataError: It cannot be read, has gaps, or leads at rates of which none divides all.
@@ -115,7 +129,7 @@ def read_edf(path: Path) -> EdfFile:
         )
     header = EdfFile(
         path=path,
-        name=path.stem,
+        name=name or path.stem,
         leads=tuple(names),
         order=tuple(order),
         rate_hz=rate_hz,
@@ -152,7 +166,7 @@ class CsvFile(_File):
     headed: bool = True
     start_s: float = 0.0
 
-    def marks(self) -> Annotations | None:
+    def marks(self, annotator: str = ANNOTATOR) -> Annotations | None:
         """The cells of the column ``symbol`` that are symbols of beats; None if none is."""
         names = [name.lower() for name in self.columns]
         if SYMBOL not in names:

@@ -23,8 +23,8 @@ from kdsearch.files.reading import reading
 SIMULATED = "simulated"
 MITBIH = "mitbih"
 EXPECTED = (
-    f"'{SIMULATED}', '{MITBIH}', a folder of WFDB records, a folder with N_samples.npy and "
-    "others, or an .npz file with x and y"
+    f"'{SIMULATED}', '{MITBIH}', a folder of WFDB records or EDF files, a folder with "
+    "N_samples.npy and others, or an .npz file with x and y"
 )
 PATIENT_COLUMNS = ("record", "patient")
 
@@ -98,8 +98,8 @@ def _load_records(folder: Path, settings: DataSettings, cache: Path) -> Beats:
     if has_records(folder):
         return recordings.load(folder, settings, cache)
     raise DataError(
-        f"data.source: neither WFDB records (*.hea) nor N_samples.npy in the folder '{folder}' "
-        f"(expected {EXPECTED})"
+        f"data.source: neither WFDB records (*.hea) nor EDF files nor N_samples.npy in the "
+        f"folder '{folder}' (expected {EXPECTED})"
     )
 
 

@@ -86,13 +86,28 @@ class Header:
         """The file of the annotations of this annotator."""
         return self.path.with_name(f"{self.path.name}.{annotator}")
 
-    def marks(self) -> Annotations | None:
-        """The beats that are annotated in the usual file; None if there is none.
+    def needed_files(self, annotator: str | None) -> list[Path]:
+        """All files of the recording, with the annotations if an annotator is given."""
+        marks = () if annotator is None else (f"{self.path.name}.{annotator}",)
+        return [self.path.parent / name for name in (self.file.name, *self.files, *marks)]
+
+    def marks(self, annotator: str = ANNOTATOR) -> Annotations | None:
+        """The annotated beats; None if there are none.
 
         Raises:
             DataError: As `read_annotations`.
         """
-        return read_annotations(self) if self.annotations(ANNOTATOR).is_file() else None
+        return (
+            read_annotations(self, annotator) if self.annotations(annotator).is_file() else None
+        )
+
+    def whole(self, leads: int) -> list[NDArray[np.float64]]:
+        """Read the first leads as a whole, as recorded; missing values are NaN.
+
+        Raises:
+            DataError: The signal cannot be read or is truncated.
+        """
+        return _read_frames(self, leads)
 
     def blocks(self, leads: int, frames: int) -> Iterator[list[NDArray[np.float64]]]:
         """Read the first leads in blocks, as recorded.
@@ -242,12 +257,9 @@ def check_files(header: Header, annotator: str | None) -> None:
     Raises:
         DataError: One is missing, or the signal is truncated.
     """
-    annotations = () if annotator is None else (f"{header.path.name}.{annotator}",)
-    for needed in (*header.files, *annotations):
-        if not (header.path.parent / needed).is_file():
-            raise DataError(
-                f"{header.path.parent / needed}: missing, but {header.file.name} is there"
-            )
+    for needed in header.needed_files(annotator):
+        if not needed.is_file():
+            raise DataError(f"{needed}: missing, but {header.file.name} is there")
 
 
 def read_signal(
@@ -266,7 +278,7 @@ def read_signal(
     Raises:
         DataError: The signal cannot be read, is truncated or has missing values.
     """
-    columns = _read_frames(header, leads)
+    columns = header.whole(leads)
     if not gaps:
         checked(header, columns, 0)
     missing = [~np.isfinite(column) for column in columns]

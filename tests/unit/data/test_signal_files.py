@@ -5,8 +5,9 @@ from pathlib import Path
 import edfio
 import numpy as np
 import pytest
-from wfdb_cases import PEAKS, RATE, SECONDS, SYMBOLS, ecg
+from wfdb_cases import PEAKS, RATE, SECONDS, SYMBOLS, ecg, write_record
 
+from kdsearch.data import Beats, DataSettings, load_beats
 from kdsearch.data.pieces import pieces
 from kdsearch.data.signal_files import is_signal, read_csv_signal, read_edf
 from kdsearch.data.wfdb_files import Header
@@ -119,6 +120,34 @@ def test_tables_that_are_refused(tmp_path: Path, old: str, new: str, message: st
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(DataError, match=message):
         list(read_csv_signal(path, None).blocks(2, 1000))
+
+
+def test_training_beats_from_edf_files(tmp_path: Path):
+    def load(folder: Path, **settings: object) -> Beats:
+        return load_beats(
+            DataSettings.model_validate({"source": str(folder), **settings}), tmp_path / "cache"
+        )
+
+    write_record(tmp_path / "wfdb", "a1")
+    write_record(tmp_path / "wfdb", "a2")
+    (tmp_path / "edf" / "s1").mkdir(parents=True)
+    for name in ("a1", "a2"):
+        write_edf(tmp_path / "edf" / "s1" / f"{name}.edf")
+    expected, found = load(tmp_path / "wfdb"), load(tmp_path / "edf")
+    assert found.description == "EDF files of edf, 2 records, 36 beats"
+    assert sorted(set(found.record)) == ["s1/a1", "s1/a2"]
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_allclose(found.x, expected.x, atol=1e-3)
+    plain = write_edf(tmp_path / "edf" / "s1" / "a3.edf", symbols=False)
+    with pytest.raises(DataError, match=r"a3\.edf: none of its beats is annotated"):
+        load(tmp_path / "edf")
+    skipped = load(tmp_path / "edf", on_bad="skip")
+    assert len(skipped.x) == 36
+    assert any("1 record skipped" in note for note in skipped.notes)
+    plain.unlink()
+    assert load(tmp_path / "edf").fingerprint == found.fingerprint
+    write_edf(plain.with_name("a2.edf"), rates=(360, 180))
+    assert load(tmp_path / "edf").fingerprint != found.fingerprint
 
 
 def test_a_bdf_file_has_24_bits(tmp_path: Path):
