@@ -28,15 +28,19 @@ from collections import Counter
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1] / "tests"
-STORAGE, E2E = TESTS / "storage", TESTS / "e2e"
-sys.path[:0] = [str(STORAGE), str(E2E)]
+STORAGE = TESTS / "storage"
+sys.path[:0] = [str(STORAGE), str(TESTS / "e2e")]
 
 from resumed import Explored, explore  # noqa: E402
 from searches import record  # noqa: E402
 from watched_disk import Operation, Plan, read_record  # noqa: E402
 from workplace import SPACE  # noqa: E402
 
-CHANGES = {"retries: 2": "retries: 2, keep_weights: 2", "top: 0": "top: 1, seeds: 2"}
+CHANGES = {
+    "method: faulty:FaultyBeatGan": "method: beatgan",
+    "retries: 2": "retries: 2, keep_weights: 2",
+    "top: 0": "top: 1, seeds: 2",
+}
 
 
 def main() -> int:
@@ -73,7 +77,7 @@ def recorded_through_ray() -> list[Operation]:
             "OMP_NUM_THREADS": "1",
             "KDSEARCH_CACHE": str(work / "disk" / "cache"),
             "TMPDIR": str(work),
-            "PYTHONPATH": f"{TESTS.parent}:{STORAGE}:{E2E}",
+            "PYTHONPATH": f"{TESTS.parent}:{STORAGE}",
             **plan.environment(),
         }
         command = [
