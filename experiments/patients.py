@@ -1,4 +1,4 @@
-"""New patients, scored as ANSI/AAMI EC57 asks: chosen on DS1 alone, then tested on DS2 once.
+"""New patients, scored as ANSI/AAMI EC57 asks: chosen on DS1 alone, then tested on DS2.
 
     python -m experiments.patients --data path/to/mitdb --step choose
     python -m experiments.patients --data path/to/mitdb --step test
