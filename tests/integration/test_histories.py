@@ -80,7 +80,7 @@ FAULTS: dict[str, tuple[Any, str, Any, str]] = {
     ),
     "no checkpoint": (
         *(Training, "checkpoint_write", lambda _: None),
-        "more is lost than an epoch",
+        "more is lost than a report",
     ),
 }
 
