@@ -28,9 +28,9 @@ from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import TrialRecord
 from kdsearch.student.model_card import model_card
 from kdsearch.student.student import COMPUTE, describe_student, load_student
-from kdsearch.teachers.kinds import members_of, part_scores, reconstructions
+from kdsearch.teachers.kinds import members_of, reconstructions
 from kdsearch.tuning.confirm import Candidate, seeds
-from kdsearch.tuning.teacher import Teacher, describe_teacher
+from kdsearch.tuning.teacher import Teacher, TeacherCache, describe_teacher
 from kdsearch.tuning.workers.training import judge
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack, trial_seed
 
@@ -147,12 +147,12 @@ def write_results(
 
 def _answers(teacher: Teacher, dataset: Dataset, inputs: TrialInputs) -> Answers:
     method, compute, state = inputs.config.method, inputs.task.compute, teacher.weights
-    validation, test = dataset.training.validation.x, dataset.test.x
+    scores = TeacherCache(cache_dir()).scores(teacher, method, dataset, compute)
     # The rows that another teacher has stored are not those of these training beats.
     compares = isinstance(method, Comparing) and teacher.origin is None
     return Answers(
-        part_scores(state, method, "validation", validation, compute),
-        part_scores(state, method, "test", test, compute),
+        scores["validation"],
+        scores["test"],
         lambda x: reconstructions(state, method, x, compute),
         lambda x: cast("Comparing", method).nearest(state, x) if compares else None,
     )

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kdsearch.data.beats import Dataset, LabelledBeats
+from kdsearch.data.beats import Dataset, FloatArray, LabelledBeats
 from kdsearch.errors import RunError, SearchFailed, TrialDiverged
 from kdsearch.files.atomic import DamagedFile, load_state, save_state, write_json
 from kdsearch.files.cache import writable_lock
@@ -26,7 +26,7 @@ from kdsearch.methods.protocol import Compute, EpochReport, Method, Stack, State
 from kdsearch.metrics.ranking import rank
 from kdsearch.runs.folder import RunFolder
 from kdsearch.teachers.existing import Existing
-from kdsearch.teachers.kinds import ensemble, part_scores, targets_of
+from kdsearch.teachers.kinds import Part, ensemble, part_scores, targets_of
 from kdsearch.tuning.workers.training import judge
 
 logger = logging.getLogger(__name__)
@@ -161,19 +161,48 @@ class TeacherCache:
         self, teacher: Teacher, method: Method, students: Sequence[BaseModel], task: Task
     ) -> Targets:
         """Return the students' targets, computed once and cached beside the teacher."""
-        name = _name_of_targets(method, students)
-        path = self._folder / teacher.fingerprint / f"targets-{name}.pt"
-        try:
-            return {key: _array(value) for key, value in load_state(path).items()}
-        except (OSError, DamagedFile):
-            targets = targets_of(method, students, task)
-        import torch  # noqa: PLC0415
+        path = (
+            self._folder
+            / teacher.fingerprint
+            / f"targets-{_name_of_targets(method, students)}.pt"
+        )
+        return _kept(path, lambda: targets_of(method, students, task))
 
-        try:
-            save_state(path, {key: torch.tensor(value) for key, value in targets.items()})
-        except OSError as error:
-            logger.warning("%s: the targets cannot be kept in the cache: %s", path, error)
-        return targets
+    def scores(
+        self, teacher: Teacher, method: Method, dataset: Dataset, compute: Compute
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Return the teacher's scores of the validation and the test beats, cached likewise.
+
+        Returns:
+            Anomaly scores by the name of the part, ``validation`` and ``test``, shape (n,).
+        """
+        name = f"scores-{compute.device}-{compute.precision}.pt"
+        beats: dict[Part, FloatArray] = {
+            "validation": dataset.training.validation.x,
+            "test": dataset.test.x,
+        }
+        return _kept(
+            self._folder / teacher.fingerprint / name,
+            lambda: {
+                part: part_scores(teacher.weights, method, part, x, compute)
+                for part, x in beats.items()
+            },
+        )
+
+
+def _kept(path: Path, make: Callable[[], Targets]) -> Targets:
+    """Return the arrays in a file of the cache; compute and write them where there are none."""
+    try:
+        return {key: _array(value) for key, value in load_state(path).items()}
+    except (OSError, DamagedFile):
+        arrays = make()
+    import torch  # noqa: PLC0415
+
+    try:
+        save_state(path, {key: torch.tensor(value) for key, value in arrays.items()})
+    except OSError as error:
+        logger.warning("%s: this cannot be kept in the cache: %s", path, error)
+    return arrays
 
 
 def _name_of_targets(method: Method, students: Sequence[BaseModel]) -> str:

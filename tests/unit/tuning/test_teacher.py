@@ -289,11 +289,15 @@ def test_searches_that_start_together_train_once(cache: Path):
 
 class CountingBeatGan(BeatGan):
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls = self.scored = 0
 
     def targets(self, *arguments: Any) -> Any:
         self.calls += 1
         return super().targets(*arguments)
+
+    def score(self, *arguments: Any) -> Any:
+        self.scored += 1
+        return super().score(*arguments)
 
 
 def students(*targets: str) -> list[StudentSettings]:
@@ -352,6 +356,24 @@ def test_damaged_targets_are_calculated_anew(cache: Path):
     np.testing.assert_array_equal(again["score"], first["score"])
     assert method.calls == 2
     assert set(load_state(path)) == {"score"}
+
+
+def test_scores_are_calculated_once_for_each_precision(cache: Path):
+    teacher, method, dataset = get(cache), CountingBeatGan(), tiny_dataset()
+    ask = TeacherCache(cache).scores
+    first = ask(teacher, method, dataset, CPU)
+    expected = BeatGan().score(teacher.weights, dataset.test.x, CPU)
+    np.testing.assert_array_equal(first["test"], expected)
+    assert first["validation"].shape == dataset.training.validation.abnormal.shape
+    scored = method.scored
+    again = ask(teacher, method, dataset, CPU)
+    assert method.scored == scored == 2
+    np.testing.assert_array_equal(again["test"], expected)
+    ask(teacher, method, dataset, Compute("cpu", "bf16"))
+    assert method.scored == 4
+    path = cache / "teachers" / teacher.fingerprint / "scores-cpu-fp32.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    np.testing.assert_array_equal(ask(teacher, method, dataset, CPU)["test"], expected)
 
 
 def test_a_description_is_plain_json(cache: Path):
