@@ -111,6 +111,13 @@ class TeacherCache:
         """Name the cache's folder; nothing is read or created."""
         self._folder = folder / "teachers"
 
+    def find(
+        self, method: Method, settings: BaseModel, dataset: Dataset, compute: Compute
+    ) -> Teacher | None:
+        """Return the teacher of this fingerprint; None if it is not in the cache."""
+        name = fingerprint(method, settings, dataset, compute)
+        return _read(self._folder / name, name)
+
     def get(
         self,
         method: Method,
@@ -136,12 +143,12 @@ class TeacherCache:
         Raises:
             SearchFailed: The teacher's training diverged.
         """
-        name = fingerprint(method, settings, dataset, compute)
-        entry = self._folder / name
         # Another user's cache can be read without its lock: the description is written last.
-        found = _read(entry, name)
+        found = self.find(method, settings, dataset, compute)
         if found is not None:
             return found
+        name = fingerprint(method, settings, dataset, compute)
+        entry = self._folder / name
         with writable_lock(entry / ".lock", on_wait) as writable, ExitStack() as at_end:
             if not writable:
                 entry = Path(at_end.enter_context(TemporaryDirectory(prefix="kdsearch-")))

@@ -90,6 +90,10 @@ class TeacherTraining:
     def _on_nodes(self, show: ShowEpoch) -> list[Teacher]:
         """Train side by side, each member from its own thread of the driver."""
         compute = trial_compute(self._config, self._say)
+        known = [self._known(number, compute) for number in range(self._count)]
+        if all(known):
+            # Without waiting for room that no training needs.
+            return [teacher for teacher in known if teacher is not None]
         least, gpus = self._config.resources.cpus_per_trial, int(compute.device == "cuda")
         free = wait_for_room(least, gpus, self._say)
         processes = teachers_on(free, self._config, compute, self._count)
@@ -133,16 +137,23 @@ class TeacherTraining:
             show(report, epochs, number)
             self._signals.leave()
 
-        recipe = self._config.teacher
         return TeacherCache(cache_dir()).get(
             self._config.method,
-            with_seed(recipe, int(cast("Any", recipe).seed) + number),
+            self._recipe(number),
             self._dataset,
             compute,
             on_epoch,
             on_wait=self._wait,
             open_stack=open_stack,
         )
+
+    def _known(self, number: int, compute: Compute) -> Teacher | None:
+        cache, method = TeacherCache(cache_dir()), self._config.method
+        return cache.find(method, self._recipe(number), self._dataset, compute)
+
+    def _recipe(self, number: int) -> BaseModel:
+        recipe = self._config.teacher
+        return with_seed(recipe, int(cast("Any", recipe).seed) + number)
 
     def _wait(self) -> None:
         if not self._said_waiting:

@@ -70,6 +70,18 @@ def test_a_teacher_has_all_cpus_of_the_search_or_as_many_threads_as_openmp_says(
     assert torch.get_num_threads() == before
 
 
+def test_a_teacher_in_the_cache_needs_no_room_on_a_cluster(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = training(config, []).run(on_cluster=False)
+    module = "kdsearch.tuning.teacher_training"
+    monkeypatch.setattr(f"{module}.trial_compute", lambda *_: CPU)
+    monkeypatch.setattr(f"{module}.wait_for_room", lambda *_: pytest.fail("it waits"))
+    again = training(config, []).run(on_cluster=True)
+    assert again.found
+    assert again.fingerprint == first.fingerprint
+
+
 def test_a_search_says_that_it_waits_for_another_ones_teacher(
     config: Config, tmp_path: Path
 ) -> None:
