@@ -9,27 +9,17 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from small import SPACE as SMALL
 
 import kdsearch
 
 SPACE = {
-    "data": {
-        "source": "simulated",
-        "simulated": {"patients": 6, "beats": 900},
-        "train_limit": 128,
-    },
-    "teacher": {"width": 2, "latent": 4, "epochs": 1, "lr": 1e-3},
+    **SMALL,
     "student": {"width": 2, "latent": 4, "epochs": 3},
-    "space": {
-        "temperature": 1,
-        "alpha": {"loguniform": [0.01, 1]},
-        "w_adv": 1,
-        "lr": {"loguniform": [1e-4, 1e-1]},
-    },
+    "space": {**SMALL["space"], "lr": {"loguniform": [1e-4, 1e-1]}},
     "search": {"num_samples": 4, "metric": "val_ap"},
     "scheduler": {"reduction_factor": 2},
     "confirm": {"top": 2, "seeds": 2},
-    "resources": {"device": "cpu", "precision": "fp32"},
 }
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 import ray
+from small import started_ray
 
 from kdsearch.tuning.workers import packed_trial
 from kdsearch.tuning.workers.messages import EPOCH, STORAGE, Entry, Outcome
 from kdsearch.tuning.workers.packed_trial import TrialCrashed, train_in_packer
 from kdsearch.tuning.workers.packer_actor import PackerActor
-
-MIB = 2**20
 
 
 class Packer:
@@ -68,21 +64,8 @@ class Broken(Packer):
 
 @pytest.fixture(scope="module")
 def a_ray() -> Iterator[None]:
-    # Ray's workers cannot import this module.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    temporary = tempfile.mkdtemp(prefix="k", dir="/tmp")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        object_store_memory=80 * MIB,
-        _temp_dir=temporary,
-    )
-    yield
-    ray.shutdown()
-    shutil.rmtree(temporary, ignore_errors=True)
+    with started_ray(__name__, cpus=2):
+        yield
 
 
 @pytest.fixture

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import signal
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +14,7 @@ import numpy as np
 import pytest
 import ray
 from search_cases import CPU, tiny_dataset, tiny_teacher
+from small import started_ray
 
 from kdsearch.errors import Interrupted, SearchFailed
 from kdsearch.methods.beatgan import BeatGan
@@ -26,7 +23,6 @@ from kdsearch.tuning.placement import Processes
 from kdsearch.tuning.remote_teacher import RemoteTeacher
 from kdsearch.tuning.teacher import Teacher, TeacherCache
 
-MIB = 2**20
 SETTINGS = tiny_teacher()
 
 
@@ -61,21 +57,8 @@ class Failing(BeatGan):
 
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
-    # Ray's workers cannot import this module.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    temporary = tempfile.mkdtemp(prefix="k", dir="/tmp")
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        object_store_memory=80 * MIB,
-        _temp_dir=temporary,
-    )
-    yield
-    ray.shutdown()
-    shutil.rmtree(temporary, ignore_errors=True)
+    with started_ray(__name__, cpus=1):
+        yield
 
 
 class Remote:
