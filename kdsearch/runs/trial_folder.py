@@ -180,7 +180,7 @@ class TrialFolder:
         """Write ``trial.json``."""
         values = {name: getattr(record, name) for name in _Stored.model_fields}
         if record.finished:
-            # Of an epoch behind the decision that ended the trial nothing is known.
+            # Without reports that the worker wrote after the decision that ended the trial.
             values["curve"] = sorted(record.curve.items())
         else:
             values |= {"curve": None, "seconds": None}

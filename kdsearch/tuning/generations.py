@@ -73,8 +73,7 @@ def search_generations(request: Request, perform: Callable[[Request], object]) -
 
 
 def _request(request: Request, before: RunFolder | None, number: int) -> Request:
-    """Return the request for one generation, taught by the best student of the one before
-    it."""
+    """Return the request for a generation, which the best student before it teaches."""
     changes: dict[str, object] = {"search.generations": 1}
     if before is not None:
         changes["teacher.from"] = str(before.best)
