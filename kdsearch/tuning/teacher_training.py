@@ -171,9 +171,9 @@ class TeacherTraining:
 def _threads(config: Config) -> int:
     """Threads of a teacher in this process: all CPUs that the search may use.
 
-    Milliseconds a step on two idle cores, one thread against two: 13.7 and 10.5 at width 8, 69
-    and 43 at width 32. Beside a busy process two threads take longer than one, since they wait
-    for each other: 27 and 63 at width 16. ``OMP_NUM_THREADS`` overrules this.
+    On idle cores that is faster. Beside other work the threads wait for each other in every
+    step, and one alone is faster (``benchmarks/teacher_threads.py``); ``OMP_NUM_THREADS``
+    overrules this.
     """
     # OpenMP takes a list, a number for each level of nesting; torch uses the first.
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
