@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import torch
 from search_cases import tiny_dataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdsearch.analysis.comparison import pareto_front
-from kdsearch.evaluation.costs import student_costs
+from kdsearch.evaluation.costs import operations, student_costs
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.settings import StudentSettings
 from kdsearch.methods.protocol import Compute, Task
@@ -39,6 +41,31 @@ def test_parameters_by_hand_and_once_per_architecture() -> None:
     assert costs[0] is costs[1]
     assert 0 < costs[0].operations < costs[2].operations
     assert costs[0].microseconds > 0
+
+
+class Network(torch.nn.Module):
+    """Layers whose operations torch has to decompose before it can count them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv1d(2, 4, 4, 2, 1),
+            torch.nn.BatchNorm1d(4),
+            torch.nn.ConvTranspose1d(4, 2, 4, 2, 1),
+        )
+        self.attention = torch.nn.MultiheadAttention(2, 1, batch_first=True)
+        self.last = torch.nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layers(x).mT
+        return self.last(self.attention(x, x, x)[0]) @ torch.ones(3, 5)
+
+
+def test_operations_are_those_of_torchs_counter() -> None:
+    network = Network().eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 2, 32))
+    assert operations(network, leads=2, length=32) == counter.get_total_flops() // 2 > 0
 
 
 @pytest.mark.parametrize(
