@@ -140,8 +140,12 @@ def build(network: type[Network], architecture: Architecture) -> Network:
     uses no global random numbers.
     """
     with torch.device("meta"):
-        empty = network(architecture)
-    return empty.to_empty(device="cpu")
+        built = network(architecture)
+    # `to_empty` would import sympy for tensors of the meta device.
+    values = built.state_dict()
+    values.update({name: torch.empty(value.shape) for name, value in values.items()})
+    built.load_state_dict(values, assign=True)
+    return built
 
 
 def initialise(network: nn.Module, rng: torch.Generator) -> None:
