@@ -15,7 +15,6 @@ from kdsearch.analysis.report.contents import gather
 from kdsearch.analysis.report.costs_section import costs_section
 from kdsearch.analysis.report.descent_section import descent_section
 from kdsearch.analysis.report.html import Live, page_text
-from kdsearch.analysis.report.matplotlib_charts import write_pictures
 from kdsearch.analysis.report.score_sections import (
     classes_section,
     curves_section,
@@ -88,6 +87,9 @@ def write_plots(run: Run, folder: Path, form: Literal["png", "svg"] = "png") -> 
     Raises:
         OSError: The folder cannot be written.
     """
+    # Most searches draw no pictures, and matplotlib takes long to import.
+    from kdsearch.analysis.report.matplotlib_charts import write_pictures  # noqa: PLC0415
+
     return write_pictures(folder, _sections(run), form)
 
 

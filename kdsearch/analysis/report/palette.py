@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
+from plotly.colors import sample_colorscale
 
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 VERMILION, PURPLE = "#D55E00", "#CC79A7"
@@ -35,7 +34,8 @@ def of_class(label: str) -> str:
 def on_scale(value: float, low: float, high: float) -> str:
     """The colour of a figure between ``low`` and ``high``."""
     part = (value - low) / (high - low) if high > low else 1.0
-    return to_hex(colormaps[SCALE](part))
+    (colour,) = sample_colorscale(SCALE, part, colortype="tuple")
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in colour)
 
 
 def scale_stops(count: int = 9) -> list[tuple[float, str]]:
