@@ -21,6 +21,7 @@ PRIVATE = (
     "ray._private.services:ConsolePopen",
     "ray._private.utils:set_sigterm_handler",
     "ray._private.utils:get_entrypoint_name",
+    "ray.air._internal.usage:tag_callbacks",
     "ray._private.state:available_resources_per_node",
     "ray._private.state:total_resources_per_node",
     "ray.tune.schedulers.async_hyperband:ASHAScheduler(_brackets)",
@@ -73,6 +74,17 @@ def adapted() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler, utils.get_entrypoint_name, _services.ConsolePopen = own
+
+
+@contextmanager
+def uncounted_callbacks() -> Iterator[None]:
+    """Keep Tune from counting callbacks of MLflow and W&B, which it imports for that."""
+    usage: Any = ray.air._internal.usage
+    own, usage.tag_callbacks = usage.tag_callbacks, lambda callbacks: False
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = own
 
 
 def total_resources() -> dict[str, dict[str, float]]:

@@ -26,6 +26,7 @@ from kdsearch.runs.stop_requests import StopRequests
 from kdsearch.runs.study import Suggestion
 from kdsearch.tuning.ledger import Ledger
 from kdsearch.tuning.placement import THIN_CPUS, Placement
+from kdsearch.tuning.ray_internals import uncounted_callbacks
 from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.signals import Signals
 from kdsearch.tuning.workers.messages import BEST_SO_FAR, EPOCH, EPOCHS, FAILURE, STORAGE
@@ -286,7 +287,7 @@ def run_tune(
         ),
     )
     try:
-        with signals.saving_epochs():
+        with signals.saving_epochs(), uncounted_callbacks():
             tuner.fit()
     finally:
         for packer in packers:
