@@ -70,14 +70,9 @@ def check_verdict(place: Workplace, verdict: dict) -> None:  # type: ignore[type
     assert "nearest neighbour" in printed
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["alone", "packed"])
-def test_killed_adaptive_confirmation_goes_on_to_the_same_verdict(
-    place: Workplace, packed: bool
-) -> None:
+def test_killed_adaptive_confirmation_goes_on_to_the_same_verdict(place: Workplace) -> None:
     text = place.space.read_text().replace("{top: 0}", "{top: 2, seeds: {max: 6}}")
-    if packed:
-        text = packed_by(4, text)
-    place.space.write_text(text)
+    place.space.write_text(packed_by(4, text))
     assert place.search("--num-samples", "3").returncode == 0, "a first, whole confirmation"
     file = place.run / "verdict.json"
     whole = file.read_bytes()
