@@ -1,13 +1,20 @@
-"""Find the recordings of a folder: WFDB records, or EDF files."""
+"""Find the recordings of a folder: WFDB records, EDF files, or tables of samples."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdsearch.data.mitbih import PACED, is_mitbih
 from kdsearch.data.settings import DataSettings
-from kdsearch.data.signal_files import EDF_SUFFIXES, read_edf
+from kdsearch.data.signal_files import (
+    EDF_SUFFIXES,
+    TABLE_SUFFIX,
+    is_signal,
+    read_csv_signal,
+    read_edf,
+)
 from kdsearch.data.wfdb_files import Header, check_files, read_header
 from kdsearch.errors import DataError
 
@@ -34,7 +41,7 @@ def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True
     files are ignored: macOS writes some beside each file that it copies.
 
     Args:
-        folder: Holds NAME.hea of each record.
+        folder: Holds NAME.hea of each record, or files that are recordings.
         settings: Says whose annotations are needed, and whether bad records are skipped.
         annotated: Whether they need annotations at all.
 
@@ -45,10 +52,7 @@ def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True
     headers, bad = [], []
     for file in files:
         try:
-            path = file.with_suffix("")
-            name = path.relative_to(folder).as_posix()
-            is_edf = file.suffix.lower() in EDF_SUFFIXES
-            headers.append(read_edf(file, name) if is_edf else read_header(path, name))
+            headers.append(_read_header(file, folder))
         except DataError as error:
             bad.append(reason_to_skip(error, settings))
     parts = {(h.path.parent, segment) for h in headers for segment in h.segments}
@@ -65,7 +69,7 @@ def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True
             bad.append(reason_to_skip(error, settings))
     if not usable:
         raise DataError(
-            f"{folder}: no WFDB record (NAME.hea) or EDF file in it that can be used"
+            f"{folder}: no WFDB record (NAME.hea), EDF file or table in it that can be used"
             + (f"; MIT-BIH's {', '.join(paced)} have a pacemaker" if paced else "")
             + (f"; {len(bad)} skipped, the first because: {bad[0]}" if bad else "")
         )
@@ -76,27 +80,43 @@ def find_records(folder: Path, settings: DataSettings, *, annotated: bool = True
     return Records(usable, bad, notes)
 
 
+def _read_header(file: Path, folder: Path) -> Header:
+    path, suffix = file.with_suffix(""), file.suffix.lower()
+    name = path.relative_to(folder).as_posix()
+    if suffix in EDF_SUFFIXES:
+        return read_edf(file, name)
+    if suffix == TABLE_SUFFIX:
+        return read_csv_signal(file, None, name)
+    return read_header(path, name)
+
+
 def has_records(folder: Path) -> bool:
-    """Whether a folder, or one in it, has WFDB headers or EDF files, in upper or lower case."""
+    """Whether a folder, or one in it, has recordings; extensions in upper or lower case."""
     suffixes = (".hea", *EDF_SUFFIXES)
-    return any(path.suffix.lower() in suffixes for path in _visible(folder, "**/*"))
+    files = _visible(folder, "**/*")
+    return any(path.suffix.lower() in suffixes for path in files) or bool(_tables(files))
 
 
 def _headers_in(folder: Path) -> list[Path]:
-    """WFDB headers, or EDF files where there are none."""
-    edf = (
-        [path for path in _visible(folder, pattern) if path.suffix.lower() in EDF_SUFFIXES]
-        for pattern in ("*", "**/*")
-    )
+    """WFDB headers; where there are none EDF files, and where there are none tables."""
     wfdb = _visible(folder, "*.hea") or _visible(folder, "**/*.hea")
-    files = wfdb or next(filter(None, edf), [])
-    if files:
-        return files
-    upper = [path.name for path in _visible(folder, "*") if path.suffix.lower() == ".hea"]
+    if wfdb:
+        return wfdb
+    both = [_visible(folder, pattern) for pattern in ("*", "**/*")]
+    edf = ([path for path in files if path.suffix.lower() in EDF_SUFFIXES] for files in both)
+    found = next(filter(None, (*edf, *map(_tables, both))), [])
+    if found:
+        return found
+    upper = [path.name for path in both[0] if path.suffix.lower() == ".hea"]
     raise DataError(
-        f"{folder}: no WFDB record (NAME.hea) and no EDF file in it"
+        f"{folder}: no WFDB record (NAME.hea), no EDF file and no table of samples in it"
         + (f", but {upper[0]}: rename it, the extension must be .hea" if upper else "")
     )
+
+
+def _tables(files: Sequence[Path]) -> list[Path]:
+    """Those that are tables of samples; a folder may have others, such as one of patients."""
+    return [path for path in files if path.suffix.lower() == TABLE_SUFFIX and is_signal(path)]
 
 
 def _visible(folder: Path, pattern: str) -> list[Path]:

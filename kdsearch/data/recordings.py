@@ -40,6 +40,7 @@ from kdsearch.data.mitbih import is_mitbih
 from kdsearch.data.progress import show_progress
 from kdsearch.data.record_folder import Records, find_records, reason_to_skip
 from kdsearch.data.settings import DataSettings
+from kdsearch.data.signal_files import TABLE_SUFFIX
 from kdsearch.data.wfdb_files import (
     ANNOTATOR,
     SAMPLING_RATE_HZ,
@@ -309,7 +310,8 @@ def _describe(headers: Sequence[Header], beats: int) -> str:
     folder = headers[0].path.parent
     for _ in range(headers[0].name.count("/")):
         folder = folder.parent
-    kind = "WFDB records" if headers[0].file.suffix == ".hea" else "EDF files"
+    kinds = {".hea": "WFDB records", TABLE_SUFFIX: "tables of samples"}
+    kind = kinds.get(headers[0].file.suffix.lower(), "EDF files")
     source = "MIT-BIH" if all(map(is_mitbih, headers)) else f"{kind} of {folder.name}"
     plural = "" if len(headers) == 1 else "s"
     return f"{source}, {len(headers)} record{plural}, {beats:,} beats"

@@ -42,7 +42,7 @@ class DataSettings(Section):
 
     source: Annotated[str, Field(min_length=1)] = "simulated"
     """``simulated``, ``mitbih`` (downloaded once), or a path to WFDB records, annotated EDF
-    files, .npz or .npy files."""
+    files or tables of samples, .npz or .npy files."""
     unit: Annotated[str, Field(pattern=r"^[a-z]([a-z ]{0,18}[a-z])?$")] = BEAT
     """What a sample is called in messages and in the report, in the singular, for example
     ``window``."""

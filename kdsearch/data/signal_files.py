@@ -26,7 +26,7 @@ from kdsearch.errors import DataError
 from kdsearch.extras import needs
 from kdsearch.files.reading import reading
 
-EDF_SUFFIXES = (".edf", ".bdf")
+EDF_SUFFIXES, TABLE_SUFFIX = (".edf", ".bdf"), ".csv"
 # Columns of a table that are no leads, in small letters.
 TIMES, SYMBOL = ("time", "time_s", "seconds", "t"), "symbol"
 # Names of leads begin with it in EDF+: "ECG II".
@@ -239,7 +239,7 @@ def is_signal(path: Path) -> bool:
         return _time_column(_cells(file.readline())) is not None
 
 
-def read_csv_signal(path: Path, rate_hz: float | None) -> CsvFile:
+def read_csv_signal(path: Path, rate_hz: float | None, name: str | None = None) -> CsvFile:
     """Read the first line of a table of samples.
 
     Args:
@@ -247,6 +247,7 @@ def read_csv_signal(path: Path, rate_hz: float | None) -> CsvFile:
             columns; one named ``time`` has seconds, one named ``symbol`` has PhysioNet's symbol
             where there is a beat.
         rate_hz: Samples a second; None to take them from the times.
+        name: The name of the recording, if it is not that of the file.
 
     Raises:
         DataError: It is not such a file.
@@ -280,7 +281,7 @@ def read_csv_signal(path: Path, rate_hz: float | None) -> CsvFile:
     assert rate_hz is not None
     header = CsvFile(
         path=path,
-        name=path.stem,
+        name=name or path.stem,
         leads=tuple(columns[i] for i in leads),
         order=tuple(leads),
         rate_hz=rate_hz,

@@ -23,8 +23,8 @@ from kdsearch.files.reading import reading
 SIMULATED = "simulated"
 MITBIH = "mitbih"
 EXPECTED = (
-    f"'{SIMULATED}', '{MITBIH}', a folder of WFDB records or EDF files, a folder with "
-    "N_samples.npy and others, or an .npz file with x and y"
+    f"'{SIMULATED}', '{MITBIH}', a folder of WFDB records, EDF files or tables of "
+    "samples, a folder with N_samples.npy and others, or an .npz file with x and y"
 )
 PATIENT_COLUMNS = ("record", "patient")
 
@@ -98,8 +98,9 @@ def _load_records(folder: Path, settings: DataSettings, cache: Path) -> Beats:
     if has_records(folder):
         return recordings.load(folder, settings, cache)
     raise DataError(
-        f"data.source: neither WFDB records (*.hea) nor EDF files nor N_samples.npy in the "
-        f"folder '{folder}' (expected {EXPECTED})"
+        "data.source: neither WFDB records (*.hea) nor EDF files nor tables of samples (.csv "
+        f"with a column 'time') nor N_samples.npy in the folder '{folder}' (expected "
+        f"{EXPECTED})"
     )
 
 
@@ -109,7 +110,8 @@ def _check_is_npz(path: Path) -> None:
         **dict.fromkeys(
             (".hea", ".dat", ".atr"), "a part of a WFDB record: give the folder of records"
         ),
-        ".csv": "a table: write its beats to an .npz, with numpy.savez(file, x=x, y=y)",
+        ".csv": "a table: give its folder if a row is a sample, or write its beats to an .npz, "
+        "with numpy.savez(file, x=x, y=y)",
         ".npy": "one array: give the folder, with N_samples.npy and others, or an .npz",
     }
     kind = kinds.get(path.suffix.lower())

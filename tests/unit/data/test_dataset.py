@@ -196,7 +196,7 @@ def test_paths_hold_wherever_they_are_read_from(
     ("name", "message"),
     [
         ("a1.hea", "'.*a1.hea' is a part of a WFDB record: give the folder of records"),
-        ("b.csv", "'.*b.csv' is a table: write its beats to an .npz"),
+        ("b.csv", "'.*b.csv' is a table: give its folder if a row is a sample"),
         ("N_samples.npy", "'.*N_samples.npy' is one array: give the folder"),
     ],
 )

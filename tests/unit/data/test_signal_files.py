@@ -1,5 +1,6 @@
 """Tables of samples and EDF files hold the same recording as a WFDB record."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import edfio
@@ -122,7 +123,13 @@ def test_tables_that_are_refused(tmp_path: Path, old: str, new: str, message: st
         list(read_csv_signal(path, None).blocks(2, 1000))
 
 
-def test_training_beats_from_edf_files(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("write", "suffix", "kind"),
+    [(write_edf, ".edf", "EDF files"), (write_csv, ".csv", "tables of samples")],
+)
+def test_training_beats_from_single_files(
+    tmp_path: Path, write: Callable[..., Path], suffix: str, kind: str
+):
     def load(folder: Path, **settings: object) -> Beats:
         return load_beats(
             DataSettings.model_validate({"source": str(folder), **settings}), tmp_path / "cache"
@@ -130,24 +137,41 @@ def test_training_beats_from_edf_files(tmp_path: Path):
 
     write_record(tmp_path / "wfdb", "a1")
     write_record(tmp_path / "wfdb", "a2")
-    (tmp_path / "edf" / "s1").mkdir(parents=True)
+    folder = tmp_path / "files"
+    (folder / "s1").mkdir(parents=True)
     for name in ("a1", "a2"):
-        write_edf(tmp_path / "edf" / "s1" / f"{name}.edf")
-    expected, found = load(tmp_path / "wfdb"), load(tmp_path / "edf")
-    assert found.description == "EDF files of edf, 2 records, 36 beats"
+        write(folder / "s1" / f"{name}{suffix}")
+    # Not a table of samples.
+    (folder / "patients.csv").write_text("record,patient\ns1/a1,1\ns1/a2,1\n")
+    expected, found = load(tmp_path / "wfdb"), load(folder)
+    assert found.description == f"{kind} of files, 2 records, 36 beats"
     assert sorted(set(found.record)) == ["s1/a1", "s1/a2"]
     np.testing.assert_array_equal(found.classes, expected.classes)
     np.testing.assert_allclose(found.x, expected.x, atol=1e-3)
-    plain = write_edf(tmp_path / "edf" / "s1" / "a3.edf", symbols=False)
-    with pytest.raises(DataError, match=r"a3\.edf: none of its beats is annotated"):
-        load(tmp_path / "edf")
-    skipped = load(tmp_path / "edf", on_bad="skip")
+    plain = write(folder / "s1" / f"a3{suffix}", symbols=False)
+    with pytest.raises(DataError, match=rf"a3\{suffix}: none of its beats is annotated"):
+        load(folder)
+    skipped = load(folder, on_bad="skip")
     assert len(skipped.x) == 36
     assert any("1 record skipped" in note for note in skipped.notes)
     plain.unlink()
-    assert load(tmp_path / "edf").fingerprint == found.fingerprint
-    write_edf(plain.with_name("a2.edf"), rates=(360, 180))
-    assert load(tmp_path / "edf").fingerprint != found.fingerprint
+    assert load(folder).fingerprint == found.fingerprint
+
+
+def test_edf_files_at_other_rates_are_other_beats(tmp_path: Path):
+    settings = DataSettings(source=str(tmp_path / "edf"))
+    (tmp_path / "edf").mkdir()
+    prints = set()
+    for rates in ((360, 360), (360, 180)):
+        write_edf(tmp_path / "edf" / "a1.edf", rates=rates)
+        prints.add(load_beats(settings, tmp_path / "cache").fingerprint)
+    assert len(prints) == 2
+
+
+def test_tables_without_times_are_no_recordings(tmp_path: Path):
+    write_csv(tmp_path / "a1.csv", head="MLII,V5,symbol")
+    with pytest.raises(DataError, match=r"nor tables of samples \(\.csv with a column"):
+        load_beats(DataSettings(source=str(tmp_path)), tmp_path / "cache")
 
 
 def test_a_bdf_file_has_24_bits(tmp_path: Path):
