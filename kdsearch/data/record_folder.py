@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from kdsearch.data.mitbih import PACED, is_mitbih
@@ -104,7 +105,7 @@ def _headers_in(folder: Path) -> list[Path]:
         return wfdb
     both = [_visible(folder, pattern) for pattern in ("*", "**/*")]
     edf = ([path for path in files if path.suffix.lower() in EDF_SUFFIXES] for files in both)
-    found = next(filter(None, (*edf, *map(_tables, both))), [])
+    found = next(filter(None, chain(edf, map(_tables, both))), [])
     if found:
         return found
     upper = [path.name for path in both[0] if path.suffix.lower() == ".hea"]

@@ -161,6 +161,8 @@ def test_training_beats_from_single_files(
 def test_edf_files_at_other_rates_are_other_beats(tmp_path: Path):
     settings = DataSettings(source=str(tmp_path / "edf"))
     (tmp_path / "edf").mkdir()
+    # Tables beside EDF files are not even opened.
+    (tmp_path / "edf" / "notes.csv").write_bytes("Größe".encode("latin-1"))
     prints = set()
     for rates in ((360, 360), (360, 180)):
         write_edf(tmp_path / "edf" / "a1.edf", rates=rates)
