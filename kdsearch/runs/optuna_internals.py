@@ -56,8 +56,9 @@ class NumberedQmc(QMCSampler):
         super().__init__(seed=seed, scramble=True)
         self._number = number
 
-    # Before Optuna 4.9 the search space is not given.
-    def _find_sample_id(self, study: optuna.Study, *_: dict[str, BaseDistribution]) -> int:
+    def _find_sample_id(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
+    ) -> int:
         return self._number
 
 
