@@ -1,52 +1,43 @@
-"""Detectors beyond MIT-BIH: nothing is tuned on these data.
+"""Searches beyond MIT-BIH: nothing is tuned on these data.
 
     pip install -c constraints.txt -e '.[search]' && pip install --no-deps aeon
-    python -m experiments.external --mocap FOLDER
+    python -m experiments.external --mocap FOLDER --runs FOLDER
 
-Each task takes ``search_spaces/memory.yaml`` as it is; what it searches has the method's
-default instead of a search. A memory teaches five students (seeds 1 to 5, judged by their last
-epoch), and five more learn without it (``alpha: 0``). Two exceptions, by rule: a student starts
-from no more components than the training samples have, and mini-batches are no larger than
-twice their number. A row per task goes to ``experiments/results/external.csv``; tasks that have
-one are not run again.
+Each task is searched by shipped spaces as they are. Only ``data`` is replaced and, where
+samples have fewer components than a memory's student starts from, ``student.components``. The
+figures are those of the verdict: the best trial, the same student without distillation and the
+teacher's recipe, trained again with new seeds, and the baselines. A row per search goes to
+``experiments/results/external.csv``; searches that have one are not run again.
 
 - Motion capture (CMU), BeatGAN's second benchmark: four joint angles as its authors published
   them, FOLDER/walk, FOLDER/run and FOLDER/other; windows of 64 frames, every 5 frames; walking
-  is normal. No recording is in two parts.
+  is normal. No recording is in two parts. Searched by ``memory`` and by ``kd``, a BeatGAN.
 - The univariate series of the UCR archive that are inside the package aeon, if their most
-  frequent class has at least 50 series; that class is normal.
+  frequent class has at least 50 series; that class is normal. Searched by ``memory``.
 - scikit-learn's handwritten digits, a row of pixels after the other: each digit against the
-  rest.
+  rest. Searched by ``memory``.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import kdsearch
 from experiments.table import Table
-from kdsearch.config.space_file import load_space
-from kdsearch.data import Dataset, load_dataset
-from kdsearch.data.beats import LabelledBeats
-from kdsearch.evaluation.baselines import baseline_scores
-from kdsearch.methods.memory import Memory
+from kdsearch.analysis.run import Run
+from kdsearch.data import cache_dir, load_dataset
 from kdsearch.methods.memory.settings import StudentSettings
-from kdsearch.methods.protocol import Compute, Stack, State
-from kdsearch.methods.protocol import Task as LearningTask
-from kdsearch.metrics.ranking import rank
-from kdsearch.metrics.statistics import compare
+from kdsearch.metrics.statistics import mean_and_sd
 
-SPACE = "memory"
-METHOD, COMPUTE = Memory(), Compute("cpu", "fp32")
-SEEDS = range(1, 6)
 WINDOW, STEP = 64, 5
 FEWEST_NORMAL = 50
 
@@ -61,6 +52,7 @@ class Task:
         y: Classes, shape (n,); ``N`` is normal.
         record: The recording of each sample, where there are several.
         settings: Of ``data``, besides its source.
+        spaces: The shipped spaces that search it.
     """
 
     name: str
@@ -68,6 +60,7 @@ class Task:
     y: NDArray[np.str_]
     record: NDArray[np.str_] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    spaces: tuple[str, ...] = ("memory",)
 
     def write(self, path: Path) -> None:
         """Write it as a source of data."""
@@ -97,7 +90,8 @@ def motion_capture(folder: Path) -> Task:
             y += ["N" if motion == "walk" else motion] * len(starts)
             record += [path.name.partition(".")[0]] * len(starts)
     settings = {"leads": 4, "split": "inter_patient", "unit": "window"}
-    return Task("motion capture", np.stack(x), np.array(y), np.array(record), settings)
+    parts = np.stack(x), np.array(y), np.array(record)
+    return Task("motion capture", *parts, settings, ("memory", "kd"))
 
 
 def series() -> Iterator[Task]:
@@ -151,90 +145,71 @@ def digits() -> Iterator[Task]:
 
 
 def main() -> None:
-    """Measure the tasks that have no row yet."""
+    """Run the searches that have no row yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mocap", type=Path, required=True, help="walk/, run/ and other/")
+    parser.add_argument("--runs", type=Path, required=True, help="a folder for the searches")
     parser.add_argument("--only", default="", help="a part of the names of the tasks")
     options = parser.parse_args()
-    table = Table("external.csv", ("task",))
+    options.runs.mkdir(parents=True, exist_ok=True)
+    table = Table("external.csv", ("task", "space"))
     for task in tasks(options.mocap):
-        if options.only in task.name and not table.has(task.name):
-            table.add(_row(task))
+        for space in task.spaces:
+            if options.only in task.name and not table.has(task.name, space):
+                table.add(_row(task, space, options.runs))
 
 
-def _row(task: Task) -> dict[str, object]:
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "task.npz"
-        task.write(source)
-        space = load_space(SPACE).replace(data={"source": str(source), **task.settings})
-        data = load_dataset(space.data, Path(folder))
-        baselines = baseline_scores(data, Path(folder))
-    learned = LearningTask(data.training, COMPUTE)
-    teacher = _weights(METHOD.teacher_stack(space.teacher, learned), space.teacher, 0)
-    learned = replace(learned, teacher=teacher)
+def _row(task: Task, space: str, runs: Path) -> dict[str, object]:
+    name = f"{space}-{task.name.replace('/', '-').replace(' ', '-')}"
+    source = runs / f"{name}.npz"
+    task.write(source)
+    searched = kdsearch.load_space(space).replace(data={"source": str(source), **task.settings})
+    data = load_dataset(searched.data, cache_dir())
     train = data.training.train
-    given = {
-        **space.student,
-        "batch_size": min(int(space.student["batch_size"]), 2 * len(train)),
-        "components": min(StudentSettings().components, len(train) - 1, train[0].size),
-    }
-    distilled, plain = (
-        np.stack([_scores({**given, **changes}, learned, data, seed) for seed in SEEDS])
-        for changes in ({}, {"alpha": 0.0})
-    )
-    of_teacher = METHOD.score(teacher, data.test.x, COMPUTE)
-    # Chosen on validation, as everything is.
-    abnormal = data.training.validation.abnormal
-    name = max(baselines, key=lambda one: rank(baselines[one].validation, abnormal).roc_auc())
-    test = data.test
+    most = min(len(train) - 1, train[0].size)
+    if space == "memory" and most < StudentSettings().components:
+        # The search refuses more, and says so.
+        searched = searched.replace(student={"components": most})
+    start = time.monotonic()
+    run = kdsearch.search(searched, name=name, runs_dir=runs, resume="auto", progress=False)
+    assert run.best is not None
+    seconds = time.monotonic() - start
     return {
         "task": task.name,
+        "space": space,
         "train": len(train),
-        "test": len(test.x),
-        "abnormal": int(test.abnormal.sum()),
-        "teacher": rank(of_teacher, test.abnormal).roc_auc(),
-        **_areas("distilled", distilled, test),
-        **_areas("plain", plain, test),
-        "baseline": name,
-        "baseline_auc": rank(baselines[name].test, test.abnormal).roc_auc(),
-        **_less("plain", distilled, plain, test),
-        **_less("teacher", distilled, np.stack([of_teacher] * len(SEEDS)), test),
-        **_less("baseline", distilled, np.stack([baselines[name].test] * len(SEEDS)), test),
+        "test": len(data.test.x),
+        "abnormal": int(data.test.abnormal.sum()),
+        "trials": len(run.records),
+        "val_auc": run.best.value,
+        **figures(run),
+        "seconds": round(seconds),
     }
 
 
-def _scores(
-    given: dict[str, Any], learned: LearningTask, data: Dataset, seed: int
-) -> NDArray[np.float32]:
-    """Train a student; return its scores of the test samples."""
-    settings = StudentSettings.model_validate(given)
-    ready = replace(learned, targets=METHOD.targets([settings], learned))
-    weights = _weights(METHOD.student_stack(settings, 1, ready), settings, seed)
-    return METHOD.score(weights, data.test.x, COMPUTE)
-
-
-def _weights(stack: Stack, settings: Any, seed: int) -> State:
-    stack.put_in(0, settings, seed=seed)
-    for _ in range(settings.epochs):
-        stack.advance()
-    return stack.weights(0)
-
-
-def _areas(name: str, scores: NDArray[np.float32], test: LabelledBeats) -> dict[str, float]:
-    areas = [rank(one, test.abnormal).roc_auc() for one in scores]
-    return {name: float(np.mean(areas)), f"{name}_sd": float(np.std(areas, ddof=1))}
-
-
-def _less(
-    name: str, a: NDArray[np.float32], b: NDArray[np.float32], test: LabelledBeats
-) -> dict[str, float]:
-    """The difference of two areas, with its 95 % interval."""
-    found = compare(a, b, test.abnormal, test.patients).difference
-    return {
-        f"less_{name}": found.estimate,
-        f"less_{name}_low": found.low,
-        f"less_{name}_high": found.high,
+def figures(run: Run) -> dict[str, object]:
+    """Test AUCs of a verdict, and the chosen student's differences with their intervals."""
+    verdict = run.verdict
+    chosen, control = verdict["chosen"], f"control-of-{verdict['chosen']}"
+    areas = {
+        found["name"]: [result["test_auc"] for result in found["seeds"].values()]
+        for found in verdict["configurations"]
     }
+    # Chosen on validation, as everything is.
+    baseline = max(verdict["baselines"], key=lambda found: float(found["val_auc"]))
+    row: dict[str, object] = {"seeds": len(areas[chosen])}
+    for name, of in {"teacher": "teacher", "distilled": chosen, "plain": control}.items():
+        row[name], row[f"{name}_sd"] = mean_and_sd(areas[of])
+    row |= {"baseline": baseline["name"], "baseline_auc": baseline["test_auc"]}
+    differences: dict[str, Mapping[str, Any]] = {
+        found["against"]: found for found in verdict["differences"] if found["of"] == chosen
+    }
+    against = {"plain": control, "teacher": "teacher", "baseline": baseline["name"]}
+    for name, other in against.items():
+        found = differences[other]
+        row[f"less_{name}"] = found["estimate"]
+        row[f"less_{name}_low"], row[f"less_{name}_high"] = found["low"], found["high"]
+    return row
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from scipy import stats
 from experiments.table import RESULTS, read
 from kdsearch.metrics.statistics import Interval, judge, mean_and_sd, paired_by_seed
 
-ARMS = ("distilled", "plain")
+NETWORKS = ("teacher", "distilled", "plain")
 Row = dict[str, str]
 Rows = list[Row]
 FIGURES = ("test_auc", "test_ap")
@@ -80,16 +80,17 @@ def _external(rows: dict[str, Rows]) -> str:
     lines = [
         (
             row["task"],
+            row["space"],
             f"{int(row['train'])} / {int(row['test'])}",
-            f"{float(row['teacher']):.3f}",
-            *(f"{float(row[k]):.3f} ± {float(row[f'{k}_sd']):.3f}" for k in ARMS),
+            *(f"{float(row[k]):.3f} ± {float(row[f'{k}_sd']):.3f}" for k in NETWORKS),
             f"{float(row['baseline_auc']):.3f}",
             *(_difference_of(row, name) for name in ("plain", "teacher", "baseline")),
         )
         for row in rows["external"]
     ]
-    head = ("task", "train / test", "teacher", "distilled", "not distilled", "baseline")
-    return _table((*head, "less not distilled", "less teacher", "less baseline"), lines)
+    head = ("task", "space", "train / test", "teacher", "distilled", "not distilled")
+    less = ("less not distilled", "less teacher", "less baseline")
+    return _table((*head, "baseline", *less), lines)
 
 
 def _difference_of(row: Row, name: str) -> str:
@@ -99,7 +100,7 @@ def _difference_of(row: Row, name: str) -> str:
 
 
 def wilcoxon(rows: Rows, name: str) -> tuple[float, int, float]:
-    """Over the tasks: median difference, in how many it is above 0, Wilcoxon's p-value."""
+    """Over tasks: median difference, in how many it is above 0, Wilcoxon's p-value."""
     differences = np.array([float(row[f"less_{name}"]) for row in rows])
     above = int(np.count_nonzero(differences > 0))
     p_value = float(stats.wilcoxon(differences).pvalue)

@@ -97,7 +97,8 @@ def test_nothing_is_left_to_search_and_nothing_in_the_tables_is_unknown():
 
 
 def test_the_sentence_over_all_external_tasks_is_what_the_test_says():
-    rows = read(ROOT / "experiments" / "results" / "external.csv")
+    every = read(ROOT / "experiments" / "results" / "external.csv")
+    rows = [row for row in every if row["space"] == "memory"]
     assert len(rows) == 16
     text = " ".join(PAGE.split())
     for name in ("plain", "teacher", "baseline"):
