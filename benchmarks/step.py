@@ -7,7 +7,8 @@ Measures the rate of a large matrix product in float32 and bfloat16, which is th
 one step of both networks: as published, and as kdsearch has it in both precisions, on a GPU
 with and without a CUDA graph. A form's share of the limit is its multiply-adds, counted by
 torch, over its time. Each figure is the median of several rounds, in which the forms take
-turns; on a CPU it is the thread's own time, so that other work on the machine counts little.
+turns; on one CPU thread it is the thread's own time, so that other work on the machine counts
+little; with several threads it is elapsed time.
 """
 
 from __future__ import annotations
@@ -157,9 +158,11 @@ def multiply_adds(width: int) -> float:
 def timed(step: Step, options: argparse.Namespace) -> float:
     """Seconds of one step."""
     if options.device == "cpu":
-        started = time.process_time()
+        # The times of several threads would be added.
+        clock = time.thread_time if options.threads == 1 else time.perf_counter
+        started = clock()
         step()
-        return time.process_time() - started
+        return clock() - started
     torch.cuda.synchronize()
     started = time.perf_counter()
     for _ in range(options.steps):
