@@ -31,7 +31,7 @@ sys.exit(len(failed))
 SMALL = {
     "train_limit: 1000": "train_limit: 128\n  simulated: {patients: 6, beats: 900}",
     "width: 4": "width: 2",
-    "num_samples: 8": "num_samples: 3",
+    "num_samples: 8": "num_samples: 3\n  max_concurrent: 1",
     "top: 1": "top: 0",
 }
 

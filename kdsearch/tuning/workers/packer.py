@@ -66,7 +66,7 @@ class Packer:
     Args:
         inputs: What all trials share.
         slots: Maximum number of students at a time.
-        expected: Number of students that the first epoch waits for.
+        expected: As of `Slots`.
         die: Ends the process, if nothing in it can be trusted any longer.
         clock: The time in seconds.
     """

@@ -57,7 +57,8 @@ class Slots:
 
     Args:
         count: Maximum number of members.
-        expected: Number of members that the first epoch waits for.
+        expected: Number of members that the first epoch waits for while their processes start;
+            0 if they have started.
         now: The time.
     """
 
@@ -65,7 +66,7 @@ class Slots:
         self.count = count
         self.members: dict[str, Member] = {}
         self._expected = expected
-        self._linger_s = FIRST_LINGER_S
+        self._linger_s = FIRST_LINGER_S if expected else LINGER_S[1]
         self._changed = now
 
     def free(self, now: float) -> int:
@@ -108,16 +109,17 @@ class Slots:
         """Call the members of the next epoch; empty if it cannot begin yet.
 
         It begins when all members are back and either no slot is free or no member has entered
-        or left for a while.
+        or left for a while. An epoch without neighbours waits for nobody else.
         """
         self.remove_overdue(now)
         ready = list(self.members.values())
         if not ready or any(member.state != "ready" for member in ready):
             return []
+        alone = [member for member in ready if member.suspect][:1]
         full = len(ready) >= (self._expected or self.count)
-        if not full and now < self._changed + self._linger_s:
+        if not alone and not full and now < self._changed + self._linger_s:
             return []
-        crew = [m for m in ready if m.suspect][:1] or ready
+        crew = alone or ready
         for member in crew:
             member.state, member.alone, member.since = "called", len(crew) == 1, now
         return crew

@@ -66,6 +66,14 @@ def test_the_first_epoch_waits_for_the_members_that_are_expected(slots: Slots) -
     assert member.alone
 
 
+def test_a_packer_that_started_again_waits_as_before_a_later_epoch() -> None:
+    slots = Slots(3, expected=0, now=0.0)
+    member = occupy(slots, 0)
+    member.state = "ready"
+    assert slots.next_crew(LINGER_S[1] - 0.1) == []
+    assert slots.next_crew(LINGER_S[1]) == [member]
+
+
 @pytest.mark.parametrize(("seconds", "linger_s"), [(0.2, LINGER_S[0]), (5, 0.5), (60, 1.0)])
 def test_the_wait_for_a_successor_is_a_share_of_the_epoch(
     full: tuple[Slots, list[Member]], seconds: float, linger_s: float
@@ -133,6 +141,14 @@ def test_tickets_are_never_used_again() -> None:
     """A packer that starts again does not take a stale ticket for one of its own."""
     tickets = [occupy(Slots(1, expected=1, now=0.0), number).ticket for number in (0, 0, 1)]
     assert len(set(tickets)) == 3
+
+
+def test_a_suspect_does_not_wait_for_members_that_are_expected(slots: Slots) -> None:
+    """After a crash all that are left may be there, and each trains alone first."""
+    suspect = occupy(slots, 0, suspect=True)
+    suspect.state = "ready"
+    assert slots.next_crew(0.0) == [suspect]
+    assert suspect.alone
 
 
 def test_a_suspect_trains_alone_and_the_others_wait(slots: Slots) -> None:
