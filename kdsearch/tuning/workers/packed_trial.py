@@ -41,7 +41,7 @@ def train_in_packer(trial: dict[str, Any], packers: Sequence[Any]) -> None:
     Raises:
         TrialCrashed: Tune's retries may help.
     """
-    visit, slots = _Visit(trial), _FreeSlots(packers)
+    visit, slots = _Visit(trial), _FreeSlots(packers, trial["number"])
     while not visit.over:
         packer = slots.roomiest()
         if packer is not None:
@@ -54,10 +54,11 @@ def train_in_packer(trial: dict[str, Any], packers: Sequence[Any]) -> None:
 
 
 class _FreeSlots:
-    """Asks all packers for their free slots; a silent one does not delay the others."""
+    """Asks all packers for slots free for a trial; a silent one does not delay the others."""
 
-    def __init__(self, packers: Sequence[Any]) -> None:
+    def __init__(self, packers: Sequence[Any], number: int) -> None:
         self._packers = packers
+        self._number = number
         self._asked: dict[int, Any] = {}
         self._dead: dict[int, str] = {}
         self._heard = time.monotonic()
@@ -77,7 +78,7 @@ class _FreeSlots:
         for index, packer in enumerate(self._packers):
             # One that is not there yet is asked once: calls to it would pile up.
             if index not in self._asked:
-                self._asked[index] = packer.free.remote()
+                self._asked[index] = packer.free.remote(self._number)
         answered, _ = ray.wait(
             list(self._asked.values()), num_returns=len(self._asked), timeout=RETRY_S
         )

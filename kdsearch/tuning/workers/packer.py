@@ -92,10 +92,10 @@ class Packer:
         self._trainer = Trainer(inputs.task.data.validation, kept, behind=True)
         threading.Thread(target=self._work, name="packer", daemon=True).start()
 
-    def free(self) -> int:
-        """Number of free slots."""
+    def free(self, number: int | None = None) -> int:
+        """Number of free slots, for the trial of this number if one is given."""
         with self._changed:
-            return self._slots.free(self._clock())
+            return self._slots.free(self._clock(), number)
 
     def enter(self, trial: dict[str, Any], suspect: bool = False) -> Entry | Outcome | None:
         """Occupy a slot, to train from the next epoch on.
@@ -107,7 +107,7 @@ class Packer:
         Returns:
             None if no slot is free; an outcome if the trial's folder cannot be read.
         """
-        if not self.free():
+        if not self.free(trial["number"]):
             return None
         folder = folder_of(trial, self._inputs)
         # Reading a checkpoint takes a while, and the others must not wait for it.

@@ -28,9 +28,9 @@ class PackerActor:
             expected = 0
         self._packer = Packer(ray.get(shared[0]), slots, expected=expected)
 
-    def free(self) -> int:
-        """Number of free slots."""
-        return self._packer.free()
+    def free(self, number: int) -> int:
+        """Number of free slots for the trial of this number."""
+        return self._packer.free(number)
 
     def enter(self, trial: dict[str, Any], suspect: bool) -> Entry | Outcome | None:
         """Occupy a slot."""

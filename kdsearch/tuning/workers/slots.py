@@ -69,10 +69,15 @@ class Slots:
         self._linger_s = FIRST_LINGER_S if expected else LINGER_S[1]
         self._changed = now
 
-    def free(self, now: float) -> int:
-        """Number of free slots, after members with an expired lease are removed."""
+    def free(self, now: float, number: int | None = None) -> int:
+        """Number of free slots, after members with an expired lease are removed.
+
+        Args:
+            number: Of the trial that asks. A slot that an earlier process of it held is free.
+        """
         self.remove_overdue(now)
-        return max(0, self.count - len(self.members))
+        others = [m for m in self.members.values() if m.number != number]
+        return max(0, self.count - len(others))
 
     def occupy(
         self, number: int, training: Training, *, suspect: bool, now: float

@@ -143,6 +143,14 @@ def test_tickets_are_never_used_again() -> None:
     assert len(set(tickets)) == 3
 
 
+def test_another_process_of_a_trial_takes_its_slot_at_once(slots: Slots) -> None:
+    members = [occupy(slots, number) for number in range(3)]
+    assert slots.free(1.0) == slots.free(1.0, 7) == 0
+    assert slots.free(1.0, members[1].number) == 1
+    occupy(slots, 1, now=1.0)
+    assert members[1].state == "gone"
+
+
 def test_a_suspect_does_not_wait_for_members_that_are_expected(slots: Slots) -> None:
     """After a crash all that are left may be there, and each trains alone first."""
     suspect = occupy(slots, 0, suspect=True)
