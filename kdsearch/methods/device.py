@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -29,9 +29,6 @@ larger than the data, whose size is not known yet."""
 # Options of glibc's mallopt: trim threshold, top padding (without it, threads other than the
 # first return whole heaps of 64 MiB), and the size from which memory is mapped separately.
 KEEP_FREED = {-1: 2**30, -2: 2**26, -3: 2**30}
-# Size of the part of the heap that may consist of huge pages, the size of such a page, and
-# Linux's number of that advice.
-HUGE, HUGE_PAGE, MADV_HUGEPAGE = 2**29, 2**21, 14
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda", "all"]) -> Device:
@@ -67,23 +64,13 @@ def use_threads(count: int) -> None:
 
     A step allocates and frees the same large tensors again and again. By default, glibc returns
     them to the system each time, and every page is mapped and zeroed again: 13 % of a step's
-    time in float32. If Linux allows it, the memory of the process's first thread consists of
-    pages of 2 MiB, which saves another 4 to 5 % in bfloat16. Other C libraries are left as they
-    are.
+    time in float32. Other C libraries are left as they are.
     """
     torch.set_num_threads(count)
-    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
-    if not hasattr(libc, "mallopt"):
-        return
-    for option, value in KEEP_FREED.items():
-        libc.mallopt(option, value)
-    # Later allocations use this block at the end of the heap. In other threads it is unmapped.
-    libc.malloc.restype = ctypes.c_void_p
-    block = libc.malloc(ctypes.c_size_t(HUGE))
-    if block:
-        start = ctypes.c_void_p(-(-block // HUGE_PAGE) * HUGE_PAGE)
-        libc.madvise(start, ctypes.c_size_t(HUGE - HUGE_PAGE), MADV_HUGEPAGE)
-        libc.free(ctypes.c_void_p(block))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        for option, value in KEEP_FREED.items():
+            mallopt(option, value)
 
 
 @contextmanager

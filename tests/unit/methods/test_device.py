@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import platform
-import re
 import resource
-from pathlib import Path
 
 import pytest
 import torch
@@ -79,14 +77,3 @@ def test_freed_memory_is_used_again():
 
     # A small neighbour may take the place in between once, but not each time.
     assert min(new_pages() for _ in range(6)) < 1000
-
-
-@pytest.mark.skipif(
-    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages here"
-)
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets options of glibc")
-def test_the_heap_may_consist_of_huge_pages():
-    use_threads(torch.get_num_threads())
-    mappings = Path("/proc/self/smaps").read_text(encoding="utf-8")
-    flags = re.findall(r"\[heap\]$.+?^VmFlags:(.*)$", mappings, re.MULTILINE | re.DOTALL)
-    assert any(" hg" in own for own in flags)
