@@ -16,6 +16,8 @@ ENVIRONMENT = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     # Signals are ours: every epoch is on disk, so that leaving at once loses nothing.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Pages of 2 MiB where Linux offers them: a step writes to all its memory again and again.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 for _key, _value in ENVIRONMENT.items():
     os.environ.setdefault(_key, _value)
