@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,12 +131,15 @@ def _outputs(student: Student) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the exporter's messages about optional packages and internals."""
+    """Suppress the exporter's messages about optional packages and internals.
+
+    onnxscript prints some to standard output.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
