@@ -23,7 +23,7 @@ class Packer:
     def __init__(self, plan: Any = None) -> None:
         self._plan = plan
 
-    def free(self) -> int:
+    def free(self, number: int) -> int:
         return 1
 
     def enter(self, trial: dict[str, Any], suspect: bool) -> Entry:
