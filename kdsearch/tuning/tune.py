@@ -208,6 +208,24 @@ class Pause(_LivesInTheDriver, tune.Stopper):
         return time.monotonic() >= self._end or self._requests.search_paused()
 
 
+class _TellPackers(tune.Callback):
+    """Tells the packers which trials have ended.
+
+    The process of a stopped trial waits in a report until the next trial uses it. At the
+    end of a search there is none, and the stack would wait for the student.
+    """
+
+    def __init__(self, packers: Sequence[Any]) -> None:
+        self._packers = packers
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Any], trial: Trial, **info: Any
+    ) -> None:
+        """Release its slot."""
+        for packer in self._packers:
+            packer.release.remote(int(trial.config["number"]))
+
+
 class _CheckSignals(tune.Callback):
     """Ends the search after a signal: at once, or when the running epochs are saved."""
 
@@ -281,7 +299,7 @@ def run_tune(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),
-            callbacks=[_CheckSignals(signals, scheduler, packers)],
+            callbacks=[_CheckSignals(signals, scheduler, packers), _TellPackers(packers)],
             stop=Pause(inputs.config.search.time_budget_s, requests),
             verbose=0,
         ),

@@ -10,6 +10,7 @@ the environment, which Ray's workers inherit:
     FAULTY_HOLD     how many epochs are computed in all before one waits for that file
     FAULTY_HOLD_EACH  the same for each student alone; each is 0 where neither is set
     FAULTY_NODE     the name of a node of a cluster
+    FAULTY_LEASE_S  how long a stack waits for a student that does not come back
     FAULTY_PLAN     JSON: {"<trial>": [kind, epoch, times]}, kind one of raise, nan,
                     exit, kill, memory, gpu memory
 """
@@ -30,7 +31,9 @@ import torch
 
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.protocol import Compute, Stack, Task, TrainedEpoch
+from kdsearch.tuning.workers import slots
 
+slots.LEASE_S = float(os.environ.get("FAULTY_LEASE_S", slots.LEASE_S))
 TEACHER = -1
 
 
@@ -87,6 +90,8 @@ class FaultyStack:
 
 def _wait_for(file: str | None, trials: list[int]) -> None:
     end = time.monotonic() + 600
+    if file and _held(trials):
+        _note("held", str(trials))
     while file and _held(trials) and not Path(file).exists() and time.monotonic() < end:
         time.sleep(0.1)
 

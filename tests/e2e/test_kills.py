@@ -72,9 +72,7 @@ def test_sigterm_saves_the_running_epochs(place: Workplace, epochs: int, student
     place.environment["KDSEARCH_GRACE_S"] = "600"
     place.hold(epochs)
     process = place.start("--max-concurrent", "2")
-    place.wait_for_epochs(epochs)
-    if epochs > 1:
-        place.wait_for_running()
+    place.wait_for_held()
     process.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert process.poll() is None, "it waits for the epochs that are held"

@@ -11,6 +11,8 @@ import psutil
 import pytest
 from workplace import Workplace, kill_all
 
+from kdsearch.cli.main import main
+
 
 def stacked(place: Workplace, students: int, **search: Any) -> None:
     """One process of so many students, no early stopping unless asked for."""
@@ -83,6 +85,22 @@ def test_a_stopped_trial_gives_its_slot_to_the_next(place: Workplace) -> None:
     sizes = together(place)
     assert sum(sizes) == sum(row["epochs"] for row in rows)
     assert max(sizes) == 3
+
+
+def test_a_student_does_not_wait_for_one_that_was_stopped(place: Workplace) -> None:
+    """There is no next trial, which would use the process of the one that was stopped."""
+    without_asha(place)
+    stacked(place, 2, num_samples=2)
+    place.environment["FAULTY_LEASE_S"] = "1e6"
+    place.hold(2 + 2 * 2)
+    process = place.start()
+    place.wait_for_epochs(2 + 2 * 2)
+    assert main(["stop", str(place.run), "0"]) == 0
+    place.go_on()
+    _, err = process.communicate(timeout=1200)
+    assert process.returncode == 0, err
+    states = {row["trial"]: row["state"] for row in place.trials()}
+    assert states == {0: "stopped", 1: "completed"}
 
 
 def test_one_crash_in_a_stack_is_one_failed_row(place: Workplace) -> None:

@@ -123,6 +123,10 @@ class Workplace:
         self.environment["FAULTY_AFTER"] = str(self.path / "go on")
         self.environment["FAULTY_HOLD_EACH" if each else "FAULTY_HOLD"] = str(epochs)
 
+    def wait_for_held(self) -> None:
+        """Wait until an epoch has begun that is held."""
+        self.wait_for((self.path / "epochs.log.held").exists)
+
     def go_on(self) -> None:
         (self.path / "go on").touch()
 

@@ -167,6 +167,12 @@ class Packer:
                 self._slots.release(member, self._clock())
                 self._changed.notify_all()
 
+    def release(self, number: int) -> None:
+        """Release the slot of a trial that has ended; its process may not say so for long."""
+        with self._changed:
+            self._slots.release_trial(number, self._clock())
+            self._changed.notify_all()
+
     def save(self) -> None:
         """Write the missing checkpoints after the running epoch; no other begins."""
         with self._changed:

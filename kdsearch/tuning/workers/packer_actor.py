@@ -48,6 +48,10 @@ class PackerActor:
         """Release the slot."""
         self._packer.leave(ticket)
 
+    def release(self, number: int) -> None:
+        """Release the slot of a trial that has ended."""
+        self._packer.release(number)
+
     def save(self) -> None:
         """Write the missing checkpoints after the running epoch; no other begins."""
         self._packer.save()

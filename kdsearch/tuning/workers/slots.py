@@ -86,8 +86,7 @@ class Slots:
 
         A member of the same trial is removed first: its process must be dead.
         """
-        for member in [m for m in self.members.values() if m.number == number]:
-            self.release(member, now)
+        self.release_trial(number, now)
         if not self.free(now):
             return None
         member = Member(number, training, suspect, now)
@@ -103,6 +102,11 @@ class Slots:
             member.state = "gone"
             member.training.leave()
             self._changed = now
+
+    def release_trial(self, number: int, now: float) -> None:
+        """Release what a trial holds, after the epoch if it is training."""
+        for member in [m for m in self.members.values() if m.number == number]:
+            self.release(member, now)
 
     def remove_overdue(self, now: float) -> None:
         """Remove members whose trial has not come back, or not answered, within the lease."""

@@ -151,6 +151,16 @@ def test_another_process_of_a_trial_takes_its_slot_at_once(slots: Slots) -> None
     assert members[1].state == "gone"
 
 
+def test_nobody_waits_for_a_trial_that_was_stopped(full: tuple[Slots, list[Member]]) -> None:
+    slots, members = full
+    for member in members[1:]:
+        member.state = "ready"
+    assert slots.next_crew(2.0) == [], "it may come back"
+    slots.release_trial(members[0].number, 2.0)
+    assert slots.next_crew(2.0 + LINGER_S[1]) == members[1:]
+    assert slots.free(2.0) == 1
+
+
 def test_a_suspect_does_not_wait_for_members_that_are_expected(slots: Slots) -> None:
     """After a crash all that are left may be there, and each trains alone first."""
     suspect = occupy(slots, 0, suspect=True)
