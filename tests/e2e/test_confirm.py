@@ -71,15 +71,15 @@ def check_verdict(place: Workplace, verdict: dict) -> None:  # type: ignore[type
 
 
 def test_killed_adaptive_confirmation_goes_on_to_the_same_verdict(place: Workplace) -> None:
-    text = place.space.read_text().replace("{top: 0}", "{top: 2, seeds: {max: 6}}")
+    text = place.space.read_text().replace("{top: 0}", "{top: 2, seeds: {max: 4}}")
     place.space.write_text(packed_by(4, text))
     assert place.search("--num-samples", "3").returncode == 0, "a first, whole confirmation"
     file = place.run / "verdict.json"
     whole = file.read_bytes()
     verdict = json.loads(whole)
     adaptive = verdict["adaptive"]
-    assert adaptive["most"] == 6
-    assert 3 <= adaptive["seeds"][verdict["chosen"]] <= 6
+    assert adaptive["most"] == 4
+    assert 3 <= adaptive["seeds"][verdict["chosen"]] <= 4
     trained = {c["name"]: len(c["seeds"]) for c in verdict["configurations"]}
     assert trained == adaptive["seeds"]
     assert adaptive["ended"] in place.analyze().stdout
@@ -92,7 +92,7 @@ def test_killed_adaptive_confirmation_goes_on_to_the_same_verdict(place: Workpla
             (result.parent / "metrics.jsonl").unlink()
     file.unlink()
     before = sum(place.epochs().values())
-    place.environment["FAULTY_PAUSE_S"] = "0.5"
+    place.hold(before + 6)
     process = place.start("--num-samples", "3", "--resume")
     place.wait_for_epochs(before + 6)
     kill_all(process)

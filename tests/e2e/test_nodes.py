@@ -225,7 +225,7 @@ def bare_slow_node(place: Workplace, cluster: Any) -> Iterator[None]:
         **place._environment(),
         "KDSEARCH_CACHE": str(place.path / "empty"),
         "FAULTY_LOG": str(place.path / "slow.log"),
-        "FAULTY_PAUSE_S": "8",
+        "FAULTY_PAUSE_S": "4",
     }
     del environment["PYTHONPATH"]
     with node_of_its_own(
@@ -251,13 +251,13 @@ def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
     }
     cluster.add_node(**NODE, env_vars=begun)
     place.wait_for(lambda: _alive(cluster) == 3)
-    done = search_on(cluster, place, "--num-samples", "12")
+    done = search_on(cluster, place, "--num-samples", "9")
     assert done.returncode == 0, done.stderr
     slow = {int(line.split()[0]) for line in (place.path / "slow.log").open()} - {TEACHER}
     assert slow, "the bare node trained something"
     assert not (place.path / "empty").exists(), "from what it was sent, not from a cache"
     trials = study_in_journal(place).get_trials()
-    assert len(trials) == 12
+    assert len(trials) == 9
     assert len(slow) <= 4, "the other did not wait for it"
     assert {"COMPLETE", "PRUNED"} >= {trial.state.name for trial in trials}
 
