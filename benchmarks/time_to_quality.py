@@ -4,12 +4,13 @@
 
 For each seed, the plain script as a good user writes it (evaluation mode, scikit-learn's AUC,
 float32, OptunaSearch, ASHA) and kdsearch search the same space on the same beats with the same
-teacher and the same rungs, one after the other; kdsearch as long as the plain script took. Both
-are judged by their best validation AUC so far on the same beats, over the wall time since their
-commands began; the teacher is trained before. ``ratio`` is the wall time of the plain script's
-command over the time at which kdsearch had its final best; ``to best`` has the time at which
-the plain script itself had it instead. One lucky trial decides: look at every seed, and at the
-curves in the output.
+teacher and the same rungs, one after the other; kdsearch as long as the plain script took, or,
+with ``--until-reached``, until it has a student as good. Both are judged by their best
+validation AUC so far on the same beats, over the wall time since their commands began; the
+teacher is trained before. ``ratio`` is the wall time of the plain script's command over the
+time at which kdsearch had its final best; ``to best`` has the time at which the plain script
+itself had it instead. One lucky trial decides: look at every seed, and at the curves in the
+output.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -47,6 +49,9 @@ def main() -> None:
     parser.add_argument("--beats", type=int, default=8000, help="training beats")
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--gpus-per-trial", type=float, default=0.0, help="of the plain script")
+    parser.add_argument(
+        "--until-reached", action="store_true", help="end kdsearch when it is as good"
+    )
     parser.add_argument("--output", type=Path, help="JSON with every curve")
     options = parser.parse_args()
     print(
@@ -70,8 +75,10 @@ def main() -> None:
 def compare(work: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     run, command = prepared(work, seed, options)
     plain = plain_search(work, seed, options)
-    curve, epochs = kdsearch_search(run, [*command, "--time-budget", str(plain["seconds"])])
     goal = plain["curve"][-1][1]
+    command += ["--time-budget", str(plain["seconds"])]
+    enough = goal if options.until_reached else 1.0
+    curve, epochs = kdsearch_search(run, command, enough)
     # A search that never came there counts as one that came at its end.
     reached = next((at for at, best in curve if best >= goal), plain["seconds"])
     beats = options.beats * epochs / curve[-1][0]
@@ -124,8 +131,12 @@ def plain_search(work: Path, seed: int, options: argparse.Namespace) -> dict[str
     return {"seconds": seconds, "trial_epochs": found["trial_epochs"], "curve": curve}
 
 
-def kdsearch_search(run: RunFolder, command: list[str]) -> tuple[Curve, int]:
-    """The best so far as the run folder shows it while the search runs, and the epochs."""
+def kdsearch_search(run: RunFolder, command: list[str], enough: float) -> tuple[Curve, int]:
+    """The best so far as the run folder shows it while the search runs, and the epochs.
+
+    Args:
+        enough: The best validation AUC at which the search is ended.
+    """
     curve: Curve = []
     started = time.perf_counter()
     with subprocess.Popen(
@@ -136,7 +147,10 @@ def kdsearch_search(run: RunFolder, command: list[str]) -> tuple[Curve, int]:
             curves = [record.curve for record in run.records()] if run.path.exists() else []
             best = max((max(values.values()) for values in curves if values), default=0.0)
             curve.append((time.perf_counter() - started, best))
-    if process.returncode:
+            if best >= enough:
+                process.terminate()
+                process.wait()
+    if process.returncode not in (0, 128 + signal.SIGTERM):
         raise subprocess.CalledProcessError(process.returncode, command)
     return curve, sum(record.epochs for record in run.records())
 
