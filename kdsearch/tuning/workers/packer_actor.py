@@ -23,7 +23,7 @@ class PackerActor:
     def __init__(self, shared: Sequence[Any], slots: int, expected: int) -> None:
         from kdsearch.tuning.workers.packer import Packer  # noqa: PLC0415
 
-        # After a crash, whoever is left has a process that runs.
+        # Ray started it again after a crash: the processes of its trials are running.
         if ray.get_runtime_context().was_current_actor_reconstructed:
             expected = 0
         self._packer = Packer(ray.get(shared[0]), slots, expected=expected)

@@ -51,6 +51,11 @@ class Member:
     stack: str | None = None
     outcome: Outcome | None = None
 
+    @property
+    def in_epoch(self) -> bool:
+        """Whether its epoch has begun and not ended."""
+        return self.state == "training" and self.outcome is None
+
 
 class Slots:
     """The members of a packer.
@@ -73,11 +78,12 @@ class Slots:
         """Number of free slots, after members with an expired lease are removed.
 
         Args:
-            number: Of the trial that asks. A slot that an earlier process of it held is free.
+            number: Of the trial that asks. The slot of its earlier process is free as well,
+                once the epoch that it may have begun has ended.
         """
         self.remove_overdue(now)
-        others = [m for m in self.members.values() if m.number != number]
-        return max(0, self.count - len(others))
+        taken = [m for m in self.members.values() if m.number != number or m.in_epoch]
+        return max(0, self.count - len(taken))
 
     def occupy(
         self, number: int, training: Training, *, suspect: bool, now: float
@@ -96,7 +102,7 @@ class Slots:
 
     def release(self, member: Member, now: float) -> None:
         """Release the slot, after the epoch if it is training. Safe to call twice."""
-        if member.state == "training" and member.outcome is None:
+        if member.in_epoch:
             member.leaving = True
         elif self.members.pop(member.ticket, None) is not None:
             member.state = "gone"
@@ -118,7 +124,7 @@ class Slots:
         """Call the members of the next epoch; empty if it cannot begin yet.
 
         It begins when all members are back and either no slot is free or no member has entered
-        or left for a while. An epoch without neighbours waits for nobody else.
+        or left for a while. A student that has to train alone does not wait for new members.
         """
         self.remove_overdue(now)
         ready = list(self.members.values())

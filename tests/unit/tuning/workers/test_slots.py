@@ -147,6 +147,9 @@ def test_another_process_of_a_trial_takes_its_slot_at_once(slots: Slots) -> None
     members = [occupy(slots, number) for number in range(3)]
     assert slots.free(1.0) == slots.free(1.0, 7) == 0
     assert slots.free(1.0, members[1].number) == 1
+    members[1].state = "training"
+    assert slots.free(1.0, members[1].number) == 0, "its epoch is not over"
+    members[1].state = "away"
     occupy(slots, 1, now=1.0)
     assert members[1].state == "gone"
 
