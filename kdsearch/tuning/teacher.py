@@ -143,12 +143,12 @@ class TeacherCache:
         Raises:
             SearchFailed: The teacher's training diverged.
         """
-        # Another user's cache can be read without its lock: the description is written last.
-        found = self.find(method, settings, dataset, compute)
-        if found is not None:
-            return found
         name = fingerprint(method, settings, dataset, compute)
         entry = self._folder / name
+        # Another user's cache can be read without its lock: the description is written last.
+        found = _read(entry, name)
+        if found is not None:
+            return found
         with writable_lock(entry / ".lock", on_wait) as writable, ExitStack() as at_end:
             if not writable:
                 entry = Path(at_end.enter_context(TemporaryDirectory(prefix="kdsearch-")))
