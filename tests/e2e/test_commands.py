@@ -13,9 +13,12 @@ from workplace import Workplace
 
 
 def test_search_leaderboard_resume_extend_and_move(place: Workplace) -> None:
+    place.environment["PYTHONPROFILEIMPORTTIME"] = "1"
     done = place.script("run_search.py", "--space", "kd.yaml")
+    place.environment.clear()
     assert done.returncode == 0, done.stderr
     assert "simulated" in done.stdout
+    check_imports(done.stderr)
     assert "ready to paste" in done.stdout
     done = place.script("analyze.py", "runs/kd", "--format", "csv")
     assert done.returncode == 0, done.stderr
@@ -25,6 +28,15 @@ def test_search_leaderboard_resume_extend_and_move(place: Workplace) -> None:
     check_resume_does_nothing(place)
     check_refusals(place)
     check_extension_after_move(place)
+
+
+def check_imports(stderr: str) -> None:
+    """A search imports what it needs: these take seconds together."""
+    lines = [line for line in stderr.splitlines() if line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip() for line in lines}
+    assert {"torch", "ray", "optuna", "plotly"} <= imported
+    unneeded = {"torch._dynamo", "sympy", "matplotlib", "mlflow", "wandb"}
+    assert not imported & unneeded
 
 
 def check_leaderboard(place: Workplace) -> None:
