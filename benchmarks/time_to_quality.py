@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import signal
 import statistics
@@ -77,11 +78,11 @@ def compare(work: Path, seed: int, options: argparse.Namespace) -> dict[str, Any
     plain = plain_search(work, seed, options)
     goal = plain["curve"][-1][1]
     command += ["--time-budget", str(plain["seconds"])]
-    enough = goal if options.until_reached else 1.0
+    enough = goal if options.until_reached else math.inf
     curve, epochs = kdsearch_search(run, command, enough)
     # A search that never came there counts as one that came at its end.
     reached = next((at for at, best in curve if best >= goal), plain["seconds"])
-    beats = options.beats * epochs / curve[-1][0]
+    plain_epochs_a_second = plain["trial_epochs"] / plain["seconds"]
     return {
         "seed": seed,
         "plain": plain,
@@ -90,7 +91,7 @@ def compare(work: Path, seed: int, options: argparse.Namespace) -> dict[str, Any
         "seconds_to_reach": reached,
         "ratio": plain["seconds"] / reached,
         "ratio_to_best": first_time(plain["curve"], goal) / reached,
-        "beats_ratio": beats * plain["seconds"] / (options.beats * plain["trial_epochs"]),
+        "beats_ratio": epochs / curve[-1][0] / plain_epochs_a_second,
     }
 
 
@@ -132,12 +133,13 @@ def plain_search(work: Path, seed: int, options: argparse.Namespace) -> dict[str
 
 
 def kdsearch_search(run: RunFolder, command: list[str], enough: float) -> tuple[Curve, int]:
-    """The best so far as the run folder shows it while the search runs, and the epochs.
+    """The best so far as the run folder shows it until the command's end, and the epochs.
 
     Args:
         enough: The best validation AUC at which the search is ended.
     """
     curve: Curve = []
+    best = 0.0
     started = time.perf_counter()
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
@@ -150,6 +152,8 @@ def kdsearch_search(run: RunFolder, command: list[str], enough: float) -> tuple[
             if best >= enough:
                 process.terminate()
                 process.wait()
+        # Epochs that were running at the end are counted, and so is their time.
+        curve.append((time.perf_counter() - started, best))
     if process.returncode not in (0, 128 + signal.SIGTERM):
         raise subprocess.CalledProcessError(process.returncode, command)
     return curve, sum(record.epochs for record in run.records())
