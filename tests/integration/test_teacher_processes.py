@@ -55,6 +55,11 @@ def says(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+def rest(process: subprocess.Popen[str]) -> list[str]:
+    """What it says until its end; `communicate` would lose what `says` has read ahead."""
+    return process.stdout.read().split("\n")
+
+
 def let_go(process: subprocess.Popen[str]) -> None:
     process.stdin.write("\n" * 9)
     process.stdin.flush()
@@ -65,7 +70,7 @@ def test_two_processes_at_once_train_once(start: Start):
     assert says(first) == says(second) == "asks"
     let_go(first)
     let_go(second)
-    said = sorted(process.communicate()[0].split("\n") for process in (first, second))
+    said = sorted(rest(process) for process in (first, second))
     assert said == [["epoch 1", "epoch 2", "epoch 3", "trained", ""], ["found", ""]]
 
 
@@ -77,4 +82,4 @@ def test_who_waits_for_a_killed_training_goes_on_with_it(start: Start):
     killed.kill()
     assert says(waiting) == "epoch 2"
     let_go(waiting)
-    assert waiting.communicate()[0].split("\n") == ["epoch 3", "trained", ""]
+    assert rest(waiting) == ["epoch 3", "trained", ""]
