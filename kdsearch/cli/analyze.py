@@ -67,11 +67,11 @@ def _confirm(run: Place) -> None:
     """Confirm a finished search by its own stored configuration."""
     from rich.console import Console  # noqa: PLC0415
 
+    from kdsearch.api import perform  # noqa: PLC0415
     from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
     from kdsearch.tuning.request import confirmation_request  # noqa: PLC0415
-    from kdsearch.tuning.search import search  # noqa: PLC0415
 
-    search(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
+    perform(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
 
 
 def _follow(options: argparse.Namespace) -> None:

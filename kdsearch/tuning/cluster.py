@@ -92,7 +92,6 @@ def started(
                     temporary=temporary,
                     import_from=own,
                     num_cpus=local_cpus(config),
-                    include_dashboard=False,
                     object_store_memory=max(100 * MIB, 2 * data_bytes),
                     **QUIET,
                 )

@@ -18,6 +18,9 @@ from kdsearch.texts import redact
 PRIVATE = (
     "ray:init(_temp_dir)",
     "ray.job_config:JobConfig(_py_driver_sys_path)",
+    "ray._private.node:Node.start_api_server(include_dashboard)",
+    "ray._private.node:Node.start_log_monitor",
+    "ray._private.node:Node.start_monitor",
     "ray._private.services:ConsolePopen",
     "ray._private.utils:set_sigterm_handler",
     "ray._private.utils:get_entrypoint_name",
@@ -30,8 +33,26 @@ PRIVATE = (
 )
 require_private("ray", ray.__version__, PRIVATE)
 
+_node: Any = ray._private.node
 _services: Any = ray._private.services
 _state: Any = ray._private.state
+
+
+class _Node(_node.Node):  # type: ignore[misc]
+    """A machine without three programs that only serve a dashboard, a log and a cluster.
+
+    Ray starts them even where it is told to have none of these. Each takes a third to half a
+    second of CPU time, and `ray.init` waits another second until the first one answers.
+    """
+
+    def start_api_server(self, **options: Any) -> None:
+        """Start no dashboard."""
+
+    def start_log_monitor(self) -> None:
+        """Start nothing that sends what workers print."""
+
+    def start_monitor(self) -> None:
+        """Start nothing that adds machines."""
 
 
 def start(*, temporary: Path, import_from: list[str], **options: Any) -> None:
@@ -42,12 +63,17 @@ def start(*, temporary: Path, import_from: list[str], **options: Any) -> None:
         import_from: Folders that workers import from, besides installed packages.
         options: Of `ray.init`.
     """
-    ray.init(
-        address="local",
-        job_config=ray.job_config.JobConfig(_py_driver_sys_path=import_from),
-        _temp_dir=str(temporary),
-        **options,
-    )
+    own, _node.Node = _node.Node, _Node
+    try:
+        ray.init(
+            address="local",
+            job_config=ray.job_config.JobConfig(_py_driver_sys_path=import_from),
+            _temp_dir=str(temporary),
+            include_dashboard=False,
+            **options,
+        )
+    finally:
+        _node.Node = own
 
 
 class _Process(_services.ConsolePopen):  # type: ignore[misc]

@@ -18,31 +18,6 @@ def packed_by(students: int, space: str) -> str:
     return space.replace("max_concurrent: 1", f"max_concurrent: {students}")
 
 
-def test_killed_confirmation_goes_on_and_concludes(place: Workplace) -> None:
-    place.space.write_text(place.space.read_text().replace("{top: 0}", "{top: 1, seeds: 3}"))
-    assert place.search("--num-samples", "3").returncode == 0, "a first, whole confirmation"
-    whole = json.loads((place.run / "verdict.json").read_text())
-    check_verdict(place, whole)
-    # Once more from the second seed on, and killed on the way.
-    for result in place.run.glob("confirm/*/*/result.json"):
-        if json.loads(result.read_text())["seed"] % 10:
-            result.unlink()
-            (result.parent / "metrics.jsonl").unlink()
-    before = sum(place.epochs().values())
-    place.hold(before + 6)
-    process = place.start("--num-samples", "3", "--resume")
-    place.wait_for_epochs(before + 6)
-    kill_all(process)
-    place.environment.clear()
-    done = place.search("--resume")
-    assert done.returncode == 0, done.stderr
-    again = json.loads((place.run / "verdict.json").read_text())
-    assert again["configurations"] == whole["configurations"], (
-        "the same seeds, the same figures"
-    )
-    assert "nothing to do" in place.search("--resume").stderr
-
-
 def check_verdict(place: Workplace, verdict: dict) -> None:  # type: ignore[type-arg]
     chosen = verdict["chosen"]
     assert re.fullmatch(r"trial-\d", chosen)
@@ -74,6 +49,8 @@ def test_killed_adaptive_confirmation_goes_on_to_the_same_verdict(place: Workpla
     text = place.space.read_text().replace("{top: 0}", "{top: 2, seeds: {max: 4}}")
     place.space.write_text(packed_by(4, text))
     assert place.search("--num-samples", "3").returncode == 0, "a first, whole confirmation"
+    lines = (place.path / "epochs.log").read_text().splitlines()
+    assert max(int(line.split()[2]) for line in lines) == 4, "two trials and their controls"
     file = place.run / "verdict.json"
     whole = file.read_bytes()
     verdict = json.loads(whole)
@@ -105,35 +82,30 @@ def test_killed_adaptive_confirmation_goes_on_to_the_same_verdict(place: Workpla
     assert file.read_bytes() == whole, "from the networks that are there"
 
 
-def test_confirm_adaptively_later(place: Workplace) -> None:
+def test_confirm_later_and_adaptively_after_that(place: Workplace) -> None:
     """The budget may be raised afterwards; what was trained counts."""
-    place.space.write_text(place.space.read_text().replace("{top: 0}", "{top: 1, seeds: 2}"))
+    settings = place.run / "search.yaml"
     assert place.search("--num-samples", "2").returncode == 0
-    text = (place.run / "search.yaml").read_text()
-    assert "  seeds: 2\n" in text
-    (place.run / "search.yaml").write_text(text.replace("  seeds: 2\n", "  seeds: {max: 4}\n"))
+    assert not (place.run / "verdict.json").exists()
+    change(settings, "  top: 0\n", "  top: 1\n")
+    done = place.analyze("--confirm")
+    assert done.returncode == 0, done.stderr
+    check_verdict(place, json.loads((place.run / "verdict.json").read_text()))
+    change(settings, "  seeds: 3\n", "  seeds: {max: 4}\n")
     before = sum(place.epochs().values())
     done = place.analyze("--confirm")
     assert done.returncode == 0, done.stderr
     verdict = json.loads((place.run / "verdict.json").read_text())
     assert verdict["adaptive"]["most"] == 4
     assert set(verdict["adaptive"]["seeds"].values()) <= {3, 4}
-    new = sum(count - 2 for count in verdict["adaptive"]["seeds"].values())
+    new = sum(count - 3 for count in verdict["adaptive"]["seeds"].values())
     assert sum(place.epochs().values()) - before <= 5 * new
 
 
-def test_confirm_later_and_side_by_side(place: Workplace) -> None:
-    """Two trials and their controls are one stack of four, with as many seeds each."""
-    place.space.write_text(packed_by(4, place.space.read_text()))
-    done = place.search("--num-samples", "2")
-    assert done.returncode == 0, done.stderr
-    assert not (place.run / "verdict.json").exists()
-    done = place.analyze("--confirm")
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads((place.run / "verdict.json").read_text())["configurations"]) == 5
-    assert "verdict" in done.stdout
-    lines = (place.path / "epochs.log").read_text().splitlines()
-    assert max(int(line.split()[2]) for line in lines) == 4
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
 
 
 def test_a_network_that_fails_is_a_row_and_not_the_end(place: Workplace) -> None:
