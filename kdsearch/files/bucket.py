@@ -169,6 +169,14 @@ def parse_path(name: str | os.PathLike[str] | BucketPath) -> Place:
     return BucketPath(f"{scheme}://{rest.strip('/')}")
 
 
+def finds(path: str, text: str) -> bool:
+    """Return whether this machine finds a file with this text at a path or URL."""
+    try:
+        return parse_path(path).read_text() == text
+    except OSError:
+        return False
+
+
 def expand_home(text: str) -> Path:
     """Replace ``~`` and ``~user`` at the beginning of a path.
 

@@ -26,7 +26,7 @@ import kdsearch
 from kdsearch.config.space_file import BUILT_IN, Config
 from kdsearch.errors import RunError, UserError
 from kdsearch.files.atomic import write_text
-from kdsearch.files.bucket import BucketPath, Place, parse_path
+from kdsearch.files.bucket import BucketPath, Place, finds
 from kdsearch.runs.folder import RunFolder
 from kdsearch.tuning import ENVIRONMENT
 from kdsearch.tuning.placement import local_cpus
@@ -179,7 +179,8 @@ def probe_storage(run: Place) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     if len(nodes) < 2:
         return
-    look = ray.remote(num_cpus=0)(_sees)
+    # Of a module that imports little, since each machine starts a process for it.
+    look = ray.remote(num_cpus=0)(finds)
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     # A word that no other folder of this path holds.
     word, probe = uuid.uuid4().hex, run / ".probe"
@@ -209,10 +210,3 @@ def probe_storage(run: Place) -> None:
         raise RunError(
             f"{run}: the machines {', '.join(blind)} cannot see this folder; {remedy}"
         )
-
-
-def _sees(probe: str, word: str) -> bool:
-    try:
-        return parse_path(probe).read_text() == word
-    except OSError:
-        return False

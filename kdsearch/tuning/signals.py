@@ -45,7 +45,7 @@ class Signals:
                 f"found {given!r}"
             ) from None
         self._seen: int | None = None
-        self._saving = False
+        self._saving = self._polled = False
         self._over = False
 
     @contextmanager
@@ -72,23 +72,28 @@ class Signals:
                 signal.signal(signum, handler)
 
     @contextmanager
-    def saving_epochs(self) -> Iterator[None]:
+    def saving_epochs(self, *, polled: bool = False) -> Iterator[None]:
         """Give running epochs time to end after a SIGTERM: `leaving` is true then.
 
         The body calls `leave` when all are saved. After the time for it, `Interrupted` is
         raised wherever the body is.
+
+        Args:
+            polled: The body calls `check` several times a second, and `Interrupted` is raised
+                only there. Tune takes what Ray's compiled code makes of it for an error and
+                then waits ten seconds for its trials.
         """
-        self._saving = True
+        self._saving, self._polled = True, polled
         try:
             yield
         finally:
-            self._saving = False
+            self._saving = self._polled = self._over = False
         self.check()
 
     @property
     def leaving(self) -> bool:
         """Whether SIGTERM has come, and running epochs have time to end."""
-        return self._saving and self._seen is not None
+        return self._saving and self._seen is not None and not self._over
 
     def leave(self) -> None:
         """Raise `Interrupted` if a signal has come."""
@@ -127,16 +132,20 @@ class Signals:
                 signal.raise_signal(late[0])
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._over:
+        if self._over and not self._polled:
             self._over = False
             raise Interrupted(signum)
-        if self._seen is not None and not _interactive():
+        again = self._seen is not None
+        if again and not _interactive():
             _leave(signum)
         self._seen = signum
         wait_s = self._wait_s(signum)
-        if wait_s == 0:
+        if wait_s > 0:
+            threading.Thread(target=self._end_after, args=(wait_s,), daemon=True).start()
+        elif self._polled and not again:
+            self._over = True
+        else:
             raise Interrupted(signum)
-        threading.Thread(target=self._end_after, args=(wait_s,), daemon=True).start()
 
     def _wait_s(self, signum: int) -> float:
         """Return how long running epochs may take to end."""
@@ -147,8 +156,9 @@ class Signals:
         time.sleep(seconds)
         if self._saving:
             self._over = True
-            # Interrupts what the main thread waits for.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            if not self._polled:
+                # Interrupts what the main thread waits for.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 @contextmanager

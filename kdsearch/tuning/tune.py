@@ -238,7 +238,7 @@ class _CheckSignals(tune.Callback):
         self._saves: list[Any] = []
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Look also for a signal that was lost in compiled code."""
+        """End the search if a signal has come."""
         self._signals.check()
         if not self._signals.leaving:
             return
@@ -305,7 +305,7 @@ def run_tune(
         ),
     )
     try:
-        with signals.saving_epochs(), uncounted_callbacks():
+        with signals.saving_epochs(polled=True), uncounted_callbacks():
             tuner.fit()
     finally:
         for packer in packers:

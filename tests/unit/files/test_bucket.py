@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ import torch
 from search_cases import new_driver, report
 
 from kdsearch.errors import ConfigError, RunError
-from kdsearch.files.bucket import BucketPath, Place, parse_path
+from kdsearch.files.atomic import write_text
+from kdsearch.files.bucket import BucketPath, Place, finds, parse_path
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Superseded, TrialRecord
 
@@ -84,3 +87,20 @@ def test_a_bucket_that_is_not_there_is_one_line(s3: dict[str, str]):
     assert failure.value.filename == "s3://nobody/x/file"
     assert isinstance(parse_path("runs"), Path)
     assert isinstance(parse_path("s3://bucket/runs"), BucketPath)
+
+
+def test_a_file_is_found_by_its_text(path: Place):
+    probe = path / ".probe"
+    assert not finds(str(probe), "word")
+    write_text(probe, "other")
+    assert not finds(str(probe), "word")
+    write_text(probe, "word")
+    assert finds(str(probe), "word")
+
+
+def test_finding_imports_nothing_large():
+    """Each machine of a cluster starts a process for it, at every start of a search."""
+    check = "assert not {'numpy', 'torch', 'ray', 'pandas', 'optuna'} & set(sys.modules)"
+    subprocess.run(
+        [sys.executable, "-c", f"import sys, kdsearch.files.bucket; {check}"], check=True
+    )

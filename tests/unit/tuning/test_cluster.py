@@ -49,15 +49,6 @@ def test_ray_is_told_no_password_of_the_command_line(monkeypatch: pytest.MonkeyP
     assert (utils.get_entrypoint_name, utils.set_sigterm_handler) == before
 
 
-def test_a_probe_tells_one_folder_from_another(tmp_path: Path):
-    probe = tmp_path / ".probe"
-    assert not cluster._sees(str(probe), "word")
-    probe.write_text("other")
-    assert not cluster._sees(str(probe), "word")
-    probe.write_text("word")
-    assert cluster._sees(str(probe), "word")
-
-
 # What nodes are sent.
 
 OURS = str(Path(kdsearch.__file__).parent)

@@ -205,6 +205,28 @@ def test_sigint_does_not_wait():
         train()
 
 
+@pytest.mark.parametrize("signum", BOTH)
+def test_a_body_that_looks_for_signals_is_interrupted_there_alone(
+    monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+):
+    """Without time for epochs at once, with it after that."""
+    monkeypatch.setenv("KDSEARCH_GRACE_S", "17.2")
+    signals = Signals()
+
+    def train() -> None:
+        with signals.saving_epochs(polled=True):
+            signal.raise_signal(signum)
+            deadline = time.monotonic() + 60
+            while signals.leaving:
+                assert time.monotonic() < deadline, "nothing has ended it"
+                time.sleep(0.01)
+            signals.check()
+            pytest.fail("it goes on")
+
+    with pytest.raises(Interrupted, match=signum.name), signals.caught():
+        train()
+
+
 def test_a_grace_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KDSEARCH_GRACE_S", "30s")
     with pytest.raises(ConfigError, match=r"KDSEARCH_GRACE_S: expected the seconds .* '30s'"):
