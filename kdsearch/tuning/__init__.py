@@ -7,6 +7,8 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Processes that it starts at once; no trial uses them.
+    "RAY_prestart_worker_first_driver": "false",
     # The trials' folders are the record; Tune's own snapshots and loggers would only cost time.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",

@@ -29,7 +29,6 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * MIB}
 @pytest.fixture
 def cluster(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head without CPUs of its own and two workers of one CPU, with their own files."""
-    place.environment["FAULTY_PAUSE_S"] = "0.5"
     place.space.write_text(place.space.read_text().replace(", max_concurrent: 1", ""))
     for key, value in place._environment().items():
         monkeypatch.setenv(key, value)
@@ -47,6 +46,11 @@ def search_on(cluster: Any, place: Workplace, *flags: str) -> Done:
     return place.script("run_search.py", *space, "--address", cluster.address, *flags)
 
 
+def held(place: Workplace, epochs: int) -> dict[str, str]:
+    """What lets a node, which starts with it, compute so many epochs until `go_on`."""
+    return {"FAULTY_AFTER": str(place.path / "go on"), "FAULTY_HOLD": str(epochs)}
+
+
 def teachers(place: Workplace) -> list[tuple[str, str]]:
     """The node and the process of each teacher whose training began or continued."""
     log = place.path / "epochs.log.teachers"
@@ -59,9 +63,9 @@ def test_an_ensemble_trains_side_by_side_and_sigterm_saves_its_epochs(
 ) -> None:
     space = place.space.read_text()
     place.space.write_text(space.replace("latent: 4, epochs: 2", "members: 2, epochs: 4"))
-    held = {"FAULTY_AFTER": str(place.path / "go on"), "FAULTY_HOLD": "3"}
     for node in ("one", "two"):
-        cluster.add_node(**NODE, env_vars={**held, "FAULTY_NODE": node})
+        slow = {"FAULTY_PAUSE_S": "0.5", "FAULTY_NODE": node}
+        cluster.add_node(**NODE, env_vars={**held(place, 3), **slow})
     cluster.wait_for_nodes()
     place.environment["KDSEARCH_GRACE_S"] = "600"
     flags = ("--num-samples", "1", "--address", cluster.address)
@@ -82,17 +86,18 @@ def test_an_ensemble_trains_side_by_side_and_sigterm_saves_its_epochs(
 
 def test_lost_teacher_lost_node_and_new_node(place: Workplace, cluster: Any) -> None:
     """What trained there continues on another one, and the driver lives."""
-    teacher_dies = {"FAULTY_NODE": "worker", "FAULTY_PLAN": '{"-1": ["kill", 2, 1]}'}
-    first, _second = (cluster.add_node(**NODE, env_vars=teacher_dies) for _ in range(2))
+    # Of the teacher 2 and one more, the trials 5.
+    env = {**held(place, 8), "FAULTY_NODE": "one", "FAULTY_PLAN": '{"-1": ["kill", 2, 1]}'}
+    first, _second = (cluster.add_node(**NODE, env_vars=env) for _ in range(2))
     cluster.wait_for_nodes()
     process = place.start("--address", cluster.address)
-    # Of the teacher 2 and one more, the trials 5.
-    place.wait_for_epochs(8)
+    place.wait_for_held()
     cluster.remove_node(first, allow_graceful=False)
     cluster.add_node(**NODE)
+    place.go_on()
     _, err = process.communicate(timeout=1200)
     assert process.returncode == 0, err
-    assert [node for node, _ in teachers(place)] == ["worker", "worker"]
+    assert [node for node, _ in teachers(place)] == ["one", "one"]
     rows = place.trials()
     assert sorted(row["trial"] for row in rows) == list(range(6))
     assert {row["state"] for row in rows} <= {"completed", "stopped"}
@@ -112,16 +117,20 @@ def test_gpus_and_cpus_in_one_search(place: Workplace, cluster: Any) -> None:
     place.space.write_text(
         text.replace("device: cpu", resources).replace("name: asha", "name: none")
     )
-    cluster.add_node(**NODE, num_gpus=1, env_vars={"FAULTY_NODE": "gpu"})
-    cluster.add_node(**NODE)
+    # Students wait for each other.
+    cluster.add_node(**NODE, num_gpus=1, env_vars={**held(place, 2), "FAULTY_NODE": "gpu"})
+    cluster.add_node(**NODE, env_vars=held(place, 2))
     cluster.wait_for_nodes()
-    done = search_on(cluster, place)
-    assert done.returncode == 0, done.stderr
+    process = place.start("--address", cluster.address)
+    place.wait_for_held()
+    stacks, wanted = place.path / "epochs.log.devices", {"teacher cuda", "cuda 2", "cpu 1"}
+    place.wait_for(lambda: wanted <= set(stacks.read_text().splitlines()))
+    place.go_on()
+    _, err = process.communicate(timeout=1200)
+    assert process.returncode == 0, err
     assert [node for node, _ in teachers(place)] == ["gpu"]
-    assert "teacher epoch 2/2: val_auc" in done.stderr
+    assert "teacher epoch 2/2: val_auc" in err
     assert {row["state"] for row in place.trials()} == {"completed"}
-    stacks = (place.path / "epochs.log.devices").read_text().splitlines()
-    assert {"teacher cuda", "cuda 2", "cpu 1"} <= set(stacks)
 
 
 def test_other_jobs_on_the_cluster(place: Workplace, cluster: Any) -> None:
@@ -219,7 +228,7 @@ def bare_slow_node(place: Workplace, cluster: Any) -> Iterator[None]:
         **place._environment(),
         "KDSEARCH_CACHE": str(place.path / "empty"),
         "FAULTY_LOG": str(place.path / "slow.log"),
-        "FAULTY_PAUSE_S": "4",
+        "FAULTY_PAUSE_S": "2",
     }
     del environment["PYTHONPATH"]
     with node_of_its_own(
@@ -238,7 +247,7 @@ def test_bare_slow_node(place: Workplace, cluster: Any) -> None:
     place.wait_for(lambda: _alive(cluster) == 2)
     # The bare node needs a while to begin, and is to find trials left.
     begun = {
-        "FAULTY_PAUSE_S": "0.8",
+        "FAULTY_PAUSE_S": "0.2",
         "FAULTY_AFTER": str(place.path / "slow.log.students"),
         # Of each student, not of the teacher, which trains on either node.
         "FAULTY_HOLD_EACH": "0",

@@ -17,6 +17,7 @@ space:
   w_adv: {uniform: [0.5, 5]}
   lr: {loguniform: [1.0e-3, 5.0e-3]}
 search: {num_samples: 4}
+confirm: {top: 1, seeds: 2}
 """
 
 

@@ -10,7 +10,8 @@ from kdsearch.tuning.tune import STOPPED_BY_USER
 
 
 def test_a_trial_is_stopped_and_the_search_paused(place: Workplace) -> None:
-    place.environment["FAULTY_PAUSE_S"] = "0.5"
+    # Requests are looked for at a report, but not again so soon after the last look.
+    place.environment["FAULTY_PAUSE_S"] = "0.3"
     flags = ("--num-samples", "3", "--set", "scheduler.name=none", "--set", "student.epochs=12")
     process = place.start(*flags)
     place.wait_for_running(epochs=1)

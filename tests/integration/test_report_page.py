@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ resources: {device: cpu, precision: fp32}
 """
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
     """The page of a search of five trials that were confirmed."""
     chromium()
-    place = tmp_path_factory.mktemp("report")
+    place = tmp_path
     (place / "kd.yaml").write_text(SPACE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDSEARCH_CACHE", str(place / "cache"))
@@ -69,19 +70,24 @@ class Page:
         return texts
 
 
-@pytest.fixture(params=WIDTHS)
-def page(request: pytest.FixtureRequest, report: Path) -> Iterator[Page]:
+@contextmanager
+def opened(report: Path, width: int, height: int) -> Iterator[Page]:
     playwright = pytest.importorskip("playwright.sync_api")
-    width, height = WIDTHS[request.param]
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        opened = Page(browser.new_page(viewport={"width": width, "height": height}))
-        opened.open(report)
-        yield opened
+        page = Page(browser.new_page(viewport={"width": width, "height": height}))
+        page.open(report)
+        yield page
         browser.close()
 
 
-def test_the_page_shows_everything_sorts_and_searches(page: Page, report: Path):
+def test_the_page_shows_everything_sorts_and_searches(report: Path):
+    for width, height in WIDTHS.values():
+        with opened(report, width, height) as page:
+            check(page, report)
+
+
+def check(page: Page, report: Path) -> None:
     assert page.browser.locator("section").count() == len(SECTIONS)
     assert page.browser.locator("section:has(.missing)").count() == 1  # Importance.
     assert page.browser.locator(".chart .main-svg").count() > 30
