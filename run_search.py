@@ -3,10 +3,10 @@
 
 import sys
 
-from kdsearch.__main__ import stop_on_signals
+from kdsearch.__main__ import begin
 
 if __name__ == "__main__":
-    stop_on_signals()
+    begin()
     from kdsearch.cli.main import search_command
 
     sys.exit(search_command())

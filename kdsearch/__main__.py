@@ -4,6 +4,8 @@
 Signals end a command with one line, even while kdsearch is still being imported.
 """
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -12,18 +14,20 @@ from types import FrameType
 
 def main() -> int:
     """Run one of all commands."""
-    stop_on_signals()
+    begin()
     from kdsearch.cli.main import main as command  # noqa: PLC0415
 
     return command()
 
 
-def stop_on_signals() -> None:
-    """End this process with one line and the usual status on SIGINT and SIGTERM.
+def begin() -> None:
+    """Let this process end soon: in order, and at SIGINT and SIGTERM.
 
-    A search handles both itself. Every other command keeps nothing that has to be put in
-    order: files are written whole or not at all.
+    A signal ends it with one line and the usual status. A search handles both itself. Every
+    other command keeps nothing that has to be put in order: files are written whole or not at
+    all. In order, Python would first look for garbage in all that was imported.
     """
+    atexit.register(gc.freeze)
     for signum in (signal.SIGINT, signal.SIGTERM):
         # Ignored where a shell has started this in the background.
         if signal.getsignal(signum) != signal.SIG_IGN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,18 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from kdsearch.errors import ConfigError
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import without a search for garbage after every few hundred objects: almost all stay."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @contextmanager
@@ -23,7 +36,8 @@ def needs(extra: str, purpose: str) -> Iterator[None]:
         ConfigError: A package is not installed.
     """
     try:
-        yield
+        with uncollected():
+            yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "kdsearch"):

@@ -10,12 +10,16 @@ from contextlib import contextmanager
 from typing import Literal, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from kdsearch.errors import ConfigError
+from kdsearch.extras import uncollected
 from kdsearch.methods.protocol import Compute
+
+with uncollected():
+    # Worker processes of a search import it here first.
+    import torch
+    from torch import Tensor
 
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
