@@ -14,7 +14,7 @@ search: $(SEARCH)
 	$(BIN)/python run_search.py --space search_spaces/kd.yaml
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # The same at the oldest versions that pyproject.toml allows, and at the newest releases, each in
 # a virtual environment of its own. TORCH is a version: where only one comes without CUDA, name it.
