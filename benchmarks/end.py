@@ -24,6 +24,7 @@ from kdsearch import load_space
 from kdsearch.analysis.report import write_html
 from kdsearch.analysis.run import open_run
 from kdsearch.data import cache_dir, load_dataset
+from kdsearch.methods.device import use_threads
 from kdsearch.methods.protocol import Compute, EpochReport, State, Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import TrialRecord
@@ -62,6 +63,8 @@ def main() -> None:
     record = TrialRecord(0, "completed", params, {1: 0.9})
     beats = f"{len(few.validation.x):,} validation and {len(dataset.test.x):,} test beats"
     print(f"{beats}, {torch.get_num_threads()} threads")
+    # As in a search, which gets the teacher before.
+    use_threads(torch.get_num_threads())
     print("| | results | report |\n|---|---|---|")
     work = Path(tempfile.mkdtemp())
     try:
