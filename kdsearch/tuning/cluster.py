@@ -7,6 +7,7 @@ search, so that versions are always the same.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ import ray
 import kdsearch
 from kdsearch.config.space_file import BUILT_IN, Config
 from kdsearch.errors import RunError, UserError
+from kdsearch.extras import uncollected
 from kdsearch.files.atomic import write_text
 from kdsearch.files.bucket import BucketPath, Place, finds
 from kdsearch.runs.folder import RunFolder
@@ -69,7 +71,7 @@ def joined(address: str, config: Config, signals: Signals) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        _shut_down()
 
 
 @contextmanager
@@ -97,7 +99,18 @@ def started(
                 )
             yield
         finally:
-            ray.shutdown()
+            _shut_down()
+
+
+def _shut_down() -> None:
+    """Leave Ray, after Tune's objects have released what they hold there.
+
+    They are garbage in cycles. Collected during the shutdown, perhaps by another thread, they
+    would call Ray once more, which then ends the process with status 1 and without a word.
+    """
+    gc.collect()
+    with uncollected():
+        ray.shutdown()
 
 
 def _refuse_running() -> None:
