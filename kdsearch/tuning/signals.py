@@ -87,7 +87,9 @@ class Signals:
         try:
             yield
         finally:
-            self._saving = self._polled = self._over = False
+            self._saving = False
+            if polled:
+                self._polled = self._over = False
         self.check()
 
     @property

@@ -6,6 +6,7 @@ import io
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from promises import TRIALS, check_optuna, check_promises, study_in_journal
+from ray.tune.execution.tune_controller import TuneController
 from workplace import Workplace, kill_all, kill_driver, workplace
 
 
@@ -53,6 +55,32 @@ def test_two_trials_at_a_time_outlive_a_kill_and_an_interrupt(place: Workplace) 
     done = place.search("--resume")
     assert done.returncode == 0, done.stderr
     check_promises(place, finished, kills=len(ends))
+
+
+def test_ctrl_c_in_an_epoch_does_not_wait_for_tune(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune's own end would give the epoch ten seconds, and it would be lost all the same."""
+    waited = []
+
+    def cleanup(tune: TuneController) -> None:
+        waited.append(tune)
+
+    monkeypatch.setattr(TuneController, "cleanup", cleanup)
+    place.hold(2)
+
+    def interrupt() -> None:
+        place.wait_for_held()
+        # To the main thread, in which the search is.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    done = place.search()
+    thread.join()
+    assert done.returncode == 128 + signal.SIGINT, done.stderr
+    assert "rerun with --resume" in done.stderr
+    assert not waited
 
 
 @pytest.mark.parametrize(
