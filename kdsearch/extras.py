@@ -14,7 +14,11 @@ from kdsearch.errors import ConfigError
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Import without a search for garbage after every few hundred objects: almost all stay."""
+    """Let Python look for no garbage, in any thread.
+
+    For imports, which make hundreds of thousands of objects that stay, and to look through them
+    again and again takes a part of their time.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -7,7 +7,6 @@ search, so that versions are always the same.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -103,12 +102,12 @@ def started(
 
 
 def _shut_down() -> None:
-    """Leave Ray, after Tune's objects have released what they hold there.
+    """Leave Ray, and let no other thread collect what Tune has left meanwhile.
 
-    They are garbage in cycles. Collected during the shutdown, perhaps by another thread, they
-    would call Ray once more, which then ends the process with status 1 and without a word.
+    Its objects are garbage in cycles, and call Ray when they are collected. In the middle of
+    the shutdown Ray then ends the process with status 1 and without a word; before and after it
+    there is no harm.
     """
-    gc.collect()
     with uncollected():
         ray.shutdown()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -47,6 +48,15 @@ def test_ray_is_told_no_password_of_the_command_line(monkeypatch: pytest.MonkeyP
         assert utils.get_entrypoint_name().endswith("mlflow=http://me:***@host")
         utils.set_sigterm_handler(lambda signum, frame: sys.exit(15))
     assert (utils.get_entrypoint_name, utils.set_sigterm_handler) == before
+
+
+def test_no_thread_collects_garbage_while_ray_is_left(monkeypatch: pytest.MonkeyPatch):
+    """What Tune has left would call Ray, which would end the process."""
+    collecting = []
+    monkeypatch.setattr(ray, "shutdown", lambda: collecting.append(gc.isenabled()))
+    cluster._shut_down()
+    assert collecting == [False]
+    assert gc.isenabled()
 
 
 # What nodes are sent.
