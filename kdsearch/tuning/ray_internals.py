@@ -39,7 +39,7 @@ _state: Any = ray._private.state
 
 
 class _Node(_node.Node):  # type: ignore[misc]
-    """A machine without three programs that only serve a dashboard, a log and a cluster.
+    """This machine, without three programs that only serve a dashboard, a log and a cluster.
 
     Ray starts them even where it is told to have none of these. Each takes a third to half a
     second of CPU time, and `ray.init` waits another second until the first one answers.
@@ -63,17 +63,13 @@ def start(*, temporary: Path, import_from: list[str], **options: Any) -> None:
         import_from: Folders that workers import from, besides installed packages.
         options: Of `ray.init`.
     """
-    own, _node.Node = _node.Node, _Node
-    try:
-        ray.init(
-            address="local",
-            job_config=ray.job_config.JobConfig(_py_driver_sys_path=import_from),
-            _temp_dir=str(temporary),
-            include_dashboard=False,
-            **options,
-        )
-    finally:
-        _node.Node = own
+    ray.init(
+        address="local",
+        job_config=ray.job_config.JobConfig(_py_driver_sys_path=import_from),
+        _temp_dir=str(temporary),
+        include_dashboard=False,
+        **options,
+    )
 
 
 class _Process(_services.ConsolePopen):  # type: ignore[misc]
@@ -85,21 +81,23 @@ class _Process(_services.ConsolePopen):  # type: ignore[misc]
 
 @contextmanager
 def adapted() -> Iterator[None]:
-    """Change three things that Ray has no option for, while it starts.
+    """Change four things that Ray has no option for, while it starts.
 
     It would end this process at SIGTERM with status 15 and without a message. It keeps the
-    command line in its table of jobs, which may hold a password. And it would wait a second for
-    each of its processes to react to SIGTERM.
+    command line in its table of jobs, which may hold a password. It would wait a second for
+    each of its processes to react to SIGTERM. And it would start programs that nothing needs.
     """
     utils: Any = ray._private.utils
-    own = (utils.set_sigterm_handler, utils.get_entrypoint_name, _services.ConsolePopen)
+    own = (utils.set_sigterm_handler, utils.get_entrypoint_name)
+    own_classes = (_services.ConsolePopen, _node.Node)
     utils.set_sigterm_handler = lambda handler: None
     utils.get_entrypoint_name = lambda: redact(own[1]())
-    _services.ConsolePopen = _Process
+    _services.ConsolePopen, _node.Node = _Process, _Node
     try:
         yield
     finally:
-        utils.set_sigterm_handler, utils.get_entrypoint_name, _services.ConsolePopen = own
+        utils.set_sigterm_handler, utils.get_entrypoint_name = own
+        _services.ConsolePopen, _node.Node = own_classes
 
 
 @contextmanager
