@@ -35,14 +35,13 @@ resources: {device: cpu, precision: fp32}
 def report(tmp_path: Path) -> Path:
     """The page of a search of five trials that were confirmed."""
     chromium()
-    place = tmp_path
-    (place / "kd.yaml").write_text(SPACE)
+    (tmp_path / "kd.yaml").write_text(SPACE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KDSEARCH_CACHE", str(place / "cache"))
-        patch.chdir(place)
+        patch.setenv("KDSEARCH_CACHE", str(tmp_path / "cache"))
+        patch.chdir(tmp_path)
         assert search_command(["--space", "kd.yaml", "--quiet"]) == 0
         assert analyze_command(["runs/kd", "--html", "report.html"]) == 0
-    return place / "report.html"
+    return tmp_path / "report.html"
 
 
 class Page:
