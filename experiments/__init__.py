@@ -1,1 +1,1 @@
-"""Scripts that measure what `docs/results.md` says; each writes one small table."""
+"""Scripts that measure what the pages of results say; each writes one small table."""

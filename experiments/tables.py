@@ -1,8 +1,8 @@
-"""The tables of `docs/results.md`, printed from the CSV files in `experiments/results/`.
+"""The tables of the pages of results, printed from the CSV files in `experiments/results/`.
 
     python -m experiments.tables
 
-A test compares them with the page.
+A test compares them with `docs/results.md` and `docs/results-beatgan.md`.
 """
 
 from __future__ import annotations
