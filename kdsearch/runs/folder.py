@@ -36,7 +36,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -90,7 +89,12 @@ class RunFolder:
     def __init__(self, path: Place) -> None:
         """Name a run folder; nothing is read or created."""
         self.path = path
-        local = _driver_folder(path) if isinstance(path, BucketPath) else path
+        if isinstance(path, BucketPath):
+            # Where a driver on this machine keeps what it cannot append to in a bucket.
+            name = hashlib.sha256(path.url.encode()).hexdigest()[:16]
+            local = cache_dir() / "drivers" / name
+        else:
+            local = path
         self._local = local
         self._driver_lock: DriverLock | None = None
         self.config_file = path / "search.yaml"
@@ -423,9 +427,3 @@ def _write_best(
     write_text(folder / "README.md", readme)
     save_arrays(folder / "validation.npz", validation)
     write_json(folder / "metrics.json", metrics)
-
-
-def _driver_folder(path: BucketPath) -> Path:
-    """Where a driver on this machine keeps what it cannot append to in a bucket."""
-    name = hashlib.sha256(path.url.encode()).hexdigest()[:16]
-    return cache_dir() / "drivers" / name

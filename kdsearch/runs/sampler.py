@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import heapq
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -175,7 +176,12 @@ def window(trials: Sequence[FrozenTrial], most: int | None = None) -> list[Froze
         return list(trials)
     newest = most - most // 4
     kept = {t.number for t in trials[-newest:]}
-    kept |= {t.number for t in heapq.nlargest(most // 4, trials[:-newest], key=_value)}
+    best = heapq.nlargest(
+        most // 4,
+        trials[:-newest],
+        key=lambda trial: max(trial.intermediate_values.values(), default=-math.inf),
+    )
+    kept |= {t.number for t in best}
     return [t for t in trials if t.number in kept or t.state == TrialState.RUNNING]
 
 
@@ -212,7 +218,3 @@ def comparable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
             one.values = [(worse + equal / 2) / len(among), *trial.values[1:]]
         changed.append(one)
     return changed
-
-
-def _value(trial: FrozenTrial) -> float:
-    return max(trial.intermediate_values.values(), default=float("-inf"))

@@ -107,7 +107,9 @@ class Study:
         self._refused: list[FrozenTrial] = []
         self._settings = picked_sampler(settings, space)
         self._space = {k: d for k, d in space.items() if not isinstance(d, Fixed)}
-        self._first = _points_to_try(settings, learned)
+        # Each point once: the user's own, then the best ones of earlier runs.
+        points = [*settings.points, *(point for run in learned for point in run.best())]
+        self._first = list({_key(point): point for point in points}.values())
         self._distributions = distributions(space)
         self._storage = InMemoryStorage()
         directions = [
@@ -377,14 +379,6 @@ def trials_in_all(wanted: int, points: int | None, records: Sequence[TrialRecord
     tried = {_key(record.params) for record in records if record.params}
     breaking = {_key(params) for record in records for params in record.refused} - tried
     return min(wanted, points - len(breaking))
-
-
-def _points_to_try(
-    settings: SearchSettings, learned: Sequence[Learned]
-) -> list[Mapping[str, Value]]:
-    """Each point once: the user's own, then the best ones of earlier runs."""
-    points = [*settings.points, *(point for earlier in learned for point in earlier.best())]
-    return list({_key(point): point for point in points}.values())
 
 
 def importances(

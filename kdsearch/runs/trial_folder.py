@@ -233,28 +233,6 @@ class TrialFolder:
             reports.append(report)
         return reports
 
-    def write(
-        self, report: EpochReport, history: list[EpochReport], state: State, best: State | None
-    ) -> None:
-        """Write a report: its line, the best weights if it is the best, then the checkpoint.
-
-        The checkpoint comes last: a report counts once the checkpoint has it, and what a kill
-        left of a later one is written again.
-
-        Args:
-            report: Of the epoch just trained, or of a part of it.
-            history: The reports before it.
-            state: The student's state after it.
-            best: The student's weights, if no report before was as good.
-
-        Raises:
-            Superseded: A newer driver owns the run.
-        """
-        self.write_history([*history, report])
-        if best is not None:
-            self.write_best(best)
-        self.write_checkpoint(len(history) + 1, state)
-
     def write_history(self, history: list[EpochReport]) -> None:
         """Write the lines of all reports.
 
@@ -275,6 +253,9 @@ class TrialFolder:
 
     def write_checkpoint(self, reports: int, state: State) -> None:
         """Write the state after a report whose line, and weights if the best, are written.
+
+        A report counts once the checkpoint has it: what a kill left of a later one is written
+        again.
 
         Args:
             reports: How many reports there are up to this one.

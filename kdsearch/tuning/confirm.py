@@ -22,7 +22,7 @@ from kdsearch.errors import RunError, StorageFailed, TrialDiverged
 from kdsearch.evaluation.adaptive import FIRST_LOOK, plan
 from kdsearch.evaluation.verdict import Results
 from kdsearch.methods.device import use_threads
-from kdsearch.methods.protocol import Stack, Task
+from kdsearch.methods.protocol import Task
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import Confirmation, Superseded, TrialRecord
 from kdsearch.texts import one_line, redact
@@ -305,7 +305,13 @@ def _confirm_crew(inputs: ConfirmationInputs, crew: Crew) -> str:
         )
         for (candidate, seed), folder in zip(crew, folders, strict=True)
     ]
-    stack = _stack(inputs.trial, crew[0][0], len(crew))
+    first, shared = crew[0][0], inputs.trial
+    if first.role == "teacher":
+        use_threads(shared.threads)
+        task = Task(shared.task.data, shared.task.compute)
+        stack = shared.config.method.teacher_stack(first.settings, task)
+    else:
+        stack = student_stack(first.settings, len(crew), shared)
     errors = train_to_the_end(stack, trainings, inputs.trial.task.data.validation)
     return "; ".join(
         _conclude(inputs, member, folder, training, error)
@@ -350,14 +356,6 @@ def _conclude(
 
 def _result(candidate: Candidate, seed: int, **figures: Any) -> dict[str, Any]:
     return {"name": candidate.name, "role": candidate.role, "seed": seed, **figures}
-
-
-def _stack(inputs: TrialInputs, candidate: Candidate, slots: int) -> Stack:
-    if candidate.role == "teacher":
-        use_threads(inputs.threads)
-        task = Task(inputs.task.data, inputs.task.compute)
-        return inputs.config.method.teacher_stack(candidate.settings, task)
-    return student_stack(candidate.settings, slots, inputs)
 
 
 def _scores(inputs: ConfirmationInputs, folder: Confirmation) -> dict[str, Any]:

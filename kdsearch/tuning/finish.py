@@ -61,14 +61,13 @@ def missing_results(
     }
     if confirmed:
         checks["verdict.json"] = lambda: folder.read_derived(folder.verdict_file)
-    return [name for name, check in checks.items() if not _passes(check)]
-
-
-def _passes(check: Callable[[], object]) -> bool:
-    try:
-        return bool(check())
-    except (UserError, DamagedFile, FileNotFoundError):
-        return False
+    missing = []
+    for name, check in checks.items():
+        with suppress(UserError, DamagedFile, FileNotFoundError):
+            if check():
+                continue
+        missing.append(name)
+    return missing
 
 
 def write_leaderboard(
@@ -171,6 +170,12 @@ def _write_verdict(
     assert best is not None
     if not chosen:
         return best
+    costs = None
+    if config.search.cost_objectives:
+        # The first cost that is an objective.
+        name = config.search.cost_objectives[0]
+        known = {f"trial-{r.number}": r.costs[name] for r in records if name in r.costs}
+        costs = Costs(name, known)
     verdict = conclude(
         folder,
         {candidate.name: candidate.role for candidate in chosen},
@@ -181,21 +186,13 @@ def _write_verdict(
         adaptive=config.confirm.adaptive,
         # A teacher whose recipe was trained again has figures over seeds.
         teacher=None if config.teacher_source.single_recipe else teacher,
-        costs=_costs_of(records, config),
+        costs=costs,
         metric=config.search.metric,
     )
     folder.write_verdict(verdict)
     if verdict["chosen"] is None:
         return best
     return records[int(verdict["chosen"].removeprefix("trial-"))]
-
-
-def _costs_of(records: Sequence[TrialRecord], config: Config) -> Costs | None:
-    """The first cost that is an objective."""
-    if not config.search.cost_objectives:
-        return None
-    name = config.search.cost_objectives[0]
-    return Costs(name, {f"trial-{r.number}": r.costs[name] for r in records if name in r.costs})
 
 
 def _best_weights(

@@ -19,6 +19,11 @@ def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Pat
     """The resolved configuration as YAML, and its cost as comments."""
     beats = len(dataset.training.train)
     most = config.trials * config.max_epochs()
+    students = [config.student_settings(point) for point in config.corners()]
+    # A method of a user's own may know no mini-batches.
+    sizes = {int(s.batch_size) for s in cast("Any", students) if hasattr(s, "batch_size")}
+    extremes = sorted({min(sizes), max(sizes)}) if sizes else []
+    batches = f" in mini-batches of {' to '.join(map(str, extremes))}" if sizes else ""
     lines = [
         f"data: {dataset.description}",
         *dataset.notes,
@@ -27,7 +32,7 @@ def describe_plan(config: Config, dataset: Dataset, compute: Compute, cache: Pat
         f"teacher: {_teacher(config, dataset, compute, cache)}",
         f"students: {config.trials} trials, at most {most} epochs, "
         f"about {_expected_epochs(config):.0f} if ASHA stops as it is meant to",
-        f"an epoch passes {beats:,} beats{_batch_sizes(config)}",
+        f"an epoch passes {beats:,} beats{batches}",
     ]
     comments = in_unit("".join(f"# {line}\n" for line in lines), dataset.unit)
     return comments + yaml.safe_dump(config.as_dict(), sort_keys=False)
@@ -57,14 +62,3 @@ def _expected_epochs(config: Config) -> float:
         epochs += share * (rung - before)
         before, rung, share = rung, rung * factor, share / factor
     return config.trials * (epochs + share * (last - before))
-
-
-def _batch_sizes(config: Config) -> str:
-    """In words; a method of a user's own may know no mini-batches."""
-    students = [config.student_settings(point) for point in config.corners()]
-    sizes = {int(s.batch_size) for s in cast("Any", students) if hasattr(s, "batch_size")}
-    if not sizes:
-        return ""
-    return (
-        f" in mini-batches of {' to '.join(str(s) for s in sorted({min(sizes), max(sizes)}))}"
-    )

@@ -127,28 +127,19 @@ class SearchProgress:
             for state, word in (("stopped", "stopped early"), ("failed", "failed"))
             if self._ended[state]
         ]
-        left = self._seconds_left(done)
-        if left is not None:
-            parts.append(f"about {duration(left)} left")
+        here = done - self._before
+        if here >= 2:
+            left_s = (time.monotonic() - self._start) / here * (self._total - done)
+            parts.append(f"about {duration(left_s)} left")
         # Last, because a narrow terminal cuts the end off.
         if self._best[1] >= 0:
             value, number = self._best
-            parts.append(f"best {self._metric} {value:.4f} ({self._describe(number)})")
+            params = " ".join(
+                f"{key}={one:.3g}" if isinstance(one, float) else f"{key}={one}"
+                for key, one in self._params.get(number, {}).items()
+            )
+            parts.append(f"best {self._metric} {value:.4f} (trial {number}: {params})")
         return Text(" · ".join(parts), overflow="ellipsis", no_wrap=True)
-
-    def _describe(self, number: int) -> str:
-        params = self._params.get(number, {})
-        values = " ".join(
-            f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
-            for key, value in params.items()
-        )
-        return f"trial {number}: {values}"
-
-    def _seconds_left(self, done: int) -> float | None:
-        here = done - self._before
-        if here < 2:
-            return None
-        return (time.monotonic() - self._start) / here * (self._total - done)
 
     def _improve(self, number: int, value: float) -> None:
         if value > self._best[0]:
@@ -170,14 +161,7 @@ class ShowEpoch(Protocol):
 @contextmanager
 def teacher_progress(console: Console, members: int = 1) -> Iterator[ShowEpoch]:
     """A bar for each teacher's training, one step an epoch, that appears with the first."""
-    columns = (
-        TextColumn("{task.fields[name]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with _bar(console, "{task.fields[name]}") as bar:
         tasks: dict[int, TaskID] = {}
 
         def on_epoch(report: EpochReport, epochs: int, member: int = 0) -> None:
@@ -200,14 +184,7 @@ def teacher_progress(console: Console, members: int = 1) -> Iterator[ShowEpoch]:
 @contextmanager
 def confirmation_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for the confirmation, one step for each network trained again."""
-    columns = (
-        TextColumn("confirmation"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with _bar(console, "confirmation") as bar:
         task = bar.add_task("", total=None)
 
         def on_done(text: str, done: int, total: int) -> None:
@@ -218,6 +195,18 @@ def confirmation_progress(console: Console) -> Iterator[Callable[[str, int, int]
                 )
 
         yield on_done
+
+
+def _bar(console: Console, name: str) -> Progress:
+    return Progress(
+        TextColumn(name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 def duration(seconds: float) -> str:

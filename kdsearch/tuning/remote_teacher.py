@@ -103,7 +103,10 @@ class RemoteTeacher:
         """
         for _ in range(1 + self._retries):
             try:
-                return {0: self._epoch()}
+                if self._actor is None:
+                    self._begin()
+                trained, self._state, self._weights = self._answer(self._actor.advance.remote())
+                return {0: trained}
             except ray.exceptions.RayTaskError as error:
                 cause = cast("Any", error).cause
                 reason = f"{type(cause).__name__}: {one_line(redact(str(cause)))}"
@@ -130,13 +133,6 @@ class RemoteTeacher:
         if self._actor is not None:
             ray.kill(self._actor)
             self._actor = None
-
-    def _epoch(self) -> TrainedEpoch:
-        if self._actor is None:
-            self._begin()
-        trained: TrainedEpoch
-        trained, self._state, self._weights = self._answer(self._actor.advance.remote())
-        return trained
 
     def _begin(self) -> None:
         assert self._arguments is not None

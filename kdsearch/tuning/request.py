@@ -171,8 +171,16 @@ def check_resume(request: Request) -> None:
             f"{folder.path}: this run exists already; continue it with --resume, or choose "
             "another --name"
         )
-    if exists:
-        _compare(stored_config(folder), request.config, folder)
+    if not exists:
+        return
+    old, new = _identity(stored_config(folder)), _identity(request.config)
+    for key in old.keys() | new.keys():
+        if old.get(key) != new.get(key):
+            raise RunError(
+                f"{folder.path} holds a search with {key}={old.get(key)!r}, not "
+                f"{new.get(key)!r}: resume it with its own file and flags, or choose another "
+                "--name"
+            )
 
 
 def confirmation_request(folder: RunFolder, console: Console) -> Request:
@@ -221,17 +229,6 @@ def stored_config(folder: RunFolder) -> Config:
         )
     raw.pop("overrides", None)
     return parse_config(raw, str(folder.config_file), foreign=folder.path)
-
-
-def _compare(stored: Config, given: Config, folder: RunFolder) -> None:
-    old, new = _identity(stored), _identity(given)
-    for key in old.keys() | new.keys():
-        if old.get(key) != new.get(key):
-            raise RunError(
-                f"{folder.path} holds a search with {key}={old.get(key)!r}, not "
-                f"{new.get(key)!r}: resume it with its own file and flags, or choose another "
-                "--name"
-            )
 
 
 def _identity(config: Config) -> dict[str, Any]:

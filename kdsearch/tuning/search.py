@@ -315,18 +315,15 @@ class _Search:
             f"teacher {teacher.fingerprint[:12]} {came}: val_auc {teacher.best.val_auc:.4f}"
             f"{detail}"
         )
-        self._check_teacher(teacher)
-        self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))
-        return teacher
-
-    def _check_teacher(self, teacher: Teacher) -> None:
-        """A run whose own copy was lost continues with the same teacher or not at all."""
+        # A run whose own copy was lost continues with the same teacher or not at all.
         known = self._teacher_description().get("fingerprint")
         if known not in (None, teacher.fingerprint):
             raise RunError(
                 f"{self._folder.teacher_weights}: lost or damaged, and this machine's teacher "
                 f"is another one (fingerprint {known:.12}, here {teacher.fingerprint:.12})"
             )
+        self._folder.write_teacher(teacher.weights, describe_teacher(teacher, dataset))
+        return teacher
 
     def _trials_left(self, records: Sequence[TrialRecord]) -> int:
         return self._total(records) - sum(r.finished for r in records)

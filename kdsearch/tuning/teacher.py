@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,39 +69,22 @@ class Teacher:
 
 def fingerprint(method: Method, settings: BaseModel, dataset: Dataset, compute: Compute) -> str:
     """Name a teacher by everything that determines its weights."""
+    module = type(method).__module__
+    ours = module.partition(".")[0] == "kdsearch"
     identity = {
         "recipe": RECIPE,
-        "method": _identity(method),
+        # A built-in method's name survives a move of its module.
+        "method": method.name if ours else f"{module}:{type(method).__qualname__}",
         "settings": settings.model_dump(mode="json"),
         "data": dataset.fingerprint,
         "precision": compute.precision,
         "device": compute.device,
     }
-    code = _code(type(method).__module__)
-    if code is not None:
-        identity["code"] = hashlib.sha256(code).hexdigest()
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] == "kdsearch"
-
-
-def _identity(method: Method) -> str:
-    """A built-in method's name, which survives a move of its module, or a user's class."""
-    module = type(method).__module__
-    return method.name if _is_ours(module) else f"{module}:{type(method).__qualname__}"
-
-
-def _code(module: str) -> bytes | None:
-    """Return the text of a user's method, which may change; None for a built-in one.
-
-    `RECIPE` counts the changes of built-in methods that give another teacher.
-    """
+    # The text of a user's method may change. `RECIPE` counts the changes of built-in ones.
     file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None or _is_ours(module):
-        return None
-    return Path(file).read_bytes()
+    if file is not None and not ours:
+        identity["code"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 class TeacherCache:
@@ -159,20 +142,22 @@ class TeacherCache:
                 stack = method.teacher_stack(settings, Task(dataset.training, compute))
             else:
                 stack = at_end.enter_context(open_stack(settings))
-            training = _Training(entry, stack, settings, dataset.training.validation)
-            teacher = training.run(name, on_epoch)
-            _write(entry, teacher)
+            validation = dataset.training.validation
+            teacher = _train(name, entry, stack, settings, validation, on_epoch)
+            save_state(entry / "model.pt", teacher.weights)
+            history = [asdict(report) for report in teacher.history]
+            write_json(entry / "teacher.json", {"history": history})
+            (entry / "partial.pt").unlink(missing_ok=True)
             return teacher
 
     def targets(
         self, teacher: Teacher, method: Method, students: Sequence[BaseModel], task: Task
     ) -> Targets:
         """Return the students' targets, computed once and cached beside the teacher."""
-        path = (
-            self._folder
-            / teacher.fingerprint
-            / f"targets-{_name_of_targets(method, students)}.pt"
-        )
+        # Students of equal structure share their targets.
+        structures = sorted({method.structure(student) for student in students})
+        name = hashlib.sha256("\n".join(structures).encode()).hexdigest()[:16]
+        path = self._folder / teacher.fingerprint / f"targets-{name}.pt"
         return _kept(path, lambda: targets_of(method, students, task))
 
     def scores(
@@ -200,7 +185,7 @@ class TeacherCache:
 def _kept(path: Path, make: Callable[[], Targets]) -> Targets:
     """Return the arrays in a file of the cache; compute and write them where there are none."""
     try:
-        return {key: _array(value) for key, value in load_state(path).items()}
+        return {key: value.numpy() for key, value in load_state(path).items()}
     except (OSError, DamagedFile):
         arrays = make()
     import torch  # noqa: PLC0415
@@ -212,67 +197,42 @@ def _kept(path: Path, make: Callable[[], Targets]) -> Targets:
     return arrays
 
 
-def _name_of_targets(method: Method, students: Sequence[BaseModel]) -> str:
-    """Name the targets of these students; those of equal structure share them."""
-    shared = {method.structure(student) for student in students}
-    return hashlib.sha256("\n".join(sorted(shared)).encode()).hexdigest()[:16]
-
-
-def _array(tensor: Any) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.numpy()
-    return array
-
-
-class _Training:
-    """One teacher's training, saved after each epoch so that it can continue."""
-
-    def __init__(
-        self, entry: Path, stack: Stack, settings: BaseModel, validation: LabelledBeats
-    ) -> None:
-        self._file = entry / "partial.pt"
-        self._epochs = int(cast("Any", settings).epochs)
-        self._seed = int(cast("Any", settings).seed)
-        self._settings = settings
-        self._stack = stack
-        self._validation = validation
-        self._history: list[EpochReport] = []
-        self._weights: State = {}
-
-    def run(self, name: str, on_epoch: Callable[[EpochReport, int], None]) -> Teacher:
-        self._begin()
-        while len(self._history) < self._epochs:
-            try:
-                report = judge(self._stack.advance()[0], self._validation)
-            except TrialDiverged as error:
-                raise SearchFailed(f"the teacher's training diverged: {error}") from None
-            self._keep(report)
-            on_epoch(report, self._epochs)
-        return Teacher(name, self._weights, self._history, found=False)
-
-    def _begin(self) -> None:
+def _train(
+    name: str,
+    entry: Path,
+    stack: Stack,
+    settings: BaseModel,
+    validation: LabelledBeats,
+    on_epoch: Callable[[EpochReport, int], None],
+) -> Teacher:
+    """Train a teacher from its start or its last epoch; each epoch is saved."""
+    file = entry / "partial.pt"
+    history: list[EpochReport] = []
+    weights: State = {}
+    state: State | None = None
+    with suppress(FileNotFoundError, DamagedFile):
+        partial = load_state(file)
+        history = [EpochReport(**report) for report in partial["history"]]
+        weights, state = partial["weights"], partial["state"]
+        logger.info("the teacher's training continues after epoch %d", len(history))
+    seed, epochs = int(cast("Any", settings).seed), int(cast("Any", settings).epochs)
+    stack.put_in(0, settings, seed=seed, state=state)
+    while len(history) < epochs:
         try:
-            partial = load_state(self._file)
-        except (FileNotFoundError, DamagedFile):
-            self._stack.put_in(0, self._settings, seed=self._seed)
-            return
-        self._history = [EpochReport(**report) for report in partial["history"]]
-        self._weights = partial["weights"]
-        self._stack.put_in(0, self._settings, seed=self._seed, state=partial["state"])
-        logger.info("the teacher's training continues after epoch %d", len(self._history))
-
-    def _keep(self, report: EpochReport) -> None:
-        best = max((earlier.val_auc for earlier in self._history), default=-math.inf)
-        if report.val_auc > best:
-            self._weights = self._stack.weights(0)
-        self._history.append(report)
-        save_state(
-            self._file,
-            {
-                "history": [asdict(epoch) for epoch in self._history],
-                "weights": self._weights,
-                "state": self._stack.save(0),
-            },
-        )
+            report = judge(stack.advance()[0], validation)
+        except TrialDiverged as error:
+            raise SearchFailed(f"the teacher's training diverged: {error}") from None
+        if report.val_auc > max((earlier.val_auc for earlier in history), default=-math.inf):
+            weights = stack.weights(0)
+        history.append(report)
+        content = {
+            "history": [asdict(epoch) for epoch in history],
+            "weights": weights,
+            "state": stack.save(0),
+        }
+        save_state(file, content)
+        on_epoch(report, epochs)
+    return Teacher(name, weights, history, found=False)
 
 
 def _read(entry: Path, name: str) -> Teacher | None:
@@ -291,14 +251,6 @@ def _read(entry: Path, name: str) -> Teacher | None:
         logger.warning("the cached teacher %s is damaged and is trained again: %s", name, error)
         return None
     return Teacher(name, weights, history, found=True)
-
-
-def _write(entry: Path, teacher: Teacher) -> None:
-    save_state(entry / "model.pt", teacher.weights)
-    write_json(
-        entry / "teacher.json", {"history": [asdict(report) for report in teacher.history]}
-    )
-    (entry / "partial.pt").unlink(missing_ok=True)
 
 
 def with_seed(settings: BaseModel, seed: int) -> BaseModel:

@@ -74,7 +74,11 @@ class TeacherTraining:
             Interrupted: A signal came; finished epochs are in the cache.
         """
         with teacher_progress(self._console, self._count) as show:
-            members = self._on_nodes(show) if on_cluster else self._here(show)
+            if on_cluster:
+                members = self._on_nodes(show)
+            else:
+                with self._signals.saving_epochs(), threads(_threads(self._config)):
+                    members = [self._member(n, self._compute, show) for n in range(self._count)]
         if len(members) == 1:
             return members[0]
         return ensemble_teacher(members, self._config.method, self._dataset, self._compute)
@@ -83,14 +87,14 @@ class TeacherTraining:
     def _count(self) -> int:
         return self._config.teacher_source.members
 
-    def _here(self, show: ShowEpoch) -> list[Teacher]:
-        with self._signals.saving_epochs(), threads(_threads(self._config)):
-            return [self._member(n, self._compute, show) for n in range(self._count)]
-
     def _on_nodes(self, show: ShowEpoch) -> list[Teacher]:
         """Train side by side, each member from its own thread of the driver."""
         compute = trial_compute(self._config, self._say)
-        known = [self._known(number, compute) for number in range(self._count)]
+        cache, method = TeacherCache(cache_dir()), self._config.method
+        known = [
+            cache.find(method, self._recipe(number), self._dataset, compute)
+            for number in range(self._count)
+        ]
         if all(known):
             # Without waiting for room that no training needs.
             return [teacher for teacher in known if teacher is not None]
@@ -146,10 +150,6 @@ class TeacherTraining:
             on_wait=self._wait,
             open_stack=open_stack,
         )
-
-    def _known(self, number: int, compute: Compute) -> Teacher | None:
-        cache, method = TeacherCache(cache_dir()), self._config.method
-        return cache.find(method, self._recipe(number), self._dataset, compute)
 
     def _recipe(self, number: int) -> BaseModel:
         recipe = self._config.teacher

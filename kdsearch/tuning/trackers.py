@@ -118,7 +118,13 @@ class Tracking:
 
     def reported(self, record: TrialRecord, epochs: int) -> None:
         """A trial was validated: see `Observer`."""
-        self._catch_up(record)
+        number, reports = record.number, len(record.curve)
+        history = self._history(number)[:reports]
+        for tracker in list(self._trackers):
+            with self._left_out_if_it_fails(tracker):
+                for step in range(self._told[tracker, number], len(history)):
+                    tracker.epoch(self._trials[number], history[step], step + 1)
+                    self._told[tracker, number] = step + 1
 
     def ended(self, number: int, state: TrialState, reason: str) -> None:
         """A trial ended."""
@@ -133,15 +139,6 @@ class Tracking:
         for tracker in list(self._trackers):
             with self._left_out_if_it_fails(tracker):
                 tracker.close()
-
-    def _catch_up(self, record: TrialRecord) -> None:
-        number, reports = record.number, len(record.curve)
-        history = self._history(number)[:reports]
-        for tracker in list(self._trackers):
-            with self._left_out_if_it_fails(tracker):
-                for step in range(self._told[tracker, number], len(history)):
-                    tracker.epoch(self._trials[number], history[step], step + 1)
-                    self._told[tracker, number] = step + 1
 
     def _history(self, number: int) -> list[EpochReport]:
         # Every epoch is on disk before it is reported.

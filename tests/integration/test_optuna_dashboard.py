@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from browser import ARGUMENTS, chromium
+from search_cases import write_report
 
 from kdsearch.config.space_file import parse_config
 from kdsearch.methods.protocol import EpochReport
@@ -56,7 +57,7 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
         history: list[EpochReport] = []
         for epoch, best_so_far in enumerate(curve, start=1):
             report = EpochReport(epoch, {}, 1.0, best_so_far, best_so_far)
-            folder.trial(number).write(report, history, {}, None)
+            write_report(folder.trial(number), report, history, {}, None)
             history.append(report)
             so_far = dict(enumerate(curve[:epoch], 1))
             view.reported(replace(record, curve=so_far), 3)

@@ -17,7 +17,7 @@ from kdsearch.config.dimensions import Choice, Dimension, Float, Integer
 from kdsearch.data.beats import Dataset, LabelledBeats, TrainingData, normalise
 from kdsearch.files.atomic import write_text
 from kdsearch.methods.beatgan.settings import TeacherSettings
-from kdsearch.methods.protocol import Compute, EpochReport
+from kdsearch.methods.protocol import Compute, EpochReport, State
 from kdsearch.runs.folder import RunFolder
 from kdsearch.runs.trial_folder import TrialFolder, TrialRecord
 
@@ -71,6 +71,20 @@ def write_trial(folder: RunFolder, record: TrialRecord) -> TrialFolder:
         (trial.path / "metrics.jsonl").write_text(text)
     trial.write_record(replace(record, seconds=sum(line.seconds for line in lines)))
     return trial
+
+
+def write_report(
+    trial: TrialFolder,
+    report: EpochReport,
+    history: list[EpochReport],
+    state: State,
+    best: State | None,
+) -> None:
+    """Write what a worker writes of a report, in its order: with weights if it is the best."""
+    trial.write_history([*history, report])
+    if best is not None:
+        trial.write_best(best)
+    trial.write_checkpoint(len(history) + 1, state)
 
 
 def waves(n: int, seed: int) -> np.ndarray:

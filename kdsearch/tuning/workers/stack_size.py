@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from kdsearch.data.beats import LabelledBeats, TrainingData
+from kdsearch.data.beats import LabelledBeats
 from kdsearch.methods.protocol import Stack
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack
 
@@ -39,13 +38,19 @@ def sample(inputs: TrialInputs) -> TrialInputs:
     """Return the inputs with as few beats as a measurement needs."""
     beats = BATCHES * int(getattr(_settings(inputs), "batch_size", 1))
     # There may be several rows per training beat.
-    task = inputs.task
+    task, data = inputs.task, inputs.task.data
     targets = {
-        name: rows[: beats * (len(rows) // len(task.data.train))]
+        name: rows[: beats * (len(rows) // len(data.train))]
         for name, rows in task.targets.items()
     }
-    task = replace(task, data=_some(task.data, beats), targets=targets)
-    return replace(inputs, task=task)
+    # Both kinds of beat, as far as there are any, or the AUC could not be calculated.
+    every = data.validation
+    kinds = np.unique(every.abnormal)
+    of_each = [np.flatnonzero(every.abnormal == kind)[: VALIDATED // 2] for kind in kinds]
+    at = np.sort(np.concatenate(of_each))
+    few = LabelledBeats(every.x[at], every.abnormal[at], every.classes[at], record=None)
+    data = replace(data, train=data.train[:beats], validation=few)
+    return replace(inputs, task=replace(task, data=data, targets=targets))
 
 
 def rates(inputs: TrialInputs, most: int) -> list[Rate]:
@@ -100,21 +105,6 @@ def _advance(stack: Stack) -> float:
     started = time.perf_counter()
     stack.advance()
     return time.perf_counter() - started
-
-
-def _some(data: TrainingData, beats: int) -> TrainingData:
-    # Both kinds of beat, as far as there are any, or the AUC could not be calculated.
-    validation, kinds = data.validation, np.unique(data.validation.abnormal)
-    rows = np.sort(
-        np.concatenate(
-            [np.flatnonzero(validation.abnormal == kind)[: VALIDATED // 2] for kind in kinds]
-        )
-    )
-    return replace(data, train=data.train[:beats], validation=_subset(validation, rows))
-
-
-def _subset(beats: LabelledBeats, rows: NDArray[np.int64]) -> LabelledBeats:
-    return LabelledBeats(beats.x[rows], beats.abnormal[rows], beats.classes[rows], record=None)
 
 
 def _settings(inputs: TrialInputs) -> BaseModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from run_cases import CURVES, make_run
-from search_cases import report
+from search_cases import report, write_report
 
 import kdsearch
 from kdsearch.errors import RunError
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> RunFolder:
     folder = make_run(tmp_path / "kd", teacher=True)
     history = [report(1, 0.5), report(2, 0.875), report(3, 0.75)]
     for number, epoch in enumerate(history):
-        folder.trial(0).write(epoch, history[:number], {}, None)
+        write_report(folder.trial(0), epoch, history[:number], {}, None)
     return folder
 
 

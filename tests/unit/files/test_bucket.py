@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from search_cases import new_driver, report
+from search_cases import new_driver, report, write_report
 
 from kdsearch.errors import ConfigError, RunError
 from kdsearch.files.atomic import write_text
@@ -34,11 +34,11 @@ def test_a_trial_in_a_bucket_is_a_trial_on_disk(path: Place):
     trial = folder.trial(3, new)
     assert trial.checkpoint() is None
     assert trial.take_error() == ""
-    trial.write(report(1, 0.6), [], STATE, best=STATE)
-    trial.write(report(2, 0.5), [report(1, 0.6)], STATE, best=None)
+    write_report(trial, report(1, 0.6), [], STATE, best=STATE)
+    write_report(trial, report(2, 0.5), [report(1, 0.6)], STATE, best=None)
     trial.write_record(RUNNING)
     with pytest.raises(Superseded):
-        folder.trial(3, old).write(report(3), [], STATE, best=None)
+        write_report(folder.trial(3, old), report(3), [], STATE, best=None)
     found = folder.trial(3).checkpoint()
     assert found is not None
     assert torch.equal(found.state["weight"], STATE["weight"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from search_cases import new_driver, report, write_trial
+from search_cases import new_driver, report, write_report, write_trial
 
 from kdsearch.errors import RunError
 from kdsearch.runs.folder import RunFolder
@@ -35,8 +35,8 @@ def write_epochs(trial: TrialFolder, aucs: list[float]) -> None:
     history = []
     for epoch, auc in enumerate(aucs, start=1):
         improved = all(auc > earlier.val_auc for earlier in history)
-        trial.write(
-            report(epoch, auc), history, state(epoch), state(epoch) if improved else None
+        write_report(
+            trial, report(epoch, auc), history, state(epoch), state(epoch) if improved else None
         )
         history.append(report(epoch, auc))
 
@@ -79,7 +79,7 @@ def test_a_kill_between_the_files_of_an_epoch_repeats_that_epoch(
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt, match="killed"):
-        trial.write(report(2, 0.9), [report(1, 0.6)], state(2), state(2))
+        write_report(trial, report(2, 0.9), [report(1, 0.6)], state(2), state(2))
     monkeypatch.undo()
     assert renamed == list(KEPT[:written])
     found = trial.checkpoint()
@@ -89,7 +89,7 @@ def test_a_kill_between_the_files_of_an_epoch_repeats_that_epoch(
 
 def test_an_epoch_written_again_stands_once(trial: TrialFolder):
     write_epochs(trial, [0.6, 0.7])
-    trial.write(report(2, 0.7), [report(1, 0.6)], state(2), state(2))
+    write_report(trial, report(2, 0.7), [report(1, 0.6)], state(2), state(2))
     assert trial.history() == [report(1, 0.6), report(2, 0.7)]
 
 
@@ -156,7 +156,7 @@ def test_a_worker_of_an_earlier_driver_cannot_write(folder: RunFolder):
     new = folder.trial(0, new_driver(folder))
     before = {path.name: path.read_bytes() for path in old.path.iterdir()}
     with pytest.raises(Superseded, match="a newer search has taken over"):
-        old.write(report(2, 0.9), [report(1, 0.6)], state(2), state(2))
+        write_report(old, report(2, 0.9), [report(1, 0.6)], state(2), state(2))
     for write in (
         lambda: old.write_best(state(2)),
         lambda: old.write_checkpoint(2, state(2)),
@@ -165,7 +165,7 @@ def test_a_worker_of_an_earlier_driver_cannot_write(folder: RunFolder):
         with pytest.raises(Superseded, match="a newer search has taken over"):
             write()
     assert {path.name: path.read_bytes() for path in old.path.iterdir()} == before
-    new.write(report(2, 0.9), [report(1, 0.6)], state(2), None)
+    write_report(new, report(2, 0.9), [report(1, 0.6)], state(2), None)
     assert len(new.history()) == 2
 
 
@@ -315,7 +315,7 @@ def test_a_checkpoint_holds_the_trials_settings(folder: RunFolder):
     generation = new_driver(folder)
     trial = folder.trial(3, generation, {"lr": 0.001, "target": "score"})
     assert trial.checkpoint_params() is None
-    trial.write(report(1), [], state(1), None)
+    write_report(trial, report(1), [], state(1), None)
     assert folder.trial(3).checkpoint_params() == {"lr": 0.001, "target": "score"}
     (trial.path / "metrics.jsonl").unlink()
     assert folder.trial(3).checkpoint_params() is None, "it cannot continue"

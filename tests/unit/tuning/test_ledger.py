@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from ray.tune.search import Searcher
-from search_cases import SPACE, report, write_trial
+from search_cases import SPACE, report, write_report, write_trial
 
 from kdsearch.config.dimensions import Choice
 from kdsearch.config.space_file import SearchSettings
@@ -55,7 +55,7 @@ def train(ledger: Ledger, number: int, *aucs: float) -> None:
     for epoch, auc in enumerate(aucs, start=1):
         history = trial.history()
         if len(history) < epoch:
-            trial.write(report(epoch, auc), history, {}, {})
+            write_report(trial, report(epoch, auc), history, {}, {})
         best = max(aucs[:epoch])
         result = {"epoch": epoch, "epochs": 9, "best_so_far": best, "seconds": 0.25 * epoch}
         ledger.report(number, result)
@@ -67,7 +67,7 @@ def files(folder: RunFolder, number: int) -> set[str]:
 
 def test_a_trial_is_written_when_it_begins_and_when_it_ends(folder: RunFolder):
     ledger = opened(folder)
-    suggestion = ledger.ask()
+    suggestion = ledger.study.ask()
     ledger.start(suggestion)
     began = folder.trial(0).record()
     assert (began.state, began.params, began.seed) == ("running", suggestion.params, 100)
@@ -84,7 +84,7 @@ def test_a_trial_is_written_when_it_begins_and_when_it_ends(folder: RunFolder):
 def test_epochs_that_are_trained_again_and_not_reached_do_not_count(folder: RunFolder):
     """Its checkpoint was lost, and now it is stopped earlier."""
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     train(ledger, 0, 0.5, 0.75, 0.9)
     resumed = opened(folder)
     resumed.start(resumed.study.take(0))
@@ -95,7 +95,7 @@ def test_epochs_that_are_trained_again_and_not_reached_do_not_count(folder: RunF
 
 def test_rungs_within_the_first_epoch_are_in_the_curve_and_steps_of_optuna(folder: RunFolder):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     steps: list[int] = []
     ledger.study.report = lambda _, step, __: steps.append(step)  # type: ignore[method-assign]
     # After the second epoch it is resumed, and reports its history again.
@@ -110,7 +110,7 @@ def test_rungs_within_the_first_epoch_are_in_the_curve_and_steps_of_optuna(folde
 def test_the_order_of_endings_continues_after_a_resume(folder: RunFolder):
     ledger = opened(folder)
     for _ in range(3):
-        ledger.start(ledger.ask())
+        ledger.start(ledger.study.ask())
     train(ledger, 2, 0.5)
     ledger.finish(2, "stopped")
     train(ledger, 0, 0.5)
@@ -126,7 +126,7 @@ def test_the_order_of_endings_continues_after_a_resume(folder: RunFolder):
 
 def test_a_trial_that_fails_before_its_first_report_keeps_its_epochs(folder: RunFolder):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     train(ledger, 0, 0.5, 0.75)
     resumed = opened(folder)
     resumed.start(resumed.study.take(0))
@@ -136,7 +136,7 @@ def test_a_trial_that_fails_before_its_first_report_keeps_its_epochs(folder: Run
 
 def test_what_is_left_of_a_damaged_trial_is_removed(folder: RunFolder):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     train(ledger, 0, 0.5, 0.75)
     (folder.trial(0).path / "trial.json").write_text("{")
     (folder.trial(0).path / "last.pt").write_bytes(b"half")
@@ -151,14 +151,14 @@ def test_a_new_trial_is_one_write(folder: RunFolder, monkeypatch: pytest.MonkeyP
     """In a bucket each removal of what is not there would be a request."""
     monkeypatch.setattr(TrialFolder, "clear", unwritable)
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     assert files(folder, 0) == {"trial.json"}
 
 
 def test_only_the_best_keep_their_weights(folder: RunFolder):
     ledger = opened(folder)
     for auc in (0.5, 0.75, 0.625, 0.25):
-        suggestion = ledger.ask()
+        suggestion = ledger.study.ask()
         ledger.start(suggestion)
         train(ledger, suggestion.number, auc)
         ledger.finish(suggestion.number, "completed")
@@ -195,7 +195,7 @@ def test_a_start_removes_what_a_kill_left_and_nothing_else(
 
 def test_a_start_removes_the_reason_of_a_try_before_the_kill(folder: RunFolder):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     folder.trial(0).write_error("ValueError: of an earlier driver")
     searcher = StudySearcher(opened(folder), [Suggestion(0, {})], 1, retries=0)
     searcher.suggest("first")
@@ -212,7 +212,7 @@ def test_storage_that_fails_ends_the_search(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, method: str
 ):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     train(ledger, 0, 0.5)
     monkeypatch.setattr(TrialFolder, method, unwritable)
     with pytest.raises(StorageFailed, match=r"trials/0/trial\.json: Input/output error"):
@@ -311,7 +311,7 @@ def test_a_decision_is_on_the_disk_when_tune_hears_of_it(folder: RunFolder):
         StudyScheduler(ledger, None, StopRequests(folder)),
     )
     trial = SimpleNamespace(config=searcher.suggest("abc"))
-    folder.trial(0).write(report(1, 0.5), [], {}, {})
+    write_report(folder.trial(0), report(1, 0.5), [], {}, {})
     result = {"epoch": 1, "epochs": 1, "best_so_far": 0.5, "seconds": 0.25}
     assert scheduler.on_trial_result(None, trial, result) == "CONTINUE"
     stored = json.loads((folder.trial(0).path / "trial.json").read_text())
@@ -326,7 +326,7 @@ def test_a_trial_that_is_stopped_from_outside_ends_at_its_next_epoch(folder: Run
     trials = [SimpleNamespace(config=searcher.suggest(name)) for name in "ab"]
     requests.stop_trial(1)
     for number, told in ((0, "CONTINUE"), (1, "STOP")):
-        folder.trial(number).write(report(1, 0.5), [], {}, {})
+        write_report(folder.trial(number), report(1, 0.5), [], {}, {})
         result = {"epoch": 1, "epochs": 3, "best_so_far": 0.5, "seconds": 0.25}
         assert scheduler.on_trial_result(None, trials[number], result) == told
     stopped = folder.trial(1).record()

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow.entities import Run as MlflowRun
-from search_cases import report, space_file
+from search_cases import report, space_file, write_report
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdsearch.config.space_file import parse_config
@@ -47,7 +47,7 @@ def train(folder: RunFolder, tracking: Tracking, number: int, epochs: int) -> No
     """Every epoch up to here is kept; those from the first on are reported, as by a resume."""
     history: list[EpochReport] = []
     for epoch, val_auc in enumerate(CURVE[:epochs], start=1):
-        folder.trial(number).write(report(epoch, val_auc), history, {}, None)
+        write_report(folder.trial(number), report(epoch, val_auc), history, {}, None)
         history.append(report(epoch, val_auc))
     for epoch in range(1, epochs + 1):
         curve = {e: max(CURVE[:e]) for e in range(1, epoch + 1)}
