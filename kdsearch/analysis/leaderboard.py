@@ -67,7 +67,21 @@ def leaderboard(
     """
     columns = [*leading(metric), *map(column_of, searched), *_cost_columns(costs), *TRAILING]
     on_front = set(front(records, costs))
-    rows = [_row(record, searched, costs, on_front, metric) for record in records]
+    rows = [
+        {
+            "trial": record.number,
+            "state": record.state,
+            metric: record.value,
+            "best_epoch": record.best_epoch,
+            "epochs": record.epochs,
+            **{column_of(key): record.params.get(key) for key in searched},
+            **{name: record.costs.get(name) for name in costs},
+            FRONT: "yes" if record.number in on_front else "",
+            "seconds": record.seconds,
+            "reason": one_line(record.reason),
+        }
+        for record in records
+    ]
     table = pd.DataFrame(rows, columns=columns)
     table["rank"] = ranked(table, metric)
     return table.sort_values(
@@ -135,27 +149,6 @@ def best_record(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """Return the first trial of the leaderboard, or None if no trial has a rank."""
     ranked = [r for r in records if r.state != "failed" and not math.isnan(r.value)]
     return max(ranked, key=lambda r: (r.value, -r.number), default=None)
-
-
-def _row(
-    record: TrialRecord,
-    searched: Sequence[str],
-    costs: Sequence[str],
-    on_front: set[int],
-    metric: Metric,
-) -> dict[str, Any]:
-    return {
-        "trial": record.number,
-        "state": record.state,
-        metric: record.value,
-        "best_epoch": record.best_epoch,
-        "epochs": record.epochs,
-        **{column_of(key): record.params.get(key) for key in searched},
-        **{name: record.costs.get(name) for name in costs},
-        FRONT: "yes" if record.number in on_front else "",
-        "seconds": record.seconds,
-        "reason": one_line(record.reason),
-    }
 
 
 def render(table: pd.DataFrame, form: Format) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +26,12 @@ def write_optuna(runs: Sequence[Run], target: OptunaTarget) -> list[str]:
     """
     if target.is_in_a_run:
         raise ConfigError(f"--optuna-storage: {target} is a run's own study; name another file")
-    names = _names(runs)
+    # The folders' names, or their paths where two are called the same.
+    short = [run.path.resolve().name for run in runs]
+    names = [
+        name if short.count(name) == 1 else str(run.path.resolve())
+        for name, run in zip(short, runs, strict=True)
+    ]
     try:
         storage = target.open()
         for name, run in zip(names, runs, strict=True):
@@ -45,16 +49,6 @@ def write_optuna(runs: Sequence[Run], target: OptunaTarget) -> list[str]:
         first = str(error.__cause__ or error).splitlines() or [type(error).__name__]
         raise RunError(f"{target}: cannot be written as Optuna's: {first[0]}") from error
     return names
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    """The folders' names, or their paths where two are called the same."""
-    short = [run.path.resolve().name for run in runs]
-    count = Counter(short)
-    return [
-        name if count[name] == 1 else str(run.path.resolve())
-        for name, run in zip(short, runs, strict=True)
-    ]
 
 
 def _about(run: Run) -> dict[str, Any]:

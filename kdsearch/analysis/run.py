@@ -249,10 +249,11 @@ class Run:
     def _repr_html_(self) -> str:
         """Return the first rows of the leaderboard and the verdict, for notebooks."""
         table = self.leaderboard().head(SHOWN_IN_NOTEBOOK)
-        sentences = [_text(s) for s in self.verdict.get("sentences", ())]
+        # Escaped, because a run folder may come from another person.
+        sentences = [html.escape(s) for s in self.verdict.get("sentences", ())]
         verdict = "".join(f"<li>{sentence}</li>" for sentence in sentences)
         return (
-            f"<p>{_text(repr(self)[1:-1])}</p>"
+            f"<p>{html.escape(repr(self)[1:-1])}</p>"
             + table.to_html(index=False, na_rep="", float_format=_figure)
             + (f"<ul>{verdict}</ul>" if verdict else "")
         )
@@ -320,8 +321,3 @@ def _is_cost(cost: object) -> bool:
 
 def _figure(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4g}"
-
-
-def _text(text: str) -> str:
-    """Escape text for HTML, because a run folder may come from another person."""
-    return html.escape(text)

@@ -282,20 +282,16 @@ def _hints(run: Run) -> list[str]:
             f"{words} 1, so the validation beats cannot rank the trials{few}: use more "
             "validation beats."
         ]
-    if best.value < (chance := _chance(run)):
+    # The expected value of scores that mean nothing; 0 where it is not known.
+    chance = 0.5
+    if run.metric != "val_auc":
+        chance = float(run.teacher.get("data", {}).get("abnormal_in_validation", 0.0))
+    if best.value < chance:
         return [
             f"{words} {best.value:.4f}, which is worse than chance ({chance:.4f}): check which "
             "beats are labelled abnormal, and search with more beats and epochs."
         ]
     return []
-
-
-def _chance(run: Run) -> float:
-    """The expected value of scores that mean nothing; 0 where it is not known."""
-    if run.metric == "val_auc":
-        return 0.5
-    abnormal = run.teacher.get("data", {}).get("abnormal_in_validation", 0.0)
-    return float(abnormal)
 
 
 def _best(run: Run, form: Format, screen: Screen) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdsearch.data.signal_files import EDF_SUFFIXES, is_signal, read_csv_signal, read_edf
+from kdsearch.data.wfdb_files import read_header
 from kdsearch.errors import DataError
-from kdsearch.student.recordings import read_folder, read_record, read_recording
+from kdsearch.student.recordings import read_folder, read_recording
 from kdsearch.student.source import Reading, Source
 from kdsearch.student.student import Student
 from kdsearch.student.tables import read_csv, read_npz_beats
@@ -26,9 +27,14 @@ def read_input(path: Path, student: Student, reading: Reading) -> Iterator[Sourc
         DataError: The input is of no known kind, damaged, empty, or not what the student was
             trained on.
     """
-    record = _record(path)
+    # A record's path has no extension.
+    record = None
+    if path.suffix in RECORD_SUFFIXES:
+        record = path.with_suffix("")
+    elif path.name and path.with_name(path.name + ".hea").is_file():
+        record = path
     if record is not None and reading.rate_hz is None:
-        yield from read_record(record, student, reading)
+        yield from read_recording(read_header(record), student, reading)
         return
     if path.is_dir() and reading.rate_hz is None:
         yield from read_folder(path, student, reading)
@@ -57,11 +63,3 @@ def display_name(path: Path) -> str:
     """Return the name of an input for titles: a record without its extension."""
     name = path.resolve().name
     return name if path.suffix not in RECORD_SUFFIXES else path.stem
-
-
-def _record(path: Path) -> Path | None:
-    """Return the path of a WFDB record without extension; None if it is not a record."""
-    if path.suffix in RECORD_SUFFIXES:
-        return path.with_suffix("")
-    has_header = path.with_name(path.name + ".hea").is_file() if path.name else False
-    return path if has_header else None

@@ -82,13 +82,16 @@ def model_card(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         Markdown, with the metadata that model hubs read at its head.
     """
     known = Card.model_validate(card)
+    rule = metrics.get("threshold_rule", "f1")
+    if isinstance(rule, Mapping):
+        rule = ", ".join(f"{name}={value}" for name, value in rule.items())
     text = TEXT.format(
         method=known.method,
         version=known.kdsearch,
         leads=known.input.leads,
         length=known.input.length,
         threshold=known.threshold,
-        rule=_rule(metrics.get("threshold_rule", "f1")),
+        rule=rule,
         input=_input(known),
         data=known.data.description,
         figures=_figures(metrics),
@@ -98,12 +101,6 @@ def model_card(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         validation=VALIDATION,
     )
     return in_unit(text, known.data.unit)
-
-
-def _rule(rule: Any) -> str:
-    if isinstance(rule, Mapping):
-        return ", ".join(f"{name}={value}" for name, value in rule.items())
-    return str(rule)
 
 
 def _input(card: Card) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdsearch.data.beats import FloatArray
 from kdsearch.files.atomic import write_bytes
@@ -31,7 +30,9 @@ def draw(scored: Scored, path: Path) -> None:
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  # slow to import
 
-    shown = _shown(scored)
+    # Flagged beats that fill the picture, or some others if none is flagged.
+    flagged = int(scored.flagged.sum())
+    shown = min(SHOWN, flagged) if flagged else min(COLUMNS, len(scored.scores))
     rows = -(-shown // COLUMNS)
     figure = Figure(figsize=(13, 3 + 2.4 * rows), layout="constrained", dpi=110)
     grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.1] + [1] * rows)
@@ -49,12 +50,6 @@ def draw(scored: Scored, path: Path) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
-def _shown(scored: Scored) -> int:
-    """Return the flagged beats that fill the picture, or some others if none is flagged."""
-    flagged = int(scored.flagged.sum())
-    return min(SHOWN, flagged) if flagged else min(COLUMNS, len(scored.scores))
-
-
 def _title(scored: Scored, shown: int) -> str:
     flagged, n = int(scored.flagged.sum()), len(scored.scores)
     if not flagged:
@@ -66,7 +61,11 @@ def _title(scored: Scored, shown: int) -> str:
 def _draw_scores(axes: Axes, scored: Scored) -> None:
     from matplotlib.ticker import LogLocator  # noqa: PLC0415
 
-    x, unit = _places(scored)
+    if scored.time_s is not None and len(set(scored.record)) == 1:
+        x, unit = scored.time_s / 60, "minutes"
+    else:
+        x = np.arange(len(scored.scores), dtype=np.float64)
+        unit = scored.student.card.data.unit
     flagged = scored.flagged
     axes.plot(x[~flagged], scored.scores[~flagged], ".", color=QUIET, ms=3, label="not flagged")
     axes.plot(x[flagged], scored.scores[flagged], ".", color=ERROR, ms=5, label="flagged")
@@ -79,13 +78,6 @@ def _draw_scores(axes: Axes, scored: Scored) -> None:
     axes.set_xlabel(unit)
     axes.set_ylabel("score")
     axes.margins(x=0.01)
-
-
-def _places(scored: Scored) -> tuple[NDArray[np.float64], str]:
-    """Return the positions of beats in the overview: times, if all are of one record."""
-    if scored.time_s is not None and len(set(scored.record)) == 1:
-        return scored.time_s / 60, "minutes"
-    return np.arange(len(scored.scores), dtype=np.float64), scored.student.card.data.unit
 
 
 def _draw_beats(grid: list[Axes], scored: Scored) -> list[Axes]:

@@ -21,7 +21,6 @@ from kdsearch.data.wfdb_files import (
     check_files,
     first_leads,
     named_leads,
-    read_header,
 )
 from kdsearch.errors import DataError
 from kdsearch.student.source import Reading, Source
@@ -49,13 +48,13 @@ def read_folder(folder: Path, student: Student, reading: Reading) -> Iterator[So
             notes = []
 
 
-def read_record(path: Path, student: Student, reading: Reading) -> Iterator[Source]:
+def read_recording(header: Header, student: Student, reading: Reading) -> Iterator[Source]:
     """Filter a record, find its beats and cut them, piece by piece.
 
     Beats are where the annotations say, all of them; without annotations, at the R peaks.
 
     Args:
-        path: Path of the record without extension.
+        header: Describes the record.
         student: Gives the required leads and the cutting of its beats.
         reading: The user's choice of lead and beats.
 
@@ -63,11 +62,6 @@ def read_record(path: Path, student: Student, reading: Reading) -> Iterator[Sour
         DataError: The record cannot be read, lacks the lead, holds NaN or no whole beat; or
             the student's beats were cut in another or an unknown way.
     """
-    yield from read_recording(read_header(path), student, reading)
-
-
-def read_recording(header: Header, student: Student, reading: Reading) -> Iterator[Source]:
-    """Read the recording that a header describes, as `read_record`."""
     _check_cutting(student, header.path)
     check_files(header, None)
     header = _with_leads(header, student, reading)

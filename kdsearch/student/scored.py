@@ -189,6 +189,11 @@ def score_sources(name: str, student: Student, sources: Iterable[Source]) -> Sco
         beats += len(source.x)
         scored.append(source.without_beats())
     joined = np.concatenate(scores)
+    classes = None
+    if any(source.classes is not None for source in scored):
+        classes = np.concatenate(
+            [np.full(len(s.record), "") if s.classes is None else s.classes for s in scored]
+        )
     notes = [note for source in scored for note in source.notes]
     if student.card.data.simulated:
         notes.append(
@@ -200,7 +205,7 @@ def score_sources(name: str, student: Student, sources: Iterable[Source]) -> Sco
         record=np.concatenate([source.record for source in scored]),
         sample=_joined([source.sample for source in scored]),
         time_s=_joined([source.time_s for source in scored]),
-        classes=_classes(scored),
+        classes=classes,
         scores=joined,
         flagged=student.called(joined),
         highest=highest[0],
@@ -212,11 +217,3 @@ def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
     """Concatenate all parts; None if one is unknown."""
     known = [part for part in parts if part is not None]
     return np.concatenate(known) if len(known) == len(parts) else None
-
-
-def _classes(sources: Sequence[Source]) -> TextArray | None:
-    if all(source.classes is None for source in sources):
-        return None
-    return np.concatenate(
-        [np.full(len(s.record), "") if s.classes is None else s.classes for s in sources]
-    )

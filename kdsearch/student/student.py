@@ -364,21 +364,18 @@ class Student:
 
     def _checked(self, given: ArrayLike) -> FloatArray:
         with speaking_of(self.card.data.unit):
-            return self._finite(given)
-
-    def _finite(self, given: ArrayLike) -> FloatArray:
-        x = self._in_shape(_real_numbers(given))
-        with np.errstate(over="ignore"):
-            beats = x.astype(np.float32)
-        # After the conversion: the limit itself is infinite in half precision.
-        usable = np.abs(beats) <= LARGEST  # False for NaN, too
-        if not usable.all():
-            beat, lead, sample = np.argwhere(~usable)[0]
-            raise DataError(
-                f"beats: beat {beat}, lead {lead}, sample {sample} is {x[beat, lead, sample]}; "
-                "NaN, infinite and huge values cannot be scored"
-            )
-        return beats
+            x = self._in_shape(_real_numbers(given))
+            with np.errstate(over="ignore"):
+                beats = x.astype(np.float32)
+            # After the conversion: the limit itself is infinite in half precision.
+            usable = np.abs(beats) <= LARGEST  # False for NaN, too
+            if not usable.all():
+                beat, lead, sample = np.argwhere(~usable)[0]
+                raise DataError(
+                    f"beats: beat {beat}, lead {lead}, sample {sample} is "
+                    f"{x[beat, lead, sample]}; NaN, infinite and huge values cannot be scored"
+                )
+            return beats
 
     def _in_shape(self, x: NDArray[Any]) -> NDArray[Any]:
         leads, length = self.card.input.leads, self.card.input.length
@@ -460,17 +457,14 @@ def _read_card(path: Place) -> Card:
         card = Card.model_validate(raw)
     except ValidationError as error:
         raise RunError(f"{path}: {_first_line(error)}") from None
-    _check_padding(card.input, path)
-    return card
-
-
-def _check_padding(card: InputCard, path: Place) -> None:
-    expected = card.length + -card.length % LENGTH_MULTIPLE
-    if card.padded_length != expected:
+    length, padded = card.input.length, card.input.padded_length
+    expected = length + -length % LENGTH_MULTIPLE
+    if padded != expected:
         raise RunError(
-            f"{path}: input.padded_length: beats of {card.length} samples are padded to "
-            f"{expected}, but found {card.padded_length}"
+            f"{path}: input.padded_length: beats of {length} samples are padded to {expected}, "
+            f"but found {padded}"
         )
+    return card
 
 
 def _read_weights(path: Place) -> State:

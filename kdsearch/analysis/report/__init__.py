@@ -67,12 +67,12 @@ def html(run: Run, live: Live | None = None) -> str:
     Args:
         live: Of a search that runs.
     """
+    data = run.result.teacher.get("data", {})
+    described = [data["description"], *data.get("notes", [])] if data else []
     return page_text(
         title=f"kdsearch: {run.folder.path.resolve().name}",
-        notice=in_unit(SIMULATED, run.unit)
-        if run.result.teacher.get("data", {}).get("simulated")
-        else "",
-        facts=_facts(run.result),
+        notice=in_unit(SIMULATED, run.unit) if data.get("simulated") else "",
+        facts=[*described, *run.result.about_teacher(), *run.result.progress],
         sections=_sections(run),
         live=live,
     )
@@ -111,10 +111,3 @@ def _in_unit(part: Any, unit: str) -> Any:
     return replace(
         part, **{f.name: _in_unit(getattr(part, f.name), unit) for f in fields(part)}
     )
-
-
-def _facts(run: Run) -> list[str]:
-    """Return the data's description and the state of the search."""
-    data = run.teacher["data"] if run.teacher else {}
-    facts = [data["description"], *data.get("notes", [])] if data else []
-    return [*facts, *run.about_teacher(), *run.progress]

@@ -29,7 +29,9 @@ def beats_section(contents: Contents) -> Section:
     groups = []
     for label in [*classes_of(evaluation), NORMAL]:
         for alarm in (True, False):
-            charts = _beats(evaluation, label, alarm=alarm)
+            chosen = evaluation.alarms()[examples.rows] == alarm
+            chosen &= evaluation.test_classes[examples.rows] == label
+            charts = [_beat(evaluation, int(index)) for index in np.flatnonzero(chosen)]
             if charts:
                 groups.append(Group(charts, _kind(label, alarm=alarm), small=True))
     if examples.student is None and examples.teacher is None:
@@ -96,13 +98,6 @@ def _kind(label: str, *, alarm: bool) -> str:
     if label == NORMAL:
         return "N: false alarms" if alarm else "N: rightly passed"
     return f"{label}: true alarms" if alarm else f"{label}: missed"
-
-
-def _beats(evaluation: Evaluation, label: str, *, alarm: bool) -> list[Chart]:
-    rows = evaluation.examples.rows
-    chosen = evaluation.alarms()[rows] == alarm
-    chosen &= evaluation.test_classes[rows] == label
-    return [_beat(evaluation, int(index)) for index in np.flatnonzero(chosen)]
 
 
 def _beat(evaluation: Evaluation, index: int) -> Chart:

@@ -71,13 +71,18 @@ class Contents:
 def gather(run: Run) -> Contents:
     """Read what the report shows of a run, in any state of its search."""
     evaluation, missing = _evaluation(run)
+    importance: dict[str, float] | str
+    try:
+        importance = importances(run.records, run.space)
+    except RunError as error:
+        importance = str(error)
     return Contents(
         run=run,
         histories={r.number: run.folder.trial(r.number).history() for r in run.records},
         evaluation=evaluation,
         evaluation_missing=missing,
         controls=() if evaluation is None else tuple(_controls(run, evaluation)),
-        importance=_importance(run),
+        importance=importance,
     )
 
 
@@ -93,7 +98,15 @@ def _evaluation(run: Run) -> tuple[Evaluation | None, str]:
 
 def _controls(run: Run, evaluation: Evaluation) -> list[Curve]:
     """The student without distillation, with each seed that it was trained with."""
-    control = _control_of(run.verdict)
+    controls = [
+        c
+        for c in run.verdict.get("configurations", ())
+        # A name is used as a folder; it must not lead out of the run folder.
+        if c.get("role") == "control" and Path(c["name"]).name == c["name"]
+    ]
+    # The chosen configuration's control, or else the first one.
+    own = [c for c in controls if c["name"] == f"control-of-{run.verdict.get('chosen')}"]
+    control: dict[str, Any] = next(iter([*own, *controls]), {})
     found = []
     for seed in control.get("seeds", ()):
         try:
@@ -107,22 +120,3 @@ def _controls(run: Run, evaluation: Evaluation) -> list[Curve]:
             name = "control (no distillation)"
             found.append(Curve("control", name, scores["test"], threshold))
     return found
-
-
-def _control_of(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """The chosen configuration's control, or else the first one; empty if there is none."""
-    controls = [
-        c
-        for c in verdict.get("configurations", ())
-        # A name is used as a folder; it must not lead out of the run folder.
-        if c.get("role") == "control" and Path(c["name"]).name == c["name"]
-    ]
-    own = [c for c in controls if c["name"] == f"control-of-{verdict.get('chosen')}"]
-    return next(iter([*own, *controls]), {})
-
-
-def _importance(run: Run) -> dict[str, float] | str:
-    try:
-        return importances(run.records, run.space)
-    except RunError as error:
-        return str(error)

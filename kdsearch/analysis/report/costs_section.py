@@ -9,9 +9,9 @@ from kdsearch.analysis.leaderboard import STATES
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Chart, Group, Section, Series
 from kdsearch.analysis.report.contents import NOT_YET, Contents
-from kdsearch.metrics.ranking import METRICS, Metric
+from kdsearch.metrics.ranking import METRICS
 from kdsearch.metrics.statistics import paired_by_seed
-from kdsearch.runs.trial_folder import TrialRecord, TrialState
+from kdsearch.runs.trial_folder import TrialRecord
 
 
 def costs_section(contents: Contents) -> Section:
@@ -27,21 +27,18 @@ def costs_section(contents: Contents) -> Section:
         each = _words(costs[str(records[0].number)])
         text = f"All students of this search cost the same: {each}. {_teacher(costs)}"
         return Section(key, title, text=text)
+    again = ""
+    if verdict := contents.run.verdict:
+        smallest = verdict.get("smallest", {}).get("sentence", "")
+        squares = "Black squares were trained again, with 95 % intervals for other seeds. "
+        again = squares + (f"{smallest} " if smallest else "")
     return Section(
         key,
         title,
         text="Each point is a student. Those on the line are worth their cost: no other has "
-        f"a better score with fewer parameters. {_again(contents)}{_teacher(costs)}",
+        f"a better score with fewer parameters. {again}{_teacher(costs)}",
         groups=[Group([_chart(contents, records)])],
     )
-
-
-def _again(contents: Contents) -> str:
-    if not contents.run.verdict:
-        return ""
-    squares = "Black squares were trained again, with 95 % intervals for other seeds. "
-    sentence = contents.run.verdict.get("smallest", {}).get("sentence", "")
-    return squares + (f"{sentence} " if sentence else "")
 
 
 def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
@@ -52,14 +49,37 @@ def _chart(contents: Contents, records: list[TrialRecord]) -> Chart:
         Series("worth their cost", [x for x, _ in front], [y for _, y in front], palette.INK)
     ]
     series += [
-        _students(state, members, costs, metric)
-        for state in STATES
+        Series(
+            word,
+            [costs[str(r.number)]["parameters"] for r in members],
+            [r.value for r in members],
+            palette.COLOURS[state],
+            kind="points",
+            symbol=palette.SYMBOLS[state],
+            hover=[
+                f"trial {r.number}: {metric} {r.value:.4f}, {_words(costs[str(r.number)])}"
+                for r in members
+            ],
+        )
+        for state, word in STATES.items()
         if (members := [r for r in records if r.state == state])
     ]
     if confirmed := _confirmed(contents):
         series.append(confirmed)
     if "teacher" in costs and contents.run.teacher:
-        series.append(_star(costs["teacher"], contents.run.teacher[metric], metric))
+        cost, value = costs["teacher"], contents.run.teacher[metric]
+        series.append(
+            Series(
+                "teacher",
+                [cost["parameters"]],
+                [value],
+                palette.TEACHER,
+                kind="points",
+                symbol="star",
+                size=14,
+                hover=f"teacher: {metric} {value:.4f}, {_words(cost)}",
+            )
+        )
     return Chart(
         f"Validation {METRICS[metric]} against parameters",
         Axis("parameters", log=True),
@@ -96,36 +116,6 @@ def _confirmed(contents: Contents) -> Series | None:
             f"{interval.low:.4f} to {interval.high:.4f}"
             for number, seeds, interval in found
         ],
-    )
-
-
-def _students(
-    state: TrialState, members: list[TrialRecord], costs: dict[str, Any], metric: Metric
-) -> Series:
-    return Series(
-        STATES[state],
-        [costs[str(r.number)]["parameters"] for r in members],
-        [r.value for r in members],
-        palette.COLOURS[state],
-        kind="points",
-        symbol=palette.SYMBOLS[state],
-        hover=[
-            f"trial {r.number}: {metric} {r.value:.4f}, {_words(costs[str(r.number)])}"
-            for r in members
-        ],
-    )
-
-
-def _star(cost: dict[str, Any], value: float, metric: Metric) -> Series:
-    return Series(
-        "teacher",
-        [cost["parameters"]],
-        [value],
-        palette.TEACHER,
-        kind="points",
-        symbol="star",
-        size=14,
-        hover=f"teacher: {metric} {value:.4f}, {_words(cost)}",
     )
 
 

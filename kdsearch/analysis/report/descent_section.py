@@ -7,17 +7,11 @@ from typing import Any
 
 from kdsearch.analysis.report import palette
 from kdsearch.analysis.report.chart import Axis, Cell, Chart, Group, Section, Series, Table
-from kdsearch.analysis.report.verdict_section import intervals
+from kdsearch.analysis.report.verdict_section import FIGURES, intervals
 from kdsearch.analysis.run import Run
 from kdsearch.metrics.ranking import METRICS
 
 KEY, TITLE = "descent", "The line of descent"
-FIGURES = {
-    "validation AUC": "val_auc",
-    "validation AP": "val_ap",
-    "test AUC": "test_auc",
-    "test AP": "test_ap",
-}
 
 
 def descent_section(run: Run) -> Section:

@@ -50,18 +50,15 @@ def write_pictures(folder: Path, sections: Sequence[Section], form: Format) -> l
     written = []
     with rc_context(STYLE):  # type: ignore[arg-type]
         for section in sections:
-            if section.groups:
-                path = folder / f"{section.key}.{form}"
-                _save(_figure(section), path, form)
-                written.append(path)
+            if not section.groups:
+                continue
+            path = folder / f"{section.key}.{form}"
+            buffer = io.BytesIO()
+            metadata = {"Date": None} if form == "svg" else {}
+            _figure(section).savefig(buffer, format=form, dpi=200, metadata=metadata)
+            write_bytes(path, buffer.getbuffer())
+            written.append(path)
     return written
-
-
-def _save(figure: Figure, path: Path, form: Format) -> None:
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if form == "svg" else {}
-    figure.savefig(buffer, format=form, dpi=200, metadata=metadata)
-    write_bytes(path, buffer.getbuffer())
 
 
 def _figure(section: Section) -> Figure:
@@ -121,7 +118,11 @@ def _draw(axes: Axes, chart: Chart, *, legend: bool) -> None:
     _axis(axes, "y", chart.y, chart.ticks("y"))
     axes.set_title(_text(chart.title))
     if chart.scale is not None:
-        _scale(axes, chart.scale)
+        title, low, high = chart.scale
+        colours = ScalarMappable(Normalize(low, high), palette.SCALE)
+        figure = axes.get_figure()
+        assert figure is not None
+        figure.colorbar(colours, ax=axes, label=_text(title), pad=0.02, aspect=30)
     if legend:
         _legend(axes, axes)
 
@@ -142,7 +143,15 @@ def _series(axes: Axes, series: Series, chart: Chart) -> None:
     elif series.kind == "points":
         _points(axes, series, chart, name)
     else:
-        _line(axes, series, name)
+        x, y = np.asarray(series.x), np.asarray(series.y)
+        area = series.kind == "area"
+        axes.plot(
+            x, y, color=series.colour, linewidth=0.7 * series.width, alpha=series.opacity,
+            linestyle="--" if series.dash else "-", marker="o" if len(x) == 1 else None,
+            markersize=3, label=name, drawstyle="steps-mid" if area else "default",
+        )  # fmt: skip
+        if area:
+            axes.fill_between(x, y, step="mid", color=series.colour, alpha=0.1, linewidth=0)
 
 
 def _points(axes: Axes, series: Series, chart: Chart, name: str | None) -> None:
@@ -158,17 +167,6 @@ def _points(axes: Axes, series: Series, chart: Chart, name: str | None) -> None:
         marker=MARKERS[series.symbol], alpha=series.opacity, linewidths=0.4,
         edgecolors="white", zorder=3, **colours,
     )  # fmt: skip
-
-
-def _line(axes: Axes, series: Series, name: str | None) -> None:
-    x, y = np.asarray(series.x), np.asarray(series.y)
-    axes.plot(
-        x, y, color=series.colour, linewidth=0.7 * series.width, alpha=series.opacity,
-        linestyle="--" if series.dash else "-", marker="o" if len(x) == 1 else None,
-        markersize=3, label=name, drawstyle="steps-mid" if series.kind == "area" else "default",
-    )  # fmt: skip
-    if series.kind == "area":
-        axes.fill_between(x, y, step="mid", color=series.colour, alpha=0.1, linewidth=0)
 
 
 def _axis(
@@ -193,14 +191,6 @@ def _axis(
         axes.spines["left" if which == "y" else "bottom"].set_visible(False)
     else:
         own.set_label_text(_text(axis.title))
-
-
-def _scale(axes: Axes, scale: tuple[str, float, float]) -> None:
-    title, low, high = scale
-    colours = ScalarMappable(Normalize(low, high), palette.SCALE)
-    figure = axes.get_figure()
-    assert figure is not None
-    figure.colorbar(colours, ax=axes, label=_text(title), pad=0.02, aspect=30)
 
 
 def _legend(where: Axes | SubFigure, axes: Axes, **options: Any) -> None:

@@ -38,7 +38,6 @@ def on_scale(value: float, low: float, high: float) -> str:
     return "#" + "".join(f"{round(255 * channel):02x}" for channel in colour)
 
 
-def scale_stops(count: int = 9) -> list[tuple[float, str]]:
+def scale_stops() -> list[tuple[float, str]]:
     """The colour scale as positions between 0 and 1 and their colours."""
-    positions = [i / (count - 1) for i in range(count)]
-    return [(position, on_scale(position, 0, 1)) for position in positions]
+    return [(eighth / 8, on_scale(eighth, 0, 8)) for eighth in range(9)]

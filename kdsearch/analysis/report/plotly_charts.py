@@ -112,14 +112,10 @@ def _scatter(series: Series, chart: Chart) -> dict[str, Any]:
         "marker": {"color": series.colour, "size": 6},
     }
     if series.kind == "area":
-        trace |= {"fill": "tozeroy", "fillcolor": _faint(series.colour)}
+        red, green, blue = (int(series.colour[i : i + 2], 16) for i in (1, 3, 5))
+        trace |= {"fill": "tozeroy", "fillcolor": f"rgba({red},{green},{blue},0.10)"}
         trace["line"]["shape"] = "hvh"
     return trace
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.10)"
 
 
 def _marker(series: Series, chart: Chart) -> dict[str, Any]:
@@ -228,8 +224,7 @@ def _axis(axis: Axis, ticks: tuple[tuple[float, str], ...] | None) -> dict[str, 
         "linecolor": palette.GREY,
     }
     if axis.limits is not None:
-        low, high = axis.limits
-        found["range"] = [low, high]
+        found["range"] = list(axis.limits)
     if ticks is not None:
         found["tickvals"] = [position for position, _ in ticks]
         found["ticktext"] = [escape(text) for _, text in ticks]

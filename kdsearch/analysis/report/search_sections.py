@@ -298,15 +298,13 @@ def _scaled(values: Sequence[float], form: str) -> tuple[list[float], str, str]:
 
 
 def _words(record: TrialRecord, metric: Metric) -> str:
-    settings = ", ".join(f"{k} {_short(v)}" for k, v in record.params.items())
+    settings = ", ".join(
+        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.params.items()
+    )
     return (
         f"trial {record.number}, {STATES[record.state]}: {metric} {record.value:.4f}; "
         f"{settings}"
     )
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _slice(dimension: _Dimension, records: Sequence[TrialRecord], metric: Metric) -> Chart:

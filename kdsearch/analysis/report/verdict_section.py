@@ -44,10 +44,6 @@ def verdict_section(contents: Contents) -> Section:
             "leaderboard's first trial may be first by chance."
         )
         return Section(KEY, TITLE, missing=next(iter(damage), nothing))
-    return _section(verdict, METRICS[contents.run.metric])
-
-
-def _section(verdict: Mapping[str, Any], chosen_by: str) -> Section:
     # A single seed has a difference, but no interval.
     differences = [d for d in verdict["differences"] if d["low"] is not None]
     adaptive = verdict.get("adaptive", {}).get("ended", "")
@@ -55,10 +51,10 @@ def _section(verdict: Mapping[str, Any], chosen_by: str) -> Section:
         KEY,
         TITLE,
         lead=[str(sentence) for sentence in verdict["sentences"]],
-        text=f"Chosen by validation {chosen_by} only; test figures are not used for the "
-        "choice. Mean ± standard deviation over seeds. Baselines are fitted once, on the "
-        "same training beats. The 95 % intervals cover other seeds and, where patients are "
-        f"known, other patients. {adaptive}".rstrip(),
+        text=f"Chosen by validation {METRICS[contents.run.metric]} only; test figures are not "
+        "used for the choice. Mean ± standard deviation over seeds. Baselines are fitted once, "
+        "on the same training beats. The 95 % intervals cover other seeds and, where patients "
+        f"are known, other patients. {adaptive}".rstrip(),
         tables=[_table(verdict)],
         groups=[Group([_forest(differences, verdict["chosen"])])] if differences else (),
     )
@@ -66,37 +62,30 @@ def _section(verdict: Mapping[str, Any], chosen_by: str) -> Section:
 
 def _table(verdict: Mapping[str, Any]) -> Table:
     chosen = verdict["chosen"]
-    trained = [c for c in verdict["configurations"] if c["seeds"]]
-    rows = [_trained(c, chosen=c["name"] == chosen) for c in trained]
-    marked = frozenset(i for i, c in enumerate(trained) if c["name"] == chosen)
-    rows += [_failed(c) for c in verdict["configurations"] if not c["seeds"]]
-    rows += [_baseline(baseline) for baseline in verdict["baselines"]]
+    # Those that could not be trained come last.
+    configurations = sorted(verdict["configurations"], key=lambda c: not c["seeds"])
+    rows = [_configuration(c, chosen=c["name"] == chosen) for c in configurations]
+    marked = frozenset(i for i, c in enumerate(configurations) if c["name"] == chosen)
+    for baseline in verdict["baselines"]:
+        figures = [Cell(f"{baseline[key]:.4f}", baseline[key]) for key in FIGURES.values()]
+        rows.append([Cell(str(baseline["name"])), Cell("baseline"), Cell("–", -1.0), *figures])
     columns = ["network", "role", "seeds", *FIGURES]
     return Table(columns, rows, searchable=True, marked=marked)
 
 
-def _trained(configuration: Mapping[str, Any], *, chosen: bool) -> list[Cell]:
+def _configuration(configuration: Mapping[str, Any], *, chosen: bool) -> list[Cell]:
     role = str(configuration["role"]) + (", chosen" if chosen else "")
     if configuration["reason"]:
         role += f": {configuration['reason']}"
     cells = [Cell(words(str(configuration["name"]))), Cell(role)]
     results = configuration["seeds"].values()
     cells.append(Cell(str(len(results)), float(len(results))))
+    if not results:
+        return [*cells, *[Cell("–", -1.0)] * len(FIGURES)]
     for key in FIGURES.values():
         mean, deviation = mean_and_sd([result[key] for result in results])
         cells.append(Cell(f"{mean:.4f} ± {deviation:.4f}", mean))
     return cells
-
-
-def _failed(configuration: Mapping[str, Any]) -> list[Cell]:
-    name, reason = words(str(configuration["name"])), str(configuration["reason"])
-    role = f"{configuration['role']}: {reason}" if reason else str(configuration["role"])
-    return [Cell(name), Cell(role), Cell("0", 0.0), *[Cell("–", -1.0)] * len(FIGURES)]
-
-
-def _baseline(baseline: Mapping[str, Any]) -> list[Cell]:
-    figures = [Cell(f"{baseline[key]:.4f}", baseline[key]) for key in FIGURES.values()]
-    return [Cell(str(baseline["name"])), Cell("baseline"), Cell("–", -1.0), *figures]
 
 
 def words(name: str) -> str:
