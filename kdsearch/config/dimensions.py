@@ -200,20 +200,12 @@ def _int(raw: object, log: object = False, step: object = 1) -> Integer:
     return Integer(int(low), int(high), log, step)
 
 
-def _choice(raw: object) -> Choice:
-    return Choice(_options(raw, "choice"))
-
-
-def _grid(raw: object) -> Choice:
-    return Choice(_options(raw, "grid"), grid=True)
-
-
 _READERS: dict[str, Callable[..., Dimension]] = {
     "uniform": _uniform,
     "loguniform": _loguniform,
     "int": _int,
-    "choice": _choice,
-    "grid": _grid,
+    "choice": lambda raw: Choice(_options(raw, "choice")),
+    "grid": lambda raw: Choice(_options(raw, "grid"), grid=True),
 }
 
 

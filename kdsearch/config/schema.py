@@ -96,12 +96,11 @@ def _file_model(method_name: str) -> type[BaseModel]:
 
 def _teacher(settings: type[BaseModel]) -> Any:
     """The settings of a method's teacher, and the keys for one that exists."""
-    source = {
+    fields: dict[str, Any] = {
         key: (field.annotation, field)
         for key, field in TeacherSource.model_fields.items()
         if (field.alias or key) not in settings.model_fields
     }
-    fields: dict[str, Any] = source
     return create_model(
         settings.__name__, __base__=settings, __doc__=settings.__doc__ or "", **fields
     )

@@ -435,7 +435,12 @@ def parse_config(
             raise ConfigError(f"{origin}: section '{section}' is missing")
     name = raw.get("method", "beatgan")
     method = load_method(name, origin, beside=beside, foreign=foreign)
-    _check_protocol(method, name, origin)
+    try:
+        # All members, since a search needs them; scoring needs only a few.
+        members = {*vars(Method), *Method.__annotations__}
+        _require(method, {member for member in members if not member.startswith("_")})
+    except TypeError as error:
+        raise ConfigError(f"{origin}: method: cannot use {name!r}: {error}") from None
     source, recipe = _teacher(raw, method, origin)
     student, space = _student_and_space(raw, method, origin)
     config = Config(
@@ -603,15 +608,6 @@ def load_method(
         hint = "; is its folder on PYTHONPATH?" if missing else ""
         raise ConfigError(f"{origin}: method: cannot import {name!r}: {error}{hint}") from None
     return method
-
-
-def _check_protocol(method: Method, name: str, origin: str) -> None:
-    """Check all members, since a search needs them; scoring needs only a few."""
-    members = {*vars(Method), *Method.__annotations__}
-    try:
-        _require(method, {name for name in members if not name.startswith("_")})
-    except TypeError as error:
-        raise ConfigError(f"{origin}: method: cannot use {name!r}: {error}") from None
 
 
 def _require(found: object, members: set[str]) -> None:

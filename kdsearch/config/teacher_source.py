@@ -12,13 +12,9 @@ from kdsearch.settings import Section
 Text = Annotated[str, Field(min_length=1)]
 
 
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
 Paths = Annotated[
     tuple[Text, ...],
-    BeforeValidator(_as_tuple),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     WithJsonSchema(
         {
             "anyOf": [

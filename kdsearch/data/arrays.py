@@ -59,7 +59,12 @@ def load_npz(path: Path, leads: int) -> Beats:
         record = read_records(record, len(x), f"{path}: record")
     whose = np.full(len(x), "") if record is None else record
     moments = read_moments(arrays, whose, len(x), path)
-    _check_both_kinds(classes, path)
+    for name, of_kind in (("normal", classes == NORMAL), ("abnormal", classes != NORMAL)):
+        if not of_kind.any():
+            raise DataError(
+                f"{path}: y: no {name} beats, but both kinds are needed; "
+                "normal ones are labelled 0, 'N' or 'normal'"
+            )
     return _beats(x, classes, record, path, moments, taken_for_symbols(labels, classes, path))
 
 
@@ -159,10 +164,19 @@ def _check_beats(x: NDArray[Any], leads: int, where: str) -> FloatArray:
         )
     if x.shape[1] < leads:
         raise DataError(f"{where}: data.leads is {leads}, but the beats have {x.shape[1]}")
-    return _as_float32(x[:, :leads], where)
+    return as_float32(x[:, :leads], where, "learned from")
 
 
-def _as_float32(x: NDArray[Any], where: str) -> FloatArray:
+def as_float32(x: NDArray[Any], where: str, use: str) -> FloatArray:
+    """Convert beats, shape (n, leads, length).
+
+    Args:
+        where: Names them in messages.
+        use: What cannot be done with a wrong value, ``scored`` for example.
+
+    Raises:
+        DataError: A value is NaN, infinite or huge.
+    """
     with np.errstate(over="ignore"):
         beats = np.ascontiguousarray(x, dtype=np.float32)
     # After the conversion: the limit itself is infinite in half precision.
@@ -172,7 +186,7 @@ def _as_float32(x: NDArray[Any], where: str) -> FloatArray:
         value = x[beat, lead, sample]
         raise DataError(
             f"{where}: beat {beat}, lead {lead}, sample {sample} is {value}; "
-            "NaN, infinite and huge values cannot be learned from"
+            f"NaN, infinite and huge values cannot be {use}"
         )
     return beats
 
@@ -286,13 +300,3 @@ def read_moments(
         for column in fields(Moments):
             getattr(moments, column.name)[rows] = getattr(own, column.name)
     return moments
-
-
-def _check_both_kinds(classes: TextArray, path: Path) -> None:
-    normal = classes == NORMAL
-    for name, found in (("normal", normal), ("abnormal", ~normal)):
-        if not found.any():
-            raise DataError(
-                f"{path}: y: no {name} beats, but both kinds are needed; "
-                "normal ones are labelled 0, 'N' or 'normal'"
-            )

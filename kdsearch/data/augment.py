@@ -43,16 +43,13 @@ def _warp_at_random(x: FloatArray, rng: np.random.Generator) -> FloatArray:
     ticks = max(1, round(TICK_SHARE * length))
     middle = round(R_PEAK * length)
     # The last sample has no successor to be averaged with and always stays as it is.
-    sides = [(0, middle), (middle, length - 1)]
-    chosen = [_choose(rng, len(x), low, high, 2 * ticks) for low, high in sides]
+    chosen = []
+    for low, high in ((0, middle), (middle, length - 1)):
+        order = np.argsort(rng.random((len(x), high - low), dtype=np.float32), axis=1)
+        chosen.append(order[:, : 2 * ticks].astype(np.int64) + low)
     slowed = np.concatenate([side[:, :ticks] for side in chosen], axis=1)
     skipped = np.concatenate([side[:, ticks:] for side in chosen], axis=1)
     return warp(x, slowed, skipped)
-
-
-def _choose(rng: np.random.Generator, rows: int, low: int, high: int, count: int) -> IndexArray:
-    order = np.argsort(rng.random((rows, high - low), dtype=np.float32), axis=1)
-    return order[:, :count].astype(np.int64) + low
 
 
 def warp(x: FloatArray, slowed: IndexArray, skipped: IndexArray) -> FloatArray:

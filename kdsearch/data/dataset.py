@@ -69,7 +69,12 @@ def prepare(beats: Beats, settings: DataSettings) -> Dataset:
         )
     source = _Source.of(beats, settings)
     parts = split(beats, settings)
-    rows = _limited(beats, parts, settings)
+    classes = beats.classes[parts.validation]
+    rows = Split(
+        limit_training(parts.train, settings.train_limit, settings.seed),
+        limit_validation(parts.validation, classes, settings.validation_limit, settings.seed),
+        parts.test,
+    )
     train = time_warp(
         source.normalised(rows.train),
         settings.n_aug,
@@ -132,15 +137,6 @@ def _few(validation: LabelledBeats, test: LabelledBeats) -> list[str]:
                     f"fewer than {FEW} says little"
                 )
     return notes
-
-
-def _limited(beats: Beats, parts: Split, settings: DataSettings) -> Split:
-    classes = beats.classes[parts.validation]
-    return Split(
-        limit_training(parts.train, settings.train_limit, settings.seed),
-        limit_validation(parts.validation, classes, settings.validation_limit, settings.seed),
-        parts.test,
-    )
 
 
 @dataclass(frozen=True)

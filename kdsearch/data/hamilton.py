@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,16 +93,17 @@ class HamiltonDetector:
         self._intervals = deque([float(SAMPLING_RATE_HZ)] * seconds, maxlen=seconds)
 
     def _is_beat(self, at: int, energy: Lead, lead: Lead, offset: int) -> bool:
-        height, usual, noise = float(energy[at]), _median(self._beats), _median(self._noise)
+        height, usual, noise = float(energy[at]), median(self._beats), median(self._noise)
         threshold = noise + THRESHOLD * (usual - noise)
-        rise = np.diff(lead[max(0, at - SLOPE_REACH) : _end(at, lead)])
+        first, last = max(0, at - SLOPE_REACH), min(at + SLOPE_REACH, len(lead) - 1)
+        rise = np.diff(lead[first:last])
         elapsed = math.inf if self._last is None else at + offset - self._last
         if height > threshold:
             rising = np.count_nonzero(rise > 0)
             slow = elapsed < T_WAVE and rise.max() < 0.5 * self._last_slope
             if rising in (0, len(rise)) or slow or not height < HIGHEST * usual:
                 return False
-        elif self._count < 2 or elapsed < 1.5 * _median(self._intervals) or elapsed <= T_WAVE:
+        elif self._count < 2 or elapsed < 1.5 * median(self._intervals) or elapsed <= T_WAVE:
             self._noise.append(height)
             return False
         elif height <= 0.5 * threshold:
@@ -147,18 +149,6 @@ def _extrema(signal: Lead, curvature: int) -> IndexArray:
     """Maxima (curvature -1) or minima (1), shape (n,); a flat top has two."""
     turns = np.diff(np.sign(np.diff(signal)))
     return np.flatnonzero(curvature * turns > 0) + 1
-
-
-def _end(at: int, lead: Lead) -> int:
-    """End of the stretch around a peak in which its slope is looked for."""
-    return at + SLOPE_REACH if at + SLOPE_REACH < len(lead) else len(lead) - 1
-
-
-def _median(values: deque[float]) -> float:
-    ordered, middle = sorted(values), len(values) // 2
-    if len(ordered) % 2:
-        return ordered[middle]
-    return (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _r_peak(lead: Lead, beat: int) -> int | None:

@@ -92,19 +92,15 @@ def download(folder: Path) -> None:
 
 
 def _download_into(folder: Path) -> None:
+    with needs("ecg", "the download of MIT-BIH"):
+        import wfdb  # noqa: PLC0415
+
     files = [[SUMS], *([f"{name}.{end}" for end in EXTENSIONS] for name in NOT_PACED)]
     for batch in show_progress(files, "Downloading MIT-BIH from PhysioNet", total=len(files)):
-        _fetch_files(folder, batch)
+        with contextlib.redirect_stdout(io.StringIO()):  # wfdb prints as it goes
+            wfdb.dl_files(PHYSIONET_NAME, str(folder), batch)
     lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     expected = {name: digest for digest, name in (line.split() for line in lines if line)}
     for name in (name for batch in files[1:] for name in batch):
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected.get(name):
             raise OSError(f"{name}: wrong checksum after the download; try again")
-
-
-def _fetch_files(folder: Path, names: list[str]) -> None:
-    with needs("ecg", "the download of MIT-BIH"):
-        import wfdb  # noqa: PLC0415
-
-    with contextlib.redirect_stdout(io.StringIO()):  # wfdb prints as it goes
-        wfdb.dl_files(PHYSIONET_NAME, str(folder), names)

@@ -119,13 +119,15 @@ def load(folder: Path, settings: DataSettings, cache: Path) -> Beats:
     arrays = cached_arrays(entry, lambda: _cut_all(headers, kept, settings))
     counts = dict(zip(COUNTS, arrays["counts"].T, strict=True))
     names = [header.name for header in headers]
+    columns = ({header.leads[i] for header in headers} for i in range(kept))
+    leads = tuple(column.pop() if len(column) == 1 else None for column in columns)
     return Beats(
         x=arrays["x"],
         classes=arrays["classes"],
         record=arrays["record"],
         fingerprint=key,
         description=_describe(headers, len(arrays["x"])),
-        cutting=replace(CUTTING, leads=_common_leads(headers, kept)),
+        cutting=replace(CUTTING, leads=leads),
         moments=Moments(*arrays["moments"]),
         left_out=dict(zip(names, counts["unconfirmed"].tolist(), strict=True)),
         notes=(
@@ -159,11 +161,6 @@ def _with_leads(records: Records, settings: DataSettings) -> tuple[list[Header],
     if not headers:
         raise DataError(f"no record can be used; the first: {records.skipped[0]}")
     return headers, len(settings.leads)
-
-
-def _common_leads(headers: Sequence[Header], leads: int) -> tuple[str | None, ...]:
-    columns = ({header.leads[i] for header in headers} for i in range(leads))
-    return tuple(names.pop() if len(names) == 1 else None for names in columns)
 
 
 def _rule(header: Header, settings: DataSettings) -> Rule:
@@ -266,7 +263,11 @@ def cut_record(
     moments = Moments.of_times(marks.position / SAMPLING_RATE_HZ)[is_beat]
     position, classes = marks.position[is_beat], marks.classes[is_beat]
     inside = inside_record(position, signal)
-    whole = inside & ~_over_a_gap(position, gap)
+    # Without a missing value within reach of the filter.
+    missing = np.concatenate([[0], np.cumsum(gap)])
+    low = (position - SAMPLES_BEFORE - FILTER_ORDER).clip(0, len(gap))
+    high = (position + SAMPLES_AFTER + FILTER_ORDER).clip(0, len(gap))
+    whole = inside & (missing[high] == missing[low])
     normal = whole & (classes == NORMAL)
     kept = whole & (~normal | _confirmed(position, signal, rule))
     return CutBeats(
@@ -282,14 +283,6 @@ def cut_record(
         },
         notes=marks.notes,
     )
-
-
-def _over_a_gap(position: IndexArray, gap: NDArray[np.bool_]) -> BoolArray:
-    """Return which beats have a missing value within reach of the filter, shape (n,)."""
-    before = np.concatenate([[0], np.cumsum(gap)])
-    low = (position - SAMPLES_BEFORE - FILTER_ORDER).clip(0, len(gap))
-    high = (position + SAMPLES_AFTER + FILTER_ORDER).clip(0, len(gap))
-    return np.asarray(before[high] > before[low])
 
 
 def _confirmed(position: IndexArray, signal: NDArray[np.float64], rule: Rule) -> BoolArray:

@@ -76,7 +76,13 @@ def _load(settings: DataSettings, cache: Path) -> Beats:
     path = expand_home(settings.source)
     is_arrays = any((path / f"{name}_samples.npy").is_file() for name in AAMI_CLASSES)
     if path.is_dir() and not is_arrays:
-        return _load_records(path, settings, cache)
+        if has_records(path):
+            return recordings.load(path, settings, cache)
+        raise DataError(
+            "data.source: neither WFDB records (*.hea) nor EDF files nor tables of samples "
+            f"(.csv with a column 'time') nor N_samples.npy in the folder '{path}' (expected "
+            f"{EXPECTED})"
+        )
     if not isinstance(settings.leads, int):
         raise DataError(
             f"data.leads: leads have names in WFDB records alone, but found "
@@ -90,16 +96,6 @@ def _load(settings: DataSettings, cache: Path) -> Beats:
     relative = "" if path.is_absolute() else f" in {Path.cwd()}"
     raise DataError(
         f"data.source: no such file or folder{relative}: '{settings.source}' (expected "
-        f"{EXPECTED})"
-    )
-
-
-def _load_records(folder: Path, settings: DataSettings, cache: Path) -> Beats:
-    if has_records(folder):
-        return recordings.load(folder, settings, cache)
-    raise DataError(
-        "data.source: neither WFDB records (*.hea) nor EDF files nor tables of samples (.csv "
-        f"with a column 'time') nor N_samples.npy in the folder '{folder}' (expected "
         f"{EXPECTED})"
     )
 

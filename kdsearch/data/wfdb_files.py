@@ -215,9 +215,9 @@ def check_rates(header: Header) -> None:
         raise DataError(f"{header.file}: its signal has {header.frames:,} samples")
 
 
-def first_leads(header: Header, first: str = FIRST_LEAD) -> Header:
-    """Return the record with this lead first, if it has it."""
-    at = header.leads.index(first) if first in header.leads else 0
+def first_leads(header: Header) -> Header:
+    """Return the record with `FIRST_LEAD` first, if it has it."""
+    at = header.leads.index(FIRST_LEAD) if FIRST_LEAD in header.leads else 0
     return _chosen(header, [at, *(i for i in range(len(header.leads)) if i != at)])
 
 

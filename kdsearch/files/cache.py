@@ -150,19 +150,17 @@ def _write(entry: Path, arrays: Arrays) -> None:
         shutil.rmtree(leftover)  # of a process that was killed
     fresh = Path(tempfile.mkdtemp(prefix=f"{entry.name}.tmp", dir=entry.parent))
     try:
+        facts: dict[str, Any] = {}
         for name, array in arrays.items():
-            save_array(fresh / f"{name}.npy", array)
-        facts = {name: _facts(fresh / f"{name}.npy", array) for name, array in arrays.items()}
+            path = fresh / f"{name}.npy"
+            save_array(path, array)
+            shape, dtype = list(array.shape), array.dtype.str
+            facts[name] = {"bytes": path.stat().st_size, "shape": shape, "dtype": dtype}
         write_json(fresh / META, {"format": FORMAT, "arrays": facts})
         # One that is there is damaged, or it would have been read.
         put_folder(fresh, entry)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _facts(path: Path, array: NDArray[Any]) -> dict[str, Any]:
-    shape, dtype = list(array.shape), array.dtype.str
-    return {"bytes": path.stat().st_size, "shape": shape, "dtype": dtype}
 
 
 def sha256_of_files(files: Iterable[Path], recipe: str) -> str:

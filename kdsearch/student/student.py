@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from kdsearch import __version__
 from kdsearch.config.space_file import Config, load_method, read_yaml
-from kdsearch.data.arrays import LARGEST
+from kdsearch.data.arrays import as_float32
 from kdsearch.data.beats import (
     LENGTH_MULTIPLE,
     BoolArray,
@@ -364,18 +364,7 @@ class Student:
 
     def _checked(self, given: ArrayLike) -> FloatArray:
         with speaking_of(self.card.data.unit):
-            x = self._in_shape(_real_numbers(given))
-            with np.errstate(over="ignore"):
-                beats = x.astype(np.float32)
-            # After the conversion: the limit itself is infinite in half precision.
-            usable = np.abs(beats) <= LARGEST  # False for NaN, too
-            if not usable.all():
-                beat, lead, sample = np.argwhere(~usable)[0]
-                raise DataError(
-                    f"beats: beat {beat}, lead {lead}, sample {sample} is "
-                    f"{x[beat, lead, sample]}; NaN, infinite and huge values cannot be scored"
-                )
-            return beats
+            return as_float32(self._in_shape(_real_numbers(given)), "beats", "scored")
 
     def _in_shape(self, x: NDArray[Any]) -> NDArray[Any]:
         leads, length = self.card.input.leads, self.card.input.length
