@@ -113,7 +113,15 @@ def perform(request: Request) -> Run:
         with speaking_of(request.config.data.unit):
             launch.search(request)
     run = open_run(request.folder.path)
-    _keep_report(run, request.console)
+    path = run.folder.report_file
+    try:
+        write_html(run, path)
+    except OSError as error:
+        # The results are there without it.
+        said = f"no report: {path}: {error.strerror or error}; try analyze.py --html"
+    else:
+        said = f"report: {path}"
+    request.console.print(said, highlight=False, soft_wrap=True, markup=False)
     return run
 
 
@@ -129,15 +137,3 @@ def _config(
             "a space that is no file needs a name for its run: search(..., name=)"
         )
     return parse_config(dict(space), name, beside=Path.cwd())
-
-
-def _keep_report(run: Run, console: Console) -> None:
-    """Write the report of a search; if that fails, say so and keep the results."""
-    path = run.folder.report_file
-    try:
-        write_html(run, path)
-    except OSError as error:
-        said = f"no report: {path}: {error.strerror or error}; try analyze.py --html"
-    else:
-        said = f"report: {path}"
-    console.print(said, highlight=False, soft_wrap=True, markup=False)

@@ -52,11 +52,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
-def one_line(text: str, length: int = REASON_LENGTH) -> str:
+def one_line(text: str) -> str:
     """The first line of an error message, without the C++ stack that PyTorch appends."""
     lines = [line.strip() for line in printable(_CPP_PREFIX.sub("", text)).splitlines()]
     line = next(filter(None, lines), "")
-    return line if len(line) <= length else line[: length - 3].rstrip() + "..."
+    return line if len(line) <= REASON_LENGTH else line[: REASON_LENGTH - 3].rstrip() + "..."
 
 
 def in_unit(text: str, unit: str) -> str:

@@ -101,7 +101,12 @@ def _fit_and_score(dataset: Dataset) -> Arrays:
         )
     parts = [_rows(dataset.training.validation.x), _rows(dataset.test.x)]
     start = time.perf_counter()
-    pca = _principal_components(train)
+    from sklearn.decomposition import PCA  # noqa: PLC0415
+
+    # One component less than would describe every training beat without any error.
+    count = min(COMPONENTS, len(train) - 1, train.shape[1] - 1)
+    # From the covariance: exact, the same every time, and fast where beats are many.
+    pca = PCA(n_components=count, svd_solver="covariance_eigh").fit(train)
     shared_s = time.perf_counter() - start
     results = [_timed(partial(fit, pca, train), parts) for fit in FITS.values()]
     if dataset.training.context:
@@ -125,15 +130,6 @@ def _timed(fit: Callable[[], Score], parts: list[FloatArray]) -> tuple[list[Floa
 def _rows(x: FloatArray) -> FloatArray:
     """Flatten beats: (n, leads, length) to (n, features)."""
     return x.reshape(len(x), -1)
-
-
-def _principal_components(train: FloatArray) -> PCA:
-    from sklearn.decomposition import PCA  # noqa: PLC0415
-
-    # One component less than would describe every training beat without any error.
-    count = min(COMPONENTS, len(train) - 1, train.shape[1] - 1)
-    # From the covariance: exact, the same every time, and fast where beats are many.
-    return PCA(n_components=count, svd_solver="covariance_eigh").fit(train)
 
 
 def _reconstruction(components: int) -> Callable[[PCA, FloatArray], Score]:

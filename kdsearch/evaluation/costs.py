@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
+import timeit
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -60,8 +60,12 @@ def measure(
     """
     network = method.scoring_network(weights)
     beats = _beats(leads, length).expand(BATCH, -1, -1).contiguous()
-    with torch.inference_mode():
-        microseconds = _microseconds(network, beats) if timed else math.nan
+    microseconds = math.nan
+    if timed:
+        with torch.inference_mode(), threads(1):
+            network(beats)
+            times = timeit.repeat(lambda: network(beats), number=1, repeat=REPEATS)
+        microseconds = 1e6 * statistics.median(times) / BATCH
     return Cost(
         parameters=sum(p.numel() for p in network.parameters()),
         operations=operations(network, leads, length),
@@ -106,19 +110,6 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _beats(leads: int, length: int) -> torch.Tensor:
     return torch.linspace(-1, 1, leads * length).reshape(1, leads, length)
-
-
-def _microseconds(network: torch.nn.Module, beats: torch.Tensor) -> float:
-    with threads(1):
-        network(beats)
-        times = [_seconds(network, beats) for _ in range(REPEATS)]
-    return 1e6 * statistics.median(times) / BATCH
-
-
-def _seconds(network: torch.nn.Module, beats: torch.Tensor) -> float:
-    start = time.perf_counter()
-    network(beats)
-    return time.perf_counter() - start
 
 
 class StudentCosts:

@@ -96,7 +96,11 @@ def describe_descent(
     The result is the last generation that was better on validation than the one before it.
     """
     result = line[-1] if len(line) < 2 or is_better(line[-1], line[-2]) else line[-2]
-    teacher = _first_teacher(line[0].folder, seeds, dataset)
+    evaluation = read_evaluation(line[0].folder)
+    assert evaluation is not None
+    # The first teacher is the same with each seed.
+    once = measure_scores(evaluation.teacher.validation, evaluation.teacher.test, dataset)
+    teacher = Confirmed(FIRST_TEACHER, "first teacher", dict.fromkeys(seeds, once))
     from_teacher = [
         difference(generation.student, teacher, dataset.test, None) for generation in line
     ]
@@ -131,14 +135,6 @@ def _ended(line: Sequence[Generation], planned: int) -> str:
     if len(line) == planned:
         return f"All {planned} generations were trained."
     return f"{planned - len(line)} of {planned} generations are left."
-
-
-def _first_teacher(folder: RunFolder, seeds: Sequence[int], dataset: Dataset) -> Confirmed:
-    """Measure the teacher of the first generation once, for all seeds."""
-    evaluation = read_evaluation(folder)
-    assert evaluation is not None
-    once = measure_scores(evaluation.teacher.validation, evaluation.teacher.test, dataset)
-    return Confirmed(FIRST_TEACHER, "first teacher", dict.fromkeys(seeds, once))
 
 
 def _figures(found: Confirmed) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,10 +54,16 @@ class Answers:
 
 def answers_of(method: Method, weights: State, dataset: Dataset, compute: Compute) -> Answers:
     """Those of a network of this method."""
+
+    def reconstruct(x: FloatArray) -> FloatArray | None:
+        if not isinstance(method, Reconstructing):
+            return None
+        return method.reconstruct(weights, x, compute)
+
     return Answers(
         method.score(weights, dataset.training.validation.x, compute),
         method.score(weights, dataset.test.x, compute),
-        partial(_reconstructions, method, weights, compute),
+        reconstruct,
         progress=weights.get(PROGRESS, {}),
     )
 
@@ -196,6 +201,7 @@ def evaluate_run(
     of_student = _scores(student, validation, rule)
     of_teacher = Rule() if rule.kind == "score" else rule
     rows = choose_examples(of_student.test, test.classes, of_student.threshold)
+    nearest = teacher.nearest(test.x[rows])
     evaluation = Evaluation(
         trial=trial,
         validation_classes=validation.classes,
@@ -209,7 +215,7 @@ def evaluate_run(
             x=test.x[rows],
             student=student.reconstruct(test.x[rows]),
             teacher=teacher.reconstruct(test.x[rows]),
-            nearest=_nearest(teacher, dataset.training.train, test.x[rows]),
+            nearest=None if nearest is None else dataset.training.train[nearest],
             time_ms=_time_ms(dataset),
         ),
         test_shared=test.shared,
@@ -249,20 +255,6 @@ def choose_examples(scores: FloatArray, classes: TextArray, threshold: float) ->
 def _scores(answers: Answers, validation: LabelledBeats, rule: Rule) -> Scores:
     threshold = rule.threshold(rank(answers.validation, validation.abnormal))
     return Scores(answers.validation, answers.test, threshold)
-
-
-def _reconstructions(
-    method: Method, weights: State, compute: Compute, x: FloatArray
-) -> FloatArray | None:
-    if not isinstance(method, Reconstructing):
-        return None
-    made: FloatArray = method.reconstruct(weights, x, compute)
-    return made
-
-
-def _nearest(teacher: Answers, train: FloatArray, x: FloatArray) -> FloatArray | None:
-    rows = teacher.nearest(x)
-    return None if rows is None else train[rows]
 
 
 def _progress(student: Answers, validation: LabelledBeats, epoch: float) -> Progress | None:
@@ -310,6 +302,9 @@ def _arrays(evaluation: Evaluation) -> Iterator[tuple[str, NDArray[Any]]]:
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
     """Reverse `_arrays`; raise KeyError or ValueError if arrays are missing or do not fit."""
+    progress = None
+    if "progress_rows" in arrays:
+        progress = Progress(*(arrays[f"progress_{each.name}"] for each in fields(Progress)))
     evaluation = Evaluation(
         trial=int(arrays["trial"]),
         validation_classes=arrays["validation_classes"],
@@ -327,7 +322,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
             time_ms=arrays.get("examples_time_ms"),
         ),
         test_shared=arrays.get("test_shared"),
-        progress=_stored_progress(arrays),
+        progress=progress,
     )
     _check(evaluation)
     return evaluation
@@ -336,12 +331,6 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
 def _stored_scores(arrays: Mapping[str, NDArray[Any]], name: str) -> Scores:
     threshold = float(arrays[f"{name}_threshold"])
     return Scores(arrays[f"{name}_validation"], arrays[f"{name}_test"], threshold)
-
-
-def _stored_progress(arrays: Mapping[str, NDArray[Any]]) -> Progress | None:
-    if "progress_rows" not in arrays:
-        return None
-    return Progress(*(arrays[f"progress_{each.name}"] for each in fields(Progress)))
 
 
 def _check(evaluation: Evaluation) -> None:

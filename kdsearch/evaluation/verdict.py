@@ -197,17 +197,14 @@ def conclude(  # noqa: PLR0913
         verdict["smallest"] = _smallest(confirmed, chosen, costs, error, metric)
         verdict["sentences"].insert(0, verdict["smallest"]["sentence"])
     if planned:
+        trained_again, most = sum(counts.values()), len(seeds) * len(counts)
         verdict["adaptive"] = {
             "most": len(seeds),
             "seeds": dict(counts),
-            "ended": f"{planned.ended} {_effort(counts, len(seeds))}",
+            "ended": f"{planned.ended} {trained_again} networks were trained again; all seeds "
+            f"of all would have been {most}.",
         }
     return verdict
-
-
-def _effort(counts: Mapping[str, int], most: int) -> str:
-    trained, whole = sum(counts.values()), most * len(counts)
-    return f"{trained} networks were trained again; all seeds of all would have been {whole}."
 
 
 def _smallest(

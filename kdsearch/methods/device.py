@@ -59,7 +59,9 @@ def resolve_precision(precision: Literal["auto", "fp32", "bf16"], device: Device
     if device == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = _cpu_multiplies_bf16()
+        # Private functions, which other torch releases may lack.
+        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        fast = any(getattr(torch.cpu, name, bool)() for name in names)
     return "bf16" if fast else "fp32"
 
 
@@ -96,12 +98,6 @@ def autocast(compute: Compute) -> torch.autocast:
     return torch.autocast(
         compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bf16"
     )
-
-
-def _cpu_multiplies_bf16() -> bool:
-    # Private functions, which other torch releases may lack.
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def from_numpy(array: NDArray[np.float32], device: str) -> Tensor:

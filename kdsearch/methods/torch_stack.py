@@ -213,8 +213,11 @@ class TorchStack:
 
     def _new_student(self, slot: int, settings: Any, seed: int) -> Student:
         rng = torch.Generator().manual_seed(seed)
-        with _global_generator(rng):
+        # Drawn from torch's global generator as if it were the student's.
+        with torch.random.fork_rng(_gpus()):
+            torch.manual_seed(seed)
             network = self.method.network(settings, self._shape)
+            rng.set_state(torch.get_rng_state())
         with torch.no_grad():
             for name, value in self._start.items():
                 network.get_parameter(name).copy_(value)
@@ -525,15 +528,6 @@ def _alike(one: object, other: object) -> bool:
     if isinstance(one, bool | int | float | str | tuple | list | dict | BaseModel | None):
         return one == other
     return True
-
-
-@contextmanager
-def _global_generator(rng: torch.Generator) -> Iterator[None]:
-    """Draw from torch's global generator as if it were a student's new one."""
-    with torch.random.fork_rng(_gpus()):
-        torch.manual_seed(rng.initial_seed())
-        yield
-        rng.set_state(torch.get_rng_state())
 
 
 @contextmanager

@@ -245,28 +245,18 @@ class _Sorted:
 def _class_figures(
     in_order: _Sorted, ranking: Ranking, classes: TextArray, at: Confusion
 ) -> dict[str, ClassFigures]:
-    found = {
-        str(label): _abnormal_class(in_order, ranking, np.asarray(classes == label), at)
-        for label in np.unique(classes)
-        if label != NORMAL
-    }
-    normal = ClassFigures(
-        int(ranking.false_positives[-1]), None, None, specificity=at.specificity
-    )
-    return {NORMAL: normal, **found}
-
-
-def _abnormal_class(
-    in_order: _Sorted, ranking: Ranking, members: BoolArray, at: Confusion
-) -> ClassFigures:
-    counts = in_order.counts(members)
-    called = Ranking(ranking.thresholds, counts, ranking.false_positives)
-    return ClassFigures(
-        n=int(counts[-1]),
-        roc_auc=_area(counts, ranking.false_positives),
-        sensitivity=called.confusion(at.threshold).sensitivity,
-        specificity=None,
-    )
+    normal = ranking.false_positives
+    found = {NORMAL: ClassFigures(int(normal[-1]), None, None, specificity=at.specificity)}
+    for label in np.unique(classes[classes != NORMAL]):
+        counts = in_order.counts(np.asarray(classes == label))
+        called = Ranking(ranking.thresholds, counts, normal).confusion(at.threshold)
+        found[str(label)] = ClassFigures(
+            n=int(counts[-1]),
+            roc_auc=_area(counts, normal),
+            sensitivity=called.sensitivity,
+            specificity=None,
+        )
+    return found
 
 
 def checked_scores(scores: ArrayLike, abnormal: BoolArray) -> DoubleArray:

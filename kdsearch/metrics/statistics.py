@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
-from kdsearch.data.beats import BoolArray, IndexArray, TextArray
+from kdsearch.data.beats import BoolArray, TextArray
 from kdsearch.metrics.ranking import DoubleArray, checked_scores
 
 Judgement = Literal["better", "worse", "not distinguishable"]
@@ -180,15 +180,6 @@ def compare_areas(
     )
 
 
-def _clusters(patients: TextArray | None, n: int) -> IndexArray:
-    """Number of each beat's patient, from 0; shape (n,)."""
-    if patients is None:
-        return np.arange(n)
-    if patients.shape != (n,):
-        raise ValueError(f"patients of shape {patients.shape} for {n} beats")
-    return np.asarray(np.unique(patients, return_inverse=True)[1], dtype=np.int64)
-
-
 def area(scores: ArrayLike, abnormal: BoolArray, patients: TextArray | None = None) -> Area:
     """Area under the ROC curve of one network, and its jackknife pseudovalue of each patient.
 
@@ -205,7 +196,12 @@ def area(scores: ArrayLike, abnormal: BoolArray, patients: TextArray | None = No
         ValueError: Shapes differ, a score is not finite, or all beats are of one kind.
     """
     values = checked_scores(scores, abnormal)
-    clusters = _clusters(patients, len(abnormal))
+    # Number of each beat's patient, from 0.
+    clusters = np.arange(len(abnormal))
+    if patients is not None:
+        if patients.shape != abnormal.shape:
+            raise ValueError(f"patients of shape {patients.shape} for {len(abnormal)} beats")
+        clusters = np.unique(patients, return_inverse=True)[1]
     count = int(clusters.max()) + 1
     positives, negatives = values[abnormal], values[~abnormal]
     of_positive, of_negative = clusters[abnormal], clusters[~abnormal]
@@ -331,7 +327,13 @@ def sentence(
             covers = "other seeds and other beats; the patients are not known"
         text = _known(name, other, interval, metric_name, covers, evidence)
     else:
-        text = _unknown(name, other, interval, metric_name, evidence, few_seeds=seeds < 2)
+        few_seeds = "trainings with other seeds"
+        missing = few_seeds if seeds < 2 else "patients with beats of both kinds"
+        text = (
+            f"{name} and {other} are not distinguishable: the {metric_name} of {name} is "
+            f"{_signed(interval.estimate, _decimals(interval))}, but there are too few "
+            f"{missing} to tell this from chance ({evidence})"
+        )
     return f"{text[0].upper()}{text[1:]}."
 
 
@@ -354,17 +356,6 @@ def _known(
         f"{name} is {verdict} than {other}: its {metric} is "
         f"{_signed(interval.estimate, digits)} ({_percent(interval)} confidence interval "
         f"{near:.{digits}f} to {far:.{digits}f} for {covers}; from {evidence})"
-    )
-
-
-def _unknown(
-    name: str, other: str, interval: Interval, metric: str, evidence: str, *, few_seeds: bool
-) -> str:
-    missing = "trainings with other seeds" if few_seeds else "patients with beats of both kinds"
-    return (
-        f"{name} and {other} are not distinguishable: the {metric} of {name} is "
-        f"{_signed(interval.estimate, _decimals(interval))}, but there are too few {missing} "
-        f"to tell this from chance ({evidence})"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,7 +70,12 @@ def parse_rule(raw: Any) -> Rule:
     Raises:
         ValueError: It is not a rule.
     """
-    content = _from_text(raw) if isinstance(raw, str) else raw
+    content = raw
+    if isinstance(raw, str):
+        # Of a command line.
+        kind, equals, value = raw.partition("=")
+        with suppress(ValueError):
+            content = {kind.strip(): float(value)} if equals else float(raw)
     if content == "f1":
         return Rule()
     if isinstance(content, Mapping) and len(content) == 1:
@@ -83,15 +89,6 @@ def parse_rule(raw: Any) -> Rule:
     if _is_number(content) and np.isfinite(content):
         return Rule("score", float(content))
     raise ValueError(f"expected {FORMS}, but found {short(raw)}")
-
-
-def _from_text(text: str) -> Any:
-    """Parse a rule of the command line, such as ``sensitivity=0.95`` or ``0.02``."""
-    kind, equals, value = text.partition("=")
-    try:
-        return {kind.strip(): float(value)} if equals else float(text)
-    except ValueError:
-        return text
 
 
 def _is_number(value: object) -> bool:

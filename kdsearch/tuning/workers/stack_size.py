@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,6 @@ import torch
 from pydantic import BaseModel
 
 from kdsearch.data.beats import LabelledBeats
-from kdsearch.methods.protocol import Stack
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack
 
 # Mini-batches of a measured epoch: enough to fill the device's queue, few enough to be quick.
@@ -96,15 +95,9 @@ def _rate(settings: BaseModel, students: int, inputs: TrialInputs) -> Rate:
         stack.put_in(slot, settings, seed=slot)
     # The first epoch chooses kernels and reserves memory; the better of two others is less
     # disturbed by whatever else the machine does.
-    _advance(stack)
-    seconds = min(_advance(stack), _advance(stack))
-    return Rate(students, students * BATCHES / seconds)
-
-
-def _advance(stack: Stack) -> float:
-    started = time.perf_counter()
     stack.advance()
-    return time.perf_counter() - started
+    seconds = min(timeit.repeat(stack.advance, number=1, repeat=2))
+    return Rate(students, students * BATCHES / seconds)
 
 
 def _settings(inputs: TrialInputs) -> BaseModel:
