@@ -47,17 +47,14 @@ class TrialEvents:
         for earlier in folder.glob(EVENTS):
             earlier.unlink()
         self._writer = SummaryWriter(str(folder), flush_secs=5, filename_suffix=SUFFIX)
-        self._epoch: int | float = 0
         self._step = 0
 
     def add(self, history: Iterable[EpochReport]) -> None:
-        """Write the reports of a history that are not written yet; their number is the step."""
+        """Write more reports; their number is the step."""
         for report in history:
-            if report.epoch > self._epoch:
-                self._epoch = report.epoch
-                self._step += 1
-                for name, value in figures(report).items():
-                    self._writer.add_scalar(name, value, self._step)
+            self._step += 1
+            for name, value in figures(report).items():
+                self._writer.add_scalar(name, value, self._step)
         self._writer.flush()
 
     def end(self, params: Mapping[str, Value], metrics: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kdsearch.cli.command import Command, completed, say
 from kdsearch.errors import ConfigError
 from kdsearch.extras import needs
-from kdsearch.files.bucket import Place, parse_path
+from kdsearch.files.bucket import parse_path
 
 if TYPE_CHECKING:
     from kdsearch.analysis.run import Run
@@ -63,27 +63,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--tensorboard", type=Path, metavar="DIR", help="write the runs for TensorBoard")
 
 
-def _confirm(run: Place) -> None:
-    """Confirm a finished search by its own stored configuration."""
-    from rich.console import Console  # noqa: PLC0415
-
-    from kdsearch.api import perform  # noqa: PLC0415
-    from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
-    from kdsearch.tuning.request import confirmation_request  # noqa: PLC0415
-
-    perform(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
-
-
-def _follow(options: argparse.Namespace) -> None:
-    """Show one run while its search runs; only the final table of other formats is printed."""
-    from kdsearch.analysis.follow import follow  # noqa: PLC0415
-
-    if len(options.runs) > 1:
-        raise ConfigError(f"--follow: takes one run, but found {len(options.runs)}")
-    (run,) = options.runs
-    follow(run, sys.stdout if options.format == "table" else sys.stderr)
-
-
 def _columns(parsed_args: argparse.Namespace, **_: object) -> list[str]:
     """Return the columns of the leaderboards of the runs named so far."""
     from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
@@ -108,10 +87,21 @@ def _analyze(options: argparse.Namespace) -> int:
         from kdsearch.analysis.terminal import Screen  # noqa: PLC0415
 
     if options.confirm:
+        from rich.console import Console  # noqa: PLC0415
+
+        from kdsearch.api import perform  # noqa: PLC0415
+        from kdsearch.runs.folder import RunFolder  # noqa: PLC0415
+        from kdsearch.tuning.request import confirmation_request  # noqa: PLC0415
+
         for run in options.runs:
-            _confirm(run)
+            perform(confirmation_request(RunFolder.existing(run), Console(stderr=True)))
     if options.follow:
-        _follow(options)
+        from kdsearch.analysis.follow import follow  # noqa: PLC0415
+
+        if len(options.runs) > 1:
+            raise ConfigError(f"--follow: takes one run, but found {len(options.runs)}")
+        # Of other formats only the final table is printed.
+        follow(options.runs[0], sys.stdout if options.format == "table" else sys.stderr)
     runs = [open_run(path) for path in options.runs]
     text = summarise(
         runs,

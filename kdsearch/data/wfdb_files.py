@@ -432,7 +432,14 @@ def annotations_of(
     classes = np.array([CLASS_OF_SYMBOL.get(symbol, "") for symbol in symbols], dtype="<U1")
     counts = (classes != "") | (np.array(symbols) == FLUTTER_WAVE)
     at, classes = at[counts], classes[counts]
-    _check_end(header, file, float(at[-1] / rate_hz))
+    end_s = math.inf if header.frames is None else header.frames / header.rate_hz
+    last_s = at[-1] / rate_hz
+    if last_s > end_s + BEYOND_END_S:
+        raise DataError(
+            f"{file}: its last beat is at {last_s:,.1f} s, but the signal ends at "
+            f"{end_s:,.1f} s: annotations of another record, or of another rate than "
+            f"{header.rate_hz:g} Hz"
+        )
     return Annotations(
         sample=np.rint(at * (header.rate_hz / rate_hz)).astype(np.int64),
         # Plus one, because BeatGAN counted samples from 1.
@@ -452,18 +459,6 @@ def _check_form(file: Path) -> None:
         raise ValueError("it is a text")
     if not content.endswith(b"\0\0"):
         raise ValueError("its end is missing; truncated?")
-
-
-def _check_end(header: Header, file: Path, last_s: float) -> None:
-    if header.frames is None:
-        return
-    end_s = header.frames / header.rate_hz
-    if last_s > end_s + BEYOND_END_S:
-        raise DataError(
-            f"{file}: its last beat is at {last_s:,.1f} s, but the signal ends at "
-            f"{end_s:,.1f} s: annotations of another record, or of another rate than "
-            f"{header.rate_hz:g} Hz"
-        )
 
 
 def _notes(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import timeit
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,10 +42,6 @@ class Cost:
             self.operations + other.operations,
             self.microseconds + other.microseconds,
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def measure(
@@ -146,18 +141,3 @@ def by_name(cost: Cost) -> dict[str, float]:
         "multiply_adds": cost.operations,
         "microseconds": cost.microseconds,
     }
-
-
-def student_costs(method: Method, students: Mapping[int, Any], task: Task) -> dict[int, Cost]:
-    """The cost of each student, by trial.
-
-    Args:
-        students: Settings by trial.
-
-    Returns:
-        Empty where the method does not tell how it scores.
-    """
-    if not isinstance(method, Exporting):
-        return {}
-    costs = StudentCosts(method, task)
-    return {number: costs(settings) for number, settings in students.items()}

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,7 @@ def joined(address: str, config: Config, signals: Signals) -> Iterator[None]:
     _check_reachable(address)
     try:
         with adapted(), signals.held_back():
-            ray.init(
-                address=address, runtime_env=runtime_environment(config, ENVIRONMENT), **QUIET
-            )
+            ray.init(address=address, runtime_env=runtime_environment(config), **QUIET)
     except (ConnectionError, ValueError, TimeoutError) as error:
         raise UserError(f"--address {address}: no Ray cluster answers: {error}") from None
     try:
@@ -120,16 +118,13 @@ def _refuse_running() -> None:
         )
 
 
-def runtime_environment(config: Config, settings: Iterable[str]) -> dict[str, Any]:
+def runtime_environment(config: Config) -> dict[str, Any]:
     """Return the runtime environment of a search's workers, as `ray.init` takes it.
 
     Inside a job, the job's own environment takes precedence.
-
-    Args:
-        settings: Names of further environment variables of this process that workers need.
     """
     job = json.loads(os.environ.get(JOB_CONFIG) or "{}").get("runtime_env") or {}
-    names = {name for name in (*settings, *BUCKET) if name in os.environ}
+    names = {name for name in (*ENVIRONMENT, *BUCKET) if name in os.environ}
     names -= job.get("env_vars", {}).keys()
     environment: dict[str, Any] = {
         "py_modules": [str(Path(kdsearch.__file__).parent), *map(str, _own_method(config))],

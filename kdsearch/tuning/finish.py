@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, cast
 
 from kdsearch.analysis.leaderboard import best_record, leaderboard
@@ -13,7 +14,7 @@ from kdsearch.data import cache_dir
 from kdsearch.data.beats import Dataset
 from kdsearch.errors import RunError, SearchFailed, TrialDiverged, UserError
 from kdsearch.evaluation.baselines import baseline_scores
-from kdsearch.evaluation.costs import measure, student_costs
+from kdsearch.evaluation.costs import StudentCosts, measure
 from kdsearch.evaluation.finalists import (
     Answers,
     answers_of,
@@ -232,11 +233,12 @@ def _write_costs(
         if r.finished and r.state != "failed" and r.curve
     }
     method, task = inputs.config.method, inputs.task
-    costs = student_costs(method, students, task)
-    described: dict[str, Any] = {str(n): cost.as_dict() for n, cost in costs.items()}
-    networks = members_of(task.teacher)
-    if isinstance(method, Exporting) and networks:
-        _, leads, length = task.data.train.shape
-        of_each = [measure(method, network, leads, length) for network in networks]
-        described["teacher"] = sum(of_each[1:], of_each[0]).as_dict()
+    described: dict[str, Any] = {}
+    if isinstance(method, Exporting):
+        cost_of = StudentCosts(method, task)
+        described = {str(n): asdict(cost_of(settings)) for n, settings in students.items()}
+        if networks := members_of(task.teacher):
+            _, leads, length = task.data.train.shape
+            of_each = [measure(method, network, leads, length) for network in networks]
+            described["teacher"] = asdict(sum(of_each[1:], of_each[0]))
     folder.write_costs(described)

@@ -236,27 +236,18 @@ def teachers_on(
     return Processes(compute, cpus, min(members, fit(cpus)), students=1)
 
 
-def wait_for_room(
-    cpus: int,
-    gpus: int,
-    say: Callable[[str], None],
-    *,
-    nodes: Callable[[], Sequence[Node]] | None = None,
-    free_nodes: Callable[[], Sequence[Node]] | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Sequence[Node]:
+def wait_for_room(cpus: int, gpus: int, say: Callable[[str], None]) -> Sequence[Node]:
     """Wait until a process of this size fits beside other jobs; return what is free then.
 
     Raises:
         UserError: It does not fit on any machine, also without other jobs.
         RunError: Other jobs left no room for ten minutes.
     """
-    nodes, free_nodes = nodes or cluster_nodes, free_nodes or _free_nodes
     waited, said = 0.0, False
     wanted = [f"{cpus} CPU{'s' if cpus > 1 else ''}"] * (cpus > 0) + ["a GPU"] * gpus
     size = " and ".join(wanted)
     while True:
-        here, free = nodes(), free_nodes()
+        here, free = cluster_nodes(), _nodes(available_resources())
         fit, at_most = (sum(node.fits(cpus, gpus) for node in of) for of in (free, here))
         if not at_most:
             largest = max((node.cpus for node in here if node.gpus >= gpus), default=0)
@@ -275,17 +266,13 @@ def wait_for_room(
         if not fit and waited >= SETTLE_S and not said:
             say(f"waiting for {size}: other jobs use the cluster")
             said = True
-        sleep(POLL_S)
+        time.sleep(POLL_S)
         waited += POLL_S
 
 
 def cluster_nodes() -> list[Node]:
     """Every machine of the cluster, as if nothing ran there."""
     return _nodes(total_resources())
-
-
-def _free_nodes() -> list[Node]:
-    return _nodes(available_resources())
 
 
 def _nodes(by_node: dict[str, dict[str, float]]) -> list[Node]:

@@ -10,7 +10,7 @@ from search_cases import tiny_dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdsearch.analysis.comparison import pareto_front
-from kdsearch.evaluation.costs import operations, student_costs
+from kdsearch.evaluation.costs import StudentCosts, operations
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.settings import StudentSettings
 from kdsearch.methods.protocol import Compute, Task
@@ -35,7 +35,8 @@ def test_parameters_by_hand_and_once_per_architecture() -> None:
         1: StudentSettings(width=2, latent=3, target="none", lr=1e-4),
         2: StudentSettings(width=3, latent=3, target="none"),
     }
-    costs = student_costs(method, settings, Task(data, Compute(), stack.weights(0)))
+    cost_of = StudentCosts(method, Task(data, Compute(), stack.weights(0)))
+    costs = {number: cost_of(each) for number, each in settings.items()}
     assert costs[0].parameters == parameters(2, 3)
     assert costs[2].parameters == parameters(3, 3)
     assert costs[0] is costs[1]

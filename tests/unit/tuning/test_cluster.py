@@ -74,7 +74,8 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def path_of_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ENVIRONMENT", ("TUNE_X", "TUNE_UNSET"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("my_own_method", "my_own_method.gan"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -86,11 +87,11 @@ def test_nodes_are_sent_the_code_and_where_the_bucket_is(
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("TUNE_X", "60")
-    sent = runtime_environment(config, ["TUNE_X", "TUNE_UNSET"])
+    sent = runtime_environment(config)
     assert sent["py_modules"] == [OURS, str(tmp_path / "my_own_method.py")]
     assert sent["env_vars"] == {"TUNE_X": "60", "AWS_REGION": "eu-central-1"}
     built_in = parse_config(space_file(), "kd.yaml")
-    assert runtime_environment(built_in, [])["py_modules"] == [OURS]
+    assert runtime_environment(built_in)["py_modules"] == [OURS]
 
 
 def test_a_package_without_init_is_sent_as_a_folder(
@@ -100,11 +101,11 @@ def test_a_package_without_init_is_sent_as_a_folder(
     (tmp_path / "my_own_method" / "gan.py").write_text(METHOD)
     raw = space_file() | {"method": "my_own_method.gan:Own"}
     config = parse_config(raw, "kd.yaml", beside=tmp_path)
-    sent = runtime_environment(config, [])
+    sent = runtime_environment(config)
     assert sent["py_modules"] == [OURS, str(tmp_path / "my_own_method")]
     installed = tmp_path.parent
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(installed))
-    assert runtime_environment(config, [])["py_modules"] == [OURS]
+    assert runtime_environment(config)["py_modules"] == [OURS]
 
 
 def test_what_a_job_says_goes_first(config: Config, monkeypatch: pytest.MonkeyPatch):
@@ -112,6 +113,6 @@ def test_what_a_job_says_goes_first(config: Config, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TUNE_X", "60")
     job = {"runtime_env": {"py_modules": ["gcs://x.zip"], "env_vars": {"AWS_REGION": "x"}}}
     monkeypatch.setenv(JOB_CONFIG, json.dumps(job))
-    sent = runtime_environment(config, ["TUNE_X"])
+    sent = runtime_environment(config)
     assert "py_modules" not in sent
     assert sent["env_vars"] == {"TUNE_X": "60"}

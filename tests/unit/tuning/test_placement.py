@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 from search_cases import space_file
@@ -11,6 +13,7 @@ from search_cases import space_file
 from kdsearch.config.space_file import Config, parse_config
 from kdsearch.errors import RunError, UserError
 from kdsearch.methods.protocol import Compute
+from kdsearch.tuning import placement
 from kdsearch.tuning.placement import (
     SETTLE_S,
     WAIT_S,
@@ -96,17 +99,17 @@ class Cluster:
         self._free = list(free)
 
     def wait(self, cpus: int = 2, gpus: int = 0) -> Sequence[Node]:
-        return wait_for_room(
-            cpus,
-            gpus,
-            self.said.append,
-            nodes=lambda: [Node(2, 0), Node(2, 0)],
-            free_nodes=self._look,
-            sleep=self._sleep,
-        )
+        machines = {"a": {"CPU": 2.0}, "b": {"CPU": 2.0}}
+        with (
+            mock.patch.object(placement, "total_resources", return_value=machines),
+            mock.patch.object(placement, "available_resources", self._look),
+            mock.patch.object(time, "sleep", self._sleep),
+        ):
+            return wait_for_room(cpus, gpus, self.said.append)
 
-    def _look(self) -> Sequence[Node]:
-        return self._free.pop(0) if len(self._free) > 1 else self._free[0]
+    def _look(self) -> dict[str, dict[str, float]]:
+        free = self._free.pop(0) if len(self._free) > 1 else self._free[0]
+        return {name: {"CPU": node.cpus} for name, node in zip("ab", free, strict=True)}
 
     def _sleep(self, seconds: float) -> None:
         self.slept += seconds
