@@ -116,7 +116,12 @@ class DistilledDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         nothing = LabelledBeats(x[:1], np.zeros(1, dtype=np.bool_), np.array([NORMAL]), None)
         task = Task(TrainingData(x, nothing), COMPUTE)
         teacher = self._method.teacher_settings.model_validate({**(self.teacher or {})})
-        student = self._method.student_settings.model_validate(self._student_settings(x))
+        given = dict(self.student or {})
+        # A memory's student cannot start from more components than there are.
+        few = min(len(x) - 1, self.n_features_in_)
+        if self.method == "memory" and few < given.get("components", 40):
+            given.setdefault("init", "random")
+        student = self._method.student_settings.model_validate(given)
         self._method.check(teacher, student)
         stack = self._method.teacher_stack(teacher, task)
         self.teacher_ = _trained(stack, teacher, rng)
@@ -128,14 +133,6 @@ class DistilledDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.threshold_ = float(np.quantile(self.decision_scores_, 1 - self.contamination))
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         self.offset_ = -self.threshold_
-
-    def _student_settings(self, x: FloatArray) -> dict[str, Any]:
-        """Those given; a memory's student cannot start from more components than there are."""
-        given = dict(self.student or {})
-        few = min(len(x) - 1, self.n_features_in_)
-        if self.method == "memory" and few < given.get("components", 40):
-            given.setdefault("init", "random")
-        return given
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
         """How normal samples are, shape (n,): lower is more abnormal."""

@@ -44,8 +44,21 @@ def space_schema(method_name: str = DEFAULT_METHOD) -> Schema:
     Raises:
         ConfigError: There is no such method.
     """
+    method = load_method(method_name, "--method")
+    settings = method.student_settings.model_fields
+    student = {key: field for key, field in settings.items() if key not in REQUIRED_IN_SPACE}
+    # A method other than the default must be named.
+    default = method_name if method_name == DEFAULT_METHOD else ...
+    fixed = _model(Section, {key: (field.annotation, field) for key, field in student.items()})
+    space = _model(Section, {key: _dimension(key, field) for key, field in settings.items()})
+    sections = {
+        "method": (Literal[method_name], _described("method", default)),
+        "teacher": (_teacher(method.teacher_settings) | None, ...),
+        "student": (fixed | None, _described("student")),
+        "space": (space, _described("space")),
+    }
     title = f"kdsearch space file, method {method_name}"
-    return {"$schema": DRAFT, "title": title, **inlined(_file_model(method_name))}
+    return {"$schema": DRAFT, "title": title, **inlined(_model(SpaceFile, sections))}
 
 
 def inlined(model: type[BaseModel]) -> Schema:
@@ -74,24 +87,6 @@ def _inlined(schema: Any, definitions: Schema) -> Any:
         for key, part in schema.items()
         if key != "title" or not isinstance(part, str) or part in FORMS
     }
-
-
-def _file_model(method_name: str) -> type[BaseModel]:
-    """Return `SpaceFile` with the sections of one method."""
-    method = load_method(method_name, "--method")
-    settings = method.student_settings.model_fields
-    student = {key: field for key, field in settings.items() if key not in REQUIRED_IN_SPACE}
-    # A method other than the default must be named.
-    default = method_name if method_name == DEFAULT_METHOD else ...
-    fixed = _model(Section, {key: (field.annotation, field) for key, field in student.items()})
-    space = _model(Section, {key: _dimension(key, field) for key, field in settings.items()})
-    sections = {
-        "method": (Literal[method_name], _described("method", default)),
-        "teacher": (_teacher(method.teacher_settings) | None, ...),
-        "student": (fixed | None, _described("student")),
-        "space": (space, _described("space")),
-    }
-    return _model(SpaceFile, sections)
 
 
 def _teacher(settings: type[BaseModel]) -> Any:

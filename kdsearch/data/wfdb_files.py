@@ -397,7 +397,12 @@ def read_annotations(header: Header, annotator: str = ANNOTATOR) -> Annotations:
     wfdb = _wfdb()
     file = header.annotations(annotator)
     with reading(file, "readable WFDB annotations"):
-        _check_form(file)
+        content = file.read_bytes()
+        plain = all(byte < 128 and (byte >= 32 or byte in b"\t\r\n") for byte in content)
+        if content and plain:
+            raise ValueError("it is a text")
+        if not content.endswith(b"\0\0"):
+            raise ValueError("its end is missing; truncated?")
         marks = wfdb.rdann(str(header.path), annotator)
         at, symbols = np.asarray(marks.sample, dtype=np.int64), list(marks.symbol)
         rate_hz = header.rate_hz if marks.fs is None else float(marks.fs)
@@ -447,18 +452,6 @@ def annotations_of(
         classes=classes,
         notes=tuple(_notes(header, at / rate_hz, rate_hz, classes)),
     )
-
-
-def _check_form(file: Path) -> None:
-    content = file.read_bytes()
-    if (
-        content
-        and content.isascii()
-        and all(byte >= 32 or byte in b"\t\r\n" for byte in content)
-    ):
-        raise ValueError("it is a text")
-    if not content.endswith(b"\0\0"):
-        raise ValueError("its end is missing; truncated?")
 
 
 def _notes(

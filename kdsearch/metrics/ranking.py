@@ -213,6 +213,17 @@ def evaluate(
     if threshold is None:
         _, threshold = ranking.best_f1()
     confusion = ranking.confusion(threshold)
+    false = ranking.false_positives
+    figures = {NORMAL: ClassFigures(int(false[-1]), None, None, confusion.specificity)}
+    for label in np.unique(classes[abnormal]):
+        counts = in_order.counts(np.asarray(classes == label))
+        called = Ranking(ranking.thresholds, counts, false).confusion(threshold)
+        figures[str(label)] = ClassFigures(
+            n=int(counts[-1]),
+            roc_auc=_area(counts, false),
+            sensitivity=called.sensitivity,
+            specificity=None,
+        )
     return Metrics(
         n=len(abnormal),
         n_abnormal=int(abnormal.sum()),
@@ -220,7 +231,7 @@ def evaluate(
         average_precision=ranking.average_precision(),
         equal_error_rate=ranking.equal_error_rate(),
         confusion=confusion,
-        classes=_class_figures(in_order, ranking, classes, confusion),
+        classes=figures,
     )
 
 
@@ -240,23 +251,6 @@ class _Sorted:
         """Return the number of chosen beats at or above each threshold."""
         counts: DoubleArray = np.cumsum(chosen[self._order], dtype=np.float64)[self._ends]
         return counts
-
-
-def _class_figures(
-    in_order: _Sorted, ranking: Ranking, classes: TextArray, at: Confusion
-) -> dict[str, ClassFigures]:
-    normal = ranking.false_positives
-    found = {NORMAL: ClassFigures(int(normal[-1]), None, None, specificity=at.specificity)}
-    for label in np.unique(classes[classes != NORMAL]):
-        counts = in_order.counts(np.asarray(classes == label))
-        called = Ranking(ranking.thresholds, counts, normal).confusion(at.threshold)
-        found[str(label)] = ClassFigures(
-            n=int(counts[-1]),
-            roc_auc=_area(counts, normal),
-            sensitivity=called.sensitivity,
-            specificity=None,
-        )
-    return found
 
 
 def checked_scores(scores: ArrayLike, abnormal: BoolArray) -> DoubleArray:

@@ -9,22 +9,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdsearch.data.beats import FloatArray, normalise, pad
+from kdsearch.data.beats import normalise, pad
 from kdsearch.errors import RunError
 from kdsearch.extras import needs
 from kdsearch.files.atomic import write_bytes
 from kdsearch.methods.protocol import Exporting, Reconstructing
 from kdsearch.student.student import InputCard, Student
-
-if TYPE_CHECKING:
-    import onnx
 
 INPUT = "beats"
 OUTPUTS = {
@@ -99,16 +96,8 @@ def _content(student: Student) -> bytes:
     with needs("onnx", "the export of a student"):
         import onnx  # noqa: PLC0415
         import onnxscript  # noqa: F401, PLC0415
-    model = _graph(student, student.method.scoring_network(student.weights))
-    onnx.helper.set_model_props(model, metadata(student))
-    model.producer_name, model.producer_version = "kdsearch", student.card.kdsearch
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def _graph(student: Student, scoring: nn.Module) -> onnx.ModelProto:
     card = student.card.input
-    network = RawScoring(scoring, card).eval()
+    network = RawScoring(student.method.scoring_network(student.weights), card).eval()
     example = torch.zeros((2, card.all_leads, card.length))
     with _quiet():
         program: Any = torch.onnx.export(
@@ -121,8 +110,11 @@ def _graph(student: Student, scoring: nn.Module) -> onnx.ModelProto:
             external_data=False,
             verbose=False,
         )
-    model: onnx.ModelProto = program.model_proto
-    return model
+    model = program.model_proto
+    onnx.helper.set_model_props(model, metadata(student))
+    model.producer_name, model.producer_version = "kdsearch", student.card.kdsearch
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
 
 
 def _outputs(student: Student) -> list[str]:
@@ -201,19 +193,13 @@ def _difference(student: Student, content: bytes) -> float | None:
     except ImportError:
         return None
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    beats = _some_beats(student)
-    found = session.run(["score"], {INPUT: beats})[0]
-    own = student.card.input.leads
-    x = pad(np.concatenate([normalise(beats[:, :own]), beats[:, own:]], axis=1))
-    return float(np.abs(found - student.score_prepared(x)).max())
-
-
-def _some_beats(student: Student) -> FloatArray:
-    """Return test beats: random walks and a flat line."""
     card = student.card.input
+    # Random walks and a flat line; a context is already between -1 and 1.
     rng = np.random.default_rng(0)
     walks = rng.normal(size=(TRIED_BEATS, card.all_leads, card.length)).cumsum(axis=-1)
     walks[0] = 0.5
-    # A context is already between -1 and 1.
     walks[:, card.leads :] = np.tanh(walks[:, card.leads :])
-    return walks.astype(np.float32)
+    beats = walks.astype(np.float32)
+    found = session.run(["score"], {INPUT: beats})[0]
+    x = pad(np.concatenate([normalise(beats[:, : card.leads]), beats[:, card.leads :]], axis=1))
+    return float(np.abs(found - student.score_prepared(x)).max())

@@ -364,20 +364,17 @@ class Student:
 
     def _checked(self, given: ArrayLike) -> FloatArray:
         with speaking_of(self.card.data.unit):
-            return as_float32(self._in_shape(_real_numbers(given)), "beats", "scored")
-
-    def _in_shape(self, x: NDArray[Any]) -> NDArray[Any]:
-        leads, length = self.card.input.leads, self.card.input.length
-        found = x.shape
-        if leads == 1 and x.ndim in (1, 2):
-            x = np.atleast_2d(x)[:, None, :]
-        if x.ndim == 3 and len(x) and x.shape[1:] == (leads, length):
-            return x
-        short = f", (n, {length}) or ({length},)" if leads == 1 else ""
-        raise DataError(
-            f"beats: expected the shape (n, {leads}, {length}){short}, but found {found}: "
-            f"{self._what_is_wrong(x)}"
-        )
+            x = _real_numbers(given)
+            leads, length, found = self.card.input.leads, self.card.input.length, x.shape
+            if leads == 1 and x.ndim in (1, 2):
+                x = np.atleast_2d(x)[:, None, :]
+            if x.ndim != 3 or len(x) == 0 or x.shape[1:] != (leads, length):
+                short = f", (n, {length}) or ({length},)" if leads == 1 else ""
+                raise DataError(
+                    f"beats: expected the shape (n, {leads}, {length}){short}, but found "
+                    f"{found}: {self._what_is_wrong(x)}"
+                )
+            return as_float32(x, "beats", "scored")
 
     def _what_is_wrong(self, x: NDArray[Any]) -> str:
         leads, length = self.card.input.leads, self.card.input.length

@@ -249,18 +249,8 @@ def _student(folder: Place, config: Config) -> Source:
     if state.get("method") == config.method.name:
         found = _weights(state, "student of an earlier search", folder, config)
         return replace(found, trained_on=_trained_on(folder))
-    return _foreign(folder, str(state.get("method")), state)
-
-
-def _trained_on(folder: Place) -> str:
-    """Return the description of the data in a student's card; empty if there is none."""
-    raw = read_yaml(folder / CARD)
-    data = raw.get("data") if isinstance(raw, dict) else None
-    return str(data.get("description", "")) if isinstance(data, dict) else ""
-
-
-def _foreign(folder: Place, method: str, state: State) -> Source:
-    """Read a student of another built-in method, which teaches by its scores alone."""
+    # Of another built-in method, which teaches by its scores alone.
+    method = str(state.get("method"))
     if method not in BUILT_IN:
         raise ConfigError(
             f"teacher.from: {folder}: a student of the method {method!r}, whose code is not "
@@ -274,6 +264,13 @@ def _foreign(folder: Place, method: str, state: State) -> Source:
         student=load_student(folder),
         trained_on=_trained_on(folder),
     )
+
+
+def _trained_on(folder: Place) -> str:
+    """Return the description of the data in a student's card; empty if there is none."""
+    raw = read_yaml(folder / CARD)
+    data = raw.get("data") if isinstance(raw, dict) else None
+    return str(data.get("description", "")) if isinstance(data, dict) else ""
 
 
 def _weights(state: State, kind: str, path: Place, config: Config) -> Source:

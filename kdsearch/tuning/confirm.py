@@ -203,12 +203,8 @@ def confirm(
     """
     config, shared = inputs.trial.config, ray.put(inputs)
     results = Results(folder, seeds(config), inputs.trial.task.data.validation, inputs.test)
-    names = [candidate.name for candidate in chosen if not candidate.left_out]
-    finished = sum(
-        folder.confirmation(name, seed).result() is not None
-        for name in names
-        for seed in seeds(config)
-    )
+    trainable = [candidate for candidate in chosen if not candidate.left_out]
+    finished = sum(not _left(folder, c, seed) for c in trainable for seed in seeds(config))
     while left := left_to_confirm(folder, chosen, config, results):
         total = finished + len(left)
 

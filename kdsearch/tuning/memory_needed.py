@@ -33,7 +33,13 @@ def check_memory(config: Config) -> None:
     there = gpu_memory() if gpu else machine_memory()
     if not config.teacher_source.exists:
         _check(config, "teacher", config.teacher, 1, there, gpu=gpu)
-    together = _together(config, gpu=gpu)
+    # Students that share the memory: those of one process on a GPU, or else of all.
+    resources, search = config.resources, config.search
+    wanted = resources.students_per_gpu if gpu else resources.students_per_cpu
+    processes = 1 if gpu else max(1, local_cpus(config) // resources.cpus_per_trial)
+    most = min(config.trials, search.max_concurrent or config.trials)
+    # Fewer are tried first where the number is measured.
+    together = min(most, processes * (1 if wanted == "auto" else wanted))
     for point in config.corners():
         _check(config, "student", config.student_settings(point), together, there, gpu=gpu)
 
@@ -48,16 +54,6 @@ def machine_memory() -> int:
 def gpu_memory() -> int:
     """Bytes of this machine's first GPU."""
     return int(torch.cuda.get_device_properties(0).total_memory)
-
-
-def _together(config: Config, *, gpu: bool) -> int:
-    """Students that share the memory: those of one process on a GPU, or else of all."""
-    resources, search = config.resources, config.search
-    wanted = resources.students_per_gpu if gpu else resources.students_per_cpu
-    processes = 1 if gpu else max(1, local_cpus(config) // resources.cpus_per_trial)
-    most = min(config.trials, search.max_concurrent or config.trials)
-    # Fewer are tried first where the number is measured.
-    return min(most, processes * (1 if wanted == "auto" else wanted))
 
 
 def _check(

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -151,11 +150,9 @@ class SearchProgress:
             self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-class ShowEpoch(Protocol):
-    """Shows an epoch of a teacher."""
-
-    def __call__(self, report: EpochReport, epochs: int, member: int = 0) -> None:
-        """Show a report, the number of epochs in all, and which teacher of several it is."""
+# Shows an epoch of a teacher: a report, the number of epochs in all, and which teacher of
+# several it is.
+ShowEpoch = Callable[[EpochReport, int, int], None]
 
 
 @contextmanager
@@ -164,7 +161,7 @@ def teacher_progress(console: Console, members: int = 1) -> Iterator[ShowEpoch]:
     with _bar(console, "{task.fields[name]}") as bar:
         tasks: dict[int, TaskID] = {}
 
-        def on_epoch(report: EpochReport, epochs: int, member: int = 0) -> None:
+        def on_epoch(report: EpochReport, epochs: int, member: int) -> None:
             name = f"teacher {member + 1} of {members}" if members > 1 else "teacher"
             text = f"val_auc {report.val_auc:.4f}"
             if not console.is_terminal:

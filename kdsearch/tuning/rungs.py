@@ -58,7 +58,19 @@ class Rungs:
         no_controller: Any = None
         size = tuple(math.frexp((costs or {}).get(name, 0))[1] for name in self._alike)
         if size not in self._asha:
-            self._asha[size] = self._new()
+            # Below 1 too: Ray calculates with floats.
+            grace_period: Any = self._settings.grace_period
+            new = ASHAScheduler(
+                time_attr=EPOCH,
+                metric=BEST_SO_FAR,
+                mode="max",
+                max_t=self._max_epochs,
+                grace_period=grace_period,
+                reduction_factor=self._settings.reduction_factor,
+                # The last epoch ends a trial by itself; the scheduler is not asked.
+                stop_last_trials=False,
+            )
+            self._asha[size] = with_sorted_rungs(new)
         asha = self._asha[size]
         if number not in self._known:
             self._known.add(number)
@@ -66,18 +78,3 @@ class Rungs:
         result = {EPOCH: epoch, BEST_SO_FAR: best_so_far}
         decision: str = asha.on_trial_result(no_controller, trial, result)
         return decision == TrialScheduler.STOP
-
-    def _new(self) -> Any:
-        # Below 1 too: Ray calculates with floats.
-        grace_period: Any = self._settings.grace_period
-        asha = ASHAScheduler(
-            time_attr=EPOCH,
-            metric=BEST_SO_FAR,
-            mode="max",
-            max_t=self._max_epochs,
-            grace_period=grace_period,
-            reduction_factor=self._settings.reduction_factor,
-            # The last epoch ends a trial by itself; the scheduler is not asked.
-            stop_last_trials=False,
-        )
-        return with_sorted_rungs(asha)

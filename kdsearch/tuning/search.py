@@ -565,8 +565,11 @@ def resolve_driver_compute(request: Request) -> Compute:
 
 
 @contextmanager
-def _redacted_logs() -> Iterator[None]:
-    """Hide passwords in everything that is logged, by every logger and handler."""
+def _logging_to(path: Path) -> Iterator[None]:
+    """Everything that is logged goes to a file in the run folder, nothing to the terminal.
+
+    Passwords are hidden, for every logger and handler.
+    """
     make = logging.getLogRecordFactory()
 
     def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -577,16 +580,6 @@ def _redacted_logs() -> Iterator[None]:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         return record
 
-    logging.setLogRecordFactory(redacted)
-    try:
-        yield
-    finally:
-        logging.setLogRecordFactory(make)
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Everything that is logged goes to a file in the run folder, nothing to the terminal."""
     root = logging.getLogger()
     level, complaining = root.level, logging.raiseExceptions
     handler = logging.FileHandler(path, encoding="utf-8")
@@ -595,10 +588,11 @@ def _logging_to(path: Path) -> Iterator[None]:
     root.setLevel(logging.INFO)
     # A log that cannot be written (a full disk) must not spill tracebacks over the terminal.
     logging.raiseExceptions = False
+    logging.setLogRecordFactory(redacted)
     try:
-        with _redacted_logs():
-            yield
+        yield
     finally:
+        logging.setLogRecordFactory(make)
         root.removeHandler(handler)
         root.setLevel(level)
         logging.raiseExceptions = complaining

@@ -19,19 +19,6 @@ def descent_section(run: Run) -> Section:
     descent = run.descent
     if not descent:
         return Section(KEY, TITLE, missing="No generation is finished yet.")
-    return Section(
-        KEY,
-        TITLE,
-        lead=[*map(str, descent["sentences"]), str(descent["ended"])],
-        text="Each generation's best student, trained again with new seeds, taught the next "
-        f"one. Generation {descent['result']} is the result; the sections below are its own. "
-        f"Generations are chosen by validation {METRICS[run.metric]}.",
-        tables=[_table(descent)],
-        groups=[Group([_chart(descent)])],
-    )
-
-
-def _table(descent: Mapping[str, Any]) -> Table:
     rows = [
         [
             Cell(str(one["generation"]), float(one["generation"])),
@@ -42,7 +29,16 @@ def _table(descent: Mapping[str, Any]) -> Table:
         for one in descent["generations"]
     ]
     columns = ["generation", "student", "seeds", *FIGURES]
-    return Table(columns, rows, marked=frozenset({descent["result"] - 1}))
+    return Section(
+        KEY,
+        TITLE,
+        lead=[*map(str, descent["sentences"]), str(descent["ended"])],
+        text="Each generation's best student, trained again with new seeds, taught the next "
+        f"one. Generation {descent['result']} is the result; the sections below are its own. "
+        f"Generations are chosen by validation {METRICS[run.metric]}.",
+        tables=[Table(columns, rows, marked=frozenset({descent["result"] - 1}))],
+        groups=[Group([_chart(descent)])],
+    )
 
 
 def _figure(value: float | None) -> Cell:

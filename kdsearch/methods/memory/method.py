@@ -18,16 +18,18 @@ from kdsearch.methods.device import BATCH_COUNTED, from_numpy
 from kdsearch.methods.memory.distortions import distort
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
 from kdsearch.methods.memory.stack import (
+    DISTORTED,
+    DISTORTED_SCORES,
     MEMORY,
+    OWN,
     MemoryStack,
     StudentStack,
     contrast,
     score_regression,
-    standardised_targets,
     teach,
 )
 from kdsearch.methods.memory.student import Scorer, ScoringNetwork, initial_components
-from kdsearch.methods.memory.teacher import METHOD, Recall, nearest_stored, recall
+from kdsearch.methods.memory.teacher import METHOD, SMALLEST_STD, Recall, nearest_stored, recall
 from kdsearch.methods.protocol import (
     SCORES,
     Comparing,
@@ -138,11 +140,15 @@ class Memory(TorchMethod):
         )
         if task.teacher.get("kind") == "teacher":
             return teach(task.teacher, distorted)
-        return standardised_targets(
-            self.score(task.teacher, data.train, task.compute),
-            distorted,
-            self.score(task.teacher, distorted, task.compute),
-        )
+        # Standardised, as those of a memory are.
+        own = self.score(task.teacher, data.train, task.compute)
+        scores = self.score(task.teacher, distorted, task.compute)
+        mean, std = own.mean(), max(float(own.std()), SMALLEST_STD)
+        return {
+            OWN: (own - mean) / std,
+            DISTORTED: distorted,
+            DISTORTED_SCORES: (scores - mean) / std,
+        }
 
     def needs(self, student: BaseModel) -> frozenset[str]:
         """Scores also of distorted beats, which the data source does not have."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from kdsearch.data.beats import FloatArray, TrainingData
 from kdsearch.methods.device import from_numpy
 from kdsearch.methods.memory.settings import StudentSettings, TeacherSettings
-from kdsearch.methods.memory.teacher import SMALLEST_STD, fill, own_scores, recall
+from kdsearch.methods.memory.teacher import fill, own_scores, recall
 from kdsearch.methods.protocol import State, Targets, Task, TrainedEpoch
 from kdsearch.methods.torch_method import TorchMethod
 from kdsearch.methods.torch_stack import Student, TorchStack
@@ -160,22 +160,4 @@ def teach(memory: State, distorted: FloatArray) -> Targets:
         OWN: own_scores(memory),
         DISTORTED: distorted,
         DISTORTED_SCORES: recall(memory, distorted),
-    }
-
-
-def standardised_targets(
-    own: FloatArray, distorted: FloatArray, distorted_scores: FloatArray
-) -> Targets:
-    """As `teach`, with the scores of a teacher that is no memory.
-
-    Args:
-        own: Its scores of the training beats, by which all are standardised, shape (n,).
-        distorted: Beats that are not normal, shape (m, leads, length).
-        distorted_scores: Its scores of these, shape (m,).
-    """
-    mean, std = own.mean(), max(float(own.std()), SMALLEST_STD)
-    return {
-        OWN: (own - mean) / std,
-        DISTORTED: distorted,
-        DISTORTED_SCORES: (distorted_scores - mean) / std,
     }

@@ -24,9 +24,9 @@ from typing import Any, cast
 import torch
 
 from kdsearch.methods.protocol import Stack
-from kdsearch.tuning.workers.messages import Entry, Outcome, Result
+from kdsearch.tuning.workers.messages import Entry, Outcome
 from kdsearch.tuning.workers.slots import Member, Slots
-from kdsearch.tuning.workers.training import Trainer, Training
+from kdsearch.tuning.workers.training import Trainer
 from kdsearch.tuning.workers.trial import (
     TrialInputs,
     folder_of,
@@ -231,12 +231,15 @@ class Packer:
             errors = self._trainer.advance(stack, [member.training for member in crew])
         except Exception as error:  # noqa: BLE001
             return self._break(key, crew, error)
-        return [
-            outcome_of(errors[training], training.folder)
-            if training in errors
-            else Outcome("trained", _newest(training), training.done)
-            for training in [member.training for member in crew]
-        ]
+        outcomes = []
+        for training in [member.training for member in crew]:
+            if training in errors:
+                outcomes.append(outcome_of(errors[training], training.folder))
+            else:
+                # No report while the first one is not due yet.
+                newest = training.result(len(training.history)) if training.history else {}
+                outcomes.append(Outcome("trained", newest, training.done))
+        return outcomes
 
     def _put_in(self, key: str, crew: Sequence[Member]) -> Stack:
         """Put all students of a key into their stack, in one of another size if need be."""
@@ -280,8 +283,3 @@ class Packer:
         # Its next try begins alone: it is not to break its neighbours' stack each time.
         self._crashed.add(crew[0].number)
         return [outcome_of(error, crew[0].training.folder)]
-
-
-def _newest(training: Training) -> Result:
-    """Return the newest report; empty if the first one is not due yet."""
-    return training.result(len(training.history)) if training.history else {}

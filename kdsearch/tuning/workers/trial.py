@@ -50,7 +50,18 @@ def train_student(trial: dict[str, Any], inputs: TrialInputs) -> None:
         inputs: What all trials share.
     """
     try:
-        _train(training_of(trial, inputs), inputs)
+        training = training_of(trial, inputs)
+        for number in range(1, len(training.history) + 1):
+            tune.report(training.result(number))
+        if training.done:
+            return
+        stack = student_stack(training.settings, 1, inputs)
+        training.enter(stack, 0)
+        trainer = Trainer(inputs.task.data.validation, 1, behind=False)
+        while not training.done:
+            for error in trainer.advance(stack, [training]).values():
+                raise error
+            tune.report(training.result(len(training.history)))
     except Exception as error:
         outcome = outcome_of(error, folder_of(trial, inputs))
         if outcome.kind == "crashed":
@@ -88,20 +99,6 @@ def training_of(trial: dict[str, Any], inputs: TrialInputs) -> Training:
         metric=inputs.config.search.metric,
         early_rungs=inputs.config.scheduler.early_rungs(),
     )
-
-
-def _train(training: Training, inputs: TrialInputs) -> None:
-    for number in range(1, len(training.history) + 1):
-        tune.report(training.result(number))
-    if training.done:
-        return
-    stack = student_stack(training.settings, 1, inputs)
-    training.enter(stack, 0)
-    trainer = Trainer(inputs.task.data.validation, 1, behind=False)
-    while not training.done:
-        for error in trainer.advance(stack, [training]).values():
-            raise error
-        tune.report(training.result(len(training.history)))
 
 
 def student_stack(settings: BaseModel, slots: int, inputs: TrialInputs) -> Stack:

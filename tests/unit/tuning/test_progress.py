@@ -60,7 +60,7 @@ def test_markup_in_a_reason_is_text():
             search.started(Suggestion(0, {"target": "[/b]"}))
             search.ended(0, "failed", "expected [/b] and [red]")
         with teacher_progress(console) as on_epoch:
-            on_epoch(EpochReport(1, {}, 1.0, 0.5, 0.5), 2)
+            on_epoch(EpochReport(1, {}, 1.0, 0.5, 0.5), 2, 0)
         with confirmation_progress(console) as on_done:
             on_done("[/b] seed 1", 1, 2)
         assert "[/b] seed 1" in file.getvalue()
