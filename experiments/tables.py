@@ -323,7 +323,7 @@ def _own_control(row: Row) -> str:
     if not row["control_estimate"]:
         return ""
     estimate, low, high = (float(row[f"control_{key}"]) for key in ("estimate", "low", "high"))
-    return f"{Interval(estimate, low, high, 0.95)}, {row['control_judgement']}"
+    return f"{Interval(estimate, low, high)}, {row['control_judgement']}"
 
 
 def _scores(rows: dict[str, Rows]) -> str:

@@ -102,13 +102,13 @@ def describe_descent(
     once = measure_scores(evaluation.teacher.validation, evaluation.teacher.test, dataset)
     teacher = Confirmed(FIRST_TEACHER, "first teacher", dict.fromkeys(seeds, once))
     from_teacher = [
-        difference(generation.student, teacher, dataset.test, None) for generation in line
+        difference(generation.student, teacher, dataset.test) for generation in line
     ]
     compared = [from_teacher[result.number - 1]]
     if result.number > 1:
-        compared.append(difference(result.student, line[0].student, dataset.test, None))
+        compared.append(difference(result.student, line[0].student, dataset.test))
     if result.control is not None:
-        compared.append(difference(result.student, result.control, dataset.test, None))
+        compared.append(difference(result.student, result.control, dataset.test))
     return {
         "planned": planned,
         "result": result.number,

@@ -8,7 +8,7 @@ weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -151,8 +151,7 @@ class Evaluation:
         trial: Number of the trial whose best epoch is the student.
         validation_classes: Class of each validation beat, shape (n,).
         test_classes: Class of each test beat, shape (m,).
-        validation_record: Record (patient) of each, or None where not known.
-        test_record: Record (patient) of each test beat, or None.
+        test_record: Record (patient) of each test beat, or None where not known.
         test_shared: As of the `LabelledBeats`.
         progress: None if the method keeps no reconstructions.
     """
@@ -160,7 +159,6 @@ class Evaluation:
     trial: int
     validation_classes: TextArray
     test_classes: TextArray
-    validation_record: TextArray | None
     test_record: TextArray | None
     student: Scores
     teacher: Scores
@@ -206,7 +204,6 @@ def evaluate_run(
         trial=trial,
         validation_classes=validation.classes,
         test_classes=test.classes,
-        validation_record=validation.record,
         test_record=test.record,
         student=of_student,
         teacher=_scores(teacher, validation, of_teacher),
@@ -279,25 +276,15 @@ def _time_ms(dataset: Dataset) -> FloatArray | None:
     return np.asarray(1000 * samples / dataset.cutting.sampling_rate_hz, dtype=np.float32)
 
 
-def _arrays(evaluation: Evaluation) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Everything as named arrays; what is None is left out."""
-    yield "trial", np.array(evaluation.trial)
-    for name in ("validation_classes", "test_classes", "validation_record", "test_record"):
-        texts = getattr(evaluation, name)
-        if texts is not None:
+def _arrays(part: Any, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
+    """An evaluation, or a part of one, as named arrays; what is None is left out."""
+    for name, value in vars(part).items():
+        if is_dataclass(value):
+            yield from _arrays(value, f"{name}_")
+        elif value is not None:
+            array = np.asarray(value)
             # Fixed-width texts, because reading arrays of Python objects needs pickle.
-            yield name, np.asarray(texts, dtype=np.str_)
-    for name, scores in (("student", evaluation.student), ("teacher", evaluation.teacher)):
-        yield f"{name}_validation", scores.validation
-        yield f"{name}_test", scores.test
-        yield f"{name}_threshold", np.array(scores.threshold, dtype=np.float64)
-    if evaluation.test_shared is not None:
-        yield "test_shared", evaluation.test_shared
-    for name, array in vars(evaluation.examples).items():
-        if array is not None:
-            yield f"examples_{name}", array
-    for name, array in vars(evaluation.progress).items() if evaluation.progress else ():
-        yield f"progress_{name}", array
+            yield f"{prefix}{name}", array.astype(np.str_) if array.dtype.hasobject else array
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
@@ -309,7 +296,6 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
         trial=int(arrays["trial"]),
         validation_classes=arrays["validation_classes"],
         test_classes=arrays["test_classes"],
-        validation_record=arrays.get("validation_record"),
         test_record=arrays.get("test_record"),
         student=_stored_scores(arrays, "student"),
         teacher=_stored_scores(arrays, "teacher"),

@@ -307,7 +307,7 @@ def _pairs(confirmed: Mapping[str, Confirmed]) -> list[tuple[str, str]]:
 
 
 def difference(
-    of: Confirmed, against: Confirmed, test: LabelledBeats, error: float | None
+    of: Confirmed, against: Confirmed, test: LabelledBeats, error: float | None = None
 ) -> dict[str, Any]:
     """Return interval and p-value over the common seeds; all None without such seeds."""
     entry: dict[str, Any] = {"of": of.name, "against": against.name, "metric": "test_auc"}

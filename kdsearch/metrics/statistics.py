@@ -23,23 +23,23 @@ Judgement = Literal["better", "worse", "not distinguishable"]
 BETTER: Judgement = "better"
 WORSE: Judgement = "worse"
 NOT_DISTINGUISHABLE: Judgement = "not distinguishable"
+# How often intervals miss the true difference: they are 95 % intervals.
+ERROR = 1 - 0.95
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference with its confidence interval.
+    """A difference with its 95 % confidence interval.
 
     Attributes:
         estimate: The difference as measured.
         low: Lower end; NaN if there are too few values for an interval.
         high: Upper end; NaN in the same case.
-        confidence: How often such intervals contain the true difference, between 0 and 1.
     """
 
     estimate: float
     low: float
     high: float
-    confidence: float
 
     @property
     def known(self) -> bool:
@@ -51,7 +51,7 @@ class Interval:
             return f"{self.estimate:+z.3f} (no interval: too few to calculate one)"
         digits = _decimals(self)
         ends = f"{self.low:+z.{digits}f} to {self.high:+z.{digits}f}"
-        return f"{self.estimate:+z.{digits}f} ({_percent(self)} interval {ends})"
+        return f"{self.estimate:+z.{digits}f} (95 % interval {ends})"
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Comparison:
     Attributes:
         difference: Of the areas under the ROC curve, the first minus the second.
         p_value: Two-sided, of the hypothesis that there is no difference, from the same
-            distribution as the interval: below 1 minus its confidence exactly where the
-            interval excludes 0. NaN where the interval is not known.
+            distribution as the interval: below 0.05 exactly where the interval excludes 0. NaN
+            where the interval is not known.
         of_seeds: The seeds' part of the variance of the difference; NaN where not known.
         of_patients: The patients' part, likewise.
     """
@@ -92,7 +92,7 @@ def compare(
     abnormal: BoolArray,
     patients: TextArray | None = None,
     *,
-    confidence: float = 0.95,
+    error: float | None = None,
 ) -> Comparison:
     """Difference of two areas under the ROC curve, as `compare_areas`.
 
@@ -102,11 +102,10 @@ def compare(
             seeds in the same order, or repeated for each seed if it has none.
         abnormal: As of `area`.
         patients: Likewise.
-        confidence: Of the interval.
+        error: As of `compare_areas`.
 
     Raises:
-        ValueError: Shapes differ, a score is not finite, all beats are of one kind, or the
-            confidence is not between 0 and 1.
+        ValueError: Shapes differ, a score is not finite, or all beats are of one kind.
     """
     first, second = np.asarray(scores_a), np.asarray(scores_b)
     if first.ndim != 2 or first.shape != second.shape:
@@ -115,15 +114,11 @@ def compare(
             "with the same seeds"
         )
     a, b = ([area(row, abnormal, patients) for row in rows] for rows in (first, second))
-    return compare_areas(a, b, confidence=confidence)
+    return compare_areas(a, b, error=error)
 
 
 def compare_areas(
-    a: Sequence[Area],
-    b: Sequence[Area],
-    *,
-    confidence: float = 0.95,
-    error: float | None = None,
+    a: Sequence[Area], b: Sequence[Area], *, error: float | None = None
 ) -> Comparison:
     """Difference of two areas under the ROC curve, for other seeds and other patients.
 
@@ -140,32 +135,27 @@ def compare_areas(
     Args:
         a: A network per seed.
         b: The other method's networks, with the same seeds in the same order.
-        confidence: Of the interval.
         error: The chance that this interval may miss the truth, where several looks share
-            1 - ``confidence``; see `kdsearch.evaluation.adaptive`. Default: all of it.
+            `ERROR`; see `kdsearch.evaluation.adaptive`. Default: all of it.
 
     Returns:
         The interval is NaN for a single seed, for a single patient, and where one patient has
         all the normal or all the abnormal beats.
-
-    Raises:
-        ValueError: The confidence is not between 0 and 1.
     """
-    _check_confidence(confidence)
-    error = 1 - confidence if error is None else error
+    error = ERROR if error is None else error
     estimate = float(np.mean([x.area - y.area for x, y in zip(a, b, strict=True)]))
     pseudovalues = np.array(
         [x.pseudovalues - y.pseudovalues for x, y in zip(a, b, strict=True)]
     )
     seeds, count = pseudovalues.shape
     if seeds < 2 or count < 2 or not np.isfinite(pseudovalues).all():
-        return Comparison(Interval(estimate, math.nan, math.nan, confidence), math.nan)
+        return Comparison(Interval(estimate, math.nan, math.nan), math.nan)
     of_seeds = _variance_of_mean(pseudovalues.mean(axis=1))
     of_patients = _variance_of_mean(pseudovalues.mean(axis=0))
     variance = of_seeds + of_patients
     if variance == 0:
         p_value = 1.0 if estimate == 0 else 0.0
-        same = Interval(estimate, estimate, estimate, confidence)
+        same = Interval(estimate, estimate, estimate)
         return Comparison(same, p_value, of_seeds, of_patients)
     freedom = variance**2 / (of_seeds**2 / (seeds - 1) + of_patients**2 / (count - 1))
     deviation = math.sqrt(variance)
@@ -173,11 +163,9 @@ def compare_areas(
     # Two areas cannot differ by more than 1, but Student's t has no bounds.
     low, high = max(estimate - reach, -1.0), min(estimate + reach, 1.0)
     p_value = float(2 * stdtr(freedom, -abs(estimate) / deviation))
-    interval = Interval(estimate, low, high, confidence)
     # Scaled, so that it still belongs to the interval.
-    return Comparison(
-        interval, min(1.0, p_value * (1 - confidence) / error), of_seeds, of_patients
-    )
+    p_value = min(1.0, p_value * ERROR / error)
+    return Comparison(Interval(estimate, low, high), p_value, of_seeds, of_patients)
 
 
 def area(scores: ArrayLike, abnormal: BoolArray, patients: TextArray | None = None) -> Area:
@@ -235,9 +223,7 @@ def _variance_of_mean(values: DoubleArray) -> float:
     return float(values.var(ddof=1)) / len(values)
 
 
-def paired_by_seed(
-    a: ArrayLike, b: ArrayLike, confidence: float = 0.95, error: float | None = None
-) -> Interval:
+def paired_by_seed(a: ArrayLike, b: ArrayLike, error: float | None = None) -> Interval:
     """Mean difference of two ways of training, repeated with the same seeds.
 
     Student's t interval of the differences; pairs cancel what a seed does to both.
@@ -245,7 +231,6 @@ def paired_by_seed(
     Args:
         a: One figure per seed, shape (seeds,).
         b: The other way's figures with the same seeds in the same order, shape (seeds,).
-        confidence: Of the interval.
         error: As of `compare_areas`.
 
     Returns:
@@ -253,21 +238,19 @@ def paired_by_seed(
         NaN (``known`` is False).
 
     Raises:
-        ValueError: Shapes differ, there are no seeds, a figure is not finite, or the
-            confidence is not between 0 and 1.
+        ValueError: Shapes differ, there are no seeds, or a figure is not finite.
     """
-    _check_confidence(confidence)
     first, second = _figures(a), _figures(b)
     if first.shape != second.shape:
         raise ValueError(f"{len(first)} seeds against {len(second)}: pairs need the same seeds")
     differences = first - second
     estimate, n = float(differences.mean()), len(differences)
     if n < 2:
-        return Interval(estimate, math.nan, math.nan, confidence)
-    error = 1 - confidence if error is None else error
+        return Interval(estimate, math.nan, math.nan)
+    error = ERROR if error is None else error
     deviation = math.sqrt(_variance_of_mean(differences))
     reach = float(stdtrit(n - 1, 1 - error / 2)) * deviation
-    return Interval(estimate, estimate - reach, estimate + reach, confidence)
+    return Interval(estimate, estimate - reach, estimate + reach)
 
 
 def mean_and_sd(values: ArrayLike) -> tuple[float, float]:
@@ -349,12 +332,12 @@ def _known(
             f"{start}: the {metric} of {name} was measured "
             f"{_signed(interval.estimate, digits)}, but may really be anything from "
             f"{_signed(interval.low, digits)} to {_signed(interval.high, digits)} "
-            f"({_percent(interval)} confidence interval for {covers}; from {evidence})"
+            f"(95 % confidence interval for {covers}; from {evidence})"
         )
     near, far = sorted((abs(interval.low), abs(interval.high)))
     return (
         f"{name} is {verdict} than {other}: its {metric} is "
-        f"{_signed(interval.estimate, digits)} ({_percent(interval)} confidence interval "
+        f"{_signed(interval.estimate, digits)} (95 % confidence interval "
         f"{near:.{digits}f} to {far:.{digits}f} for {covers}; from {evidence})"
     )
 
@@ -367,10 +350,6 @@ def _signed(value: float, digits: int) -> str:
     return f"{abs(value):.{digits}f} {'lower' if value < 0 else 'higher'}"
 
 
-def _percent(interval: Interval) -> str:
-    return f"{100 * interval.confidence:g} %"
-
-
 def _decimals(interval: Interval) -> int:
     """Return the number of decimals: three, or more for a narrow interval."""
     if not interval.known:
@@ -380,11 +359,6 @@ def _decimals(interval: Interval) -> int:
         smallest.append(min(abs(interval.low), abs(interval.high)))
     needed = [math.ceil(-math.log10(size)) for size in smallest if size > 0]
     return min(max([3, *needed]), 6)
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, but is {confidence}")
 
 
 def _figures(values: ArrayLike) -> DoubleArray:

@@ -41,9 +41,7 @@ def auc(scores: np.ndarray, abnormal: np.ndarray) -> float:
 # --- Seeds and patients ---------------------------------------------------------------------
 
 
-def by_leaving_out(
-    drawn: coverage.Draw, confidence: float
-) -> tuple[float, float, float, float]:
+def by_leaving_out(drawn: coverage.Draw) -> tuple[float, float, float, float]:
     """Estimate, ends and p-value from areas that are measured again without each patient."""
     every = np.ones(len(drawn.abnormal), dtype=bool)
     kept = [every, *(drawn.patients != patient for patient in np.unique(drawn.patients))]
@@ -65,7 +63,7 @@ def by_leaving_out(
     variance = sum(part for part, _ in parts)
     freedom = variance**2 / sum(part**2 / free for part, free in parts)
     estimate, error = areas[:, 0].mean(), math.sqrt(variance)
-    reach = student_t.ppf((1 + confidence) / 2, freedom) * error
+    reach = student_t.ppf(0.975, freedom) * error
     p_value = 2 * student_t.sf(abs(estimate) / error, freedom)
     return estimate, estimate - reach, estimate + reach, p_value
 
@@ -76,8 +74,8 @@ def test_the_interval_is_that_of_measuring_again_without_each_patient(digits: in
     drawn = coverage.Draw(
         drawn.first.round(digits), drawn.second.round(digits), drawn.abnormal, drawn.patients
     )
-    found = compare(drawn.first, drawn.second, drawn.abnormal, drawn.patients, confidence=0.9)
-    expected = by_leaving_out(drawn, 0.9)
+    found = compare(drawn.first, drawn.second, drawn.abnormal, drawn.patients)
+    expected = by_leaving_out(drawn)
     ends = found.difference.estimate, found.difference.low, found.difference.high
     assert (*ends, found.p_value) == pytest.approx(expected)
 
@@ -140,7 +138,7 @@ def test_the_p_value_is_that_of_the_interval():
     found = [compare(d.first, d.second, d.abnormal, d.patients) for d in drawn]
     distinguished = [judge(one.difference) != "not distinguishable" for one in found]
     assert distinguished == [one.p_value < 0.05 for one in found]
-    wide = [compare(d.first, d.second, d.abnormal, d.patients, confidence=0.5) for d in drawn]
+    wide = [compare(d.first, d.second, d.abnormal, d.patients, error=0.5) for d in drawn]
     assert 0 < sum(judge(one.difference) != "not distinguishable" for one in wide) < 20
     assert [judge(one.difference) != "not distinguishable" for one in wide] == [
         one.p_value < 0.5 for one in found
@@ -150,14 +148,14 @@ def test_the_p_value_is_that_of_the_interval():
 @pytest.mark.parametrize("second", [FIRST, np.exp(FIRST)], ids=["same", "same order"])
 def test_equal_orders_are_exactly_no_difference(second: np.ndarray):
     found = compare([FIRST] * 3, [second] * 3, ABNORMAL)
-    assert found.difference == Interval(0.0, 0.0, 0.0, 0.95)
+    assert found.difference == Interval(0.0, 0.0, 0.0)
     assert found.p_value == 1
 
 
 def test_all_ties_against_perfect_separation():
     abnormal = np.arange(8) < 4
     found = compare([abnormal.astype(float)] * 2, [np.zeros(8)] * 2, abnormal)
-    assert found.difference == Interval(0.5, 0.5, 0.5, 0.95)
+    assert found.difference == Interval(0.5, 0.5, 0.5)
     assert found.p_value == 0
 
 
@@ -192,7 +190,7 @@ def test_paired_by_seed_by_hand():
     assert found.high - 2 == pytest.approx(4.302653 / math.sqrt(3))
     assert 2 - found.low == pytest.approx(4.302653 / math.sqrt(3))
     assert judge(found) == "not distinguishable"
-    assert judge(paired_by_seed([2, 4, 6], [1, 2, 3], confidence=0.8)) == "better"
+    assert judge(paired_by_seed([2, 4, 6], [1, 2, 3], error=0.2)) == "better"
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.02])
@@ -217,7 +215,7 @@ def test_one_seed_has_no_interval_and_says_so():
 
 
 def test_equal_figures_are_exactly_no_difference():
-    assert paired_by_seed([0.9, 0.8], [0.9, 0.8]) == Interval(0.0, 0.0, 0.0, 0.95)
+    assert paired_by_seed([0.9, 0.8], [0.9, 0.8]) == Interval(0.0, 0.0, 0.0)
 
 
 def test_mean_and_sd():
@@ -231,7 +229,7 @@ def test_mean_and_sd():
 
 
 def interval(estimate: float, low: float, high: float) -> Interval:
-    return Interval(estimate, low, high, 0.95)
+    return Interval(estimate, low, high)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +332,6 @@ def with_nan(scores: np.ndarray) -> np.ndarray:
             {"patients": np.array(["a", "b"])},
             r"patients of shape \(2,\) for 5 beats",
         ),
-        ([FIRST], [SECOND], ABNORMAL, {"confidence": 95}, "between 0 and 1, but is 95"),
     ],
 )
 def test_scores_that_cannot_be_compared(first, second, abnormal, options, message: str):
@@ -356,8 +353,6 @@ def test_seeds_that_cannot_be_paired(a, b, message: str):
         paired_by_seed(a, b)
 
 
-def test_other_refusals():
-    with pytest.raises(ValueError, match="between 0 and 1, but is 1"):
-        paired_by_seed([1, 2], [1, 2], confidence=1)
+def test_no_figures_have_no_mean():
     with pytest.raises(ValueError, match="one figure per seed"):
         mean_and_sd([])
