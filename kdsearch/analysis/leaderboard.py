@@ -47,6 +47,13 @@ def ranked(table: pd.DataFrame, metric: Metric) -> pd.Series[Any]:
     return values.rank(method="min", ascending=False).astype("Int64")
 
 
+def ranked_together(tables: Sequence[pd.DataFrame], metric: Metric) -> pd.DataFrame:
+    """Return the rows of several leaderboards as one."""
+    table = pd.concat(tables, ignore_index=True)
+    table["rank"] = ranked(table, metric)
+    return table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
+
+
 def leaderboard(
     records: Sequence[TrialRecord],
     searched: Sequence[str],
@@ -107,9 +114,7 @@ def leaderboard_of_generations(
         leaderboard(records, searched, costs, metric).assign(**{GENERATION: number})
         for number, records in generations.items()
     ]
-    table = pd.concat(tables, ignore_index=True)
-    table["rank"] = ranked(table, metric)
-    table = table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
+    table = ranked_together(tables, metric)
     columns = [*map(column_of, searched), *_cost_columns(costs), *TRAILING]
     return table[["rank", GENERATION, *leading(metric)[1:], *columns]]
 

@@ -20,7 +20,7 @@ from kdsearch.analysis.leaderboard import (
     column_of,
     leaderboard,
     leading,
-    ranked,
+    ranked_together,
     render,
     rounded,
 )
@@ -203,9 +203,7 @@ def _table(runs: Sequence[Run]) -> pd.DataFrame:
         leaderboard(run.records, searched, metric=metric).assign(**{RUN: str(run.folder.path)})
         for run in runs
     ]
-    table = pd.concat(tables, ignore_index=True)
-    table["rank"] = ranked(table, metric)
-    table = table.sort_values("rank", na_position="last", kind="stable", ignore_index=True)
+    table = ranked_together(tables, metric)
     return table[[RUN, *leading(metric), *map(column_of, searched), *TRAILING]]
 
 

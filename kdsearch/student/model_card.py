@@ -58,7 +58,11 @@ that `student.at("sensitivity=0.95")` can choose another.
 
 ## Intended use and limits
 
-{limits}
+{simulated}- For research: no medical device, and not tested as one.
+- Right for data like those above, cut in the same way. Try it on beats with known answers \
+before it scores others.
+- The figures are of one set of data; those of patients or devices that are not in it may be \
+lower.
 
 ## Files
 
@@ -85,6 +89,7 @@ def model_card(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     rule = metrics.get("threshold_rule", "f1")
     if isinstance(rule, Mapping):
         rule = ", ".join(f"{name}={value}" for name, value in rule.items())
+    simulated = "- Trained on simulated beats: its scores of real beats mean nothing.\n"
     text = TEXT.format(
         method=known.method,
         version=known.kdsearch,
@@ -95,7 +100,7 @@ def model_card(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         input=_input(known),
         data=known.data.description,
         figures=_figures(metrics),
-        limits="\n".join(f"- {limit}" for limit in _limits(known)),
+        simulated=simulated if known.data.simulated else "",
         model=MODEL,
         card=CARD,
         validation=VALIDATION,
@@ -148,16 +153,3 @@ def _figures(metrics: Mapping[str, Any]) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _limits(card: Card) -> list[str]:
-    limits = [
-        "For research: no medical device, and not tested as one.",
-        "Right for data like those above, cut in the same way. Try it on beats with known "
-        "answers before it scores others.",
-        "The figures are of one set of data; those of patients or devices that are not in it "
-        "may be lower.",
-    ]
-    if card.data.simulated:
-        limits.insert(0, "Trained on simulated beats: its scores of real beats mean nothing.")
-    return limits

@@ -13,6 +13,8 @@ from kdsearch.analysis.report.chart import Axis, Chart, Series
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 GRID = "#E4E8EC"
+# A trace that shows nothing but its entry in the legend, or its scale of colours.
+NOTHING: dict[str, Any] = {"type": "scatter", "x": [None], "y": [None], "mode": "markers"}
 
 
 def figure_json(chart: Chart, *, small: bool) -> str:
@@ -30,33 +32,18 @@ def _traces(chart: Chart, *, small: bool) -> list[dict[str, Any]]:
         trace = _bars(series) if series.kind == "bars" else _scatter(series, chart)
         first = series.in_legend and series.name not in seen and chart.legend and not small
         seen |= {series.name}
-        traces.append(
-            {
-                **trace,
-                "name": escape(series.name),
-                "legendgroup": escape(series.name),
-                "showlegend": first and series.values is None,
-                **_hover(series),
-            }
-        )
+        named = {"name": escape(series.name), "legendgroup": escape(series.name)}
+        own = first and series.values is None
+        traces.append({**trace, **named, "showlegend": own, **_hover(series)})
         if first and series.values is not None:
-            traces.append(_entry(series))
+            # Points on a colour scale have a neutral entry.
+            neutral = {"symbol": series.symbol, "size": series.size, "color": series.colour}
+            traces.append({**NOTHING, "marker": neutral, **named})
     if chart.scale is not None and all(series.values is None for series in chart.series):
-        traces.append(_scale_alone(chart))
+        # The lines are coloured individually.
+        marker = {"color": [chart.scale[1]], "opacity": 0, **_scale(chart)}
+        traces.append({**NOTHING, "marker": marker, "showlegend": False, "hoverinfo": "skip"})
     return traces
-
-
-def _entry(series: Series) -> dict[str, Any]:
-    """Return a neutral legend entry for points with a colour scale."""
-    return {
-        "type": "scatter",
-        "x": [None],
-        "y": [None],
-        "mode": "markers",
-        "marker": {"symbol": series.symbol, "size": series.size, "color": series.colour},
-        "name": escape(series.name),
-        "legendgroup": escape(series.name),
-    }
 
 
 def _hover(series: Series) -> dict[str, Any]:
@@ -92,7 +79,15 @@ def _scatter(series: Series, chart: Chart) -> dict[str, Any]:
         "opacity": series.opacity,
     }
     if series.kind == "points":
-        trace |= {"mode": "markers", "marker": _marker(series, chart)}
+        marker: dict[str, Any] = {
+            "symbol": series.symbol,
+            "size": series.size,
+            "line": {"width": 0 if series.symbol == "x" else 1, "color": "white"},
+            "color": series.colour,
+        }
+        if series.values is not None and chart.scale is not None:
+            marker |= {"color": list(series.values), **_scale(chart)}
+        trace |= {"mode": "markers", "marker": marker}
         if series.low is not None and series.high is not None:
             middle = series.y if series.upright else series.x
             trace["error_y" if series.upright else "error_x"] = {
@@ -118,17 +113,6 @@ def _scatter(series: Series, chart: Chart) -> dict[str, Any]:
     return trace
 
 
-def _marker(series: Series, chart: Chart) -> dict[str, Any]:
-    marker: dict[str, Any] = {
-        "symbol": series.symbol,
-        "size": series.size,
-        "line": {"width": 0 if series.symbol == "x" else 1, "color": "white"},
-    }
-    if series.values is None or chart.scale is None:
-        return {**marker, "color": series.colour}
-    return {**marker, "color": list(series.values), **_scale(chart)}
-
-
 def _scale(chart: Chart) -> dict[str, Any]:
     assert chart.scale is not None
     title, low, high = chart.scale
@@ -142,21 +126,6 @@ def _scale(chart: Chart) -> dict[str, Any]:
             "thickness": 12,
             "outlinewidth": 0,
         },
-    }
-
-
-def _scale_alone(chart: Chart) -> dict[str, Any]:
-    """Return the colour scale of a chart whose lines are coloured individually."""
-    assert chart.scale is not None
-    marker = {"color": [chart.scale[1]], "opacity": 0, **_scale(chart)}
-    return {
-        "type": "scatter",
-        "x": [None],
-        "y": [None],
-        "mode": "markers",
-        "marker": marker,
-        "showlegend": False,
-        "hoverinfo": "skip",
     }
 
 
