@@ -72,7 +72,8 @@ def leaderboard(
             the `front`.
         metric: The records' own, by which they are ranked.
     """
-    columns = [*leading(metric), *map(column_of, searched), *_cost_columns(costs), *TRAILING]
+    of_costs = [*costs, FRONT] if costs else []
+    columns = [*leading(metric), *map(column_of, searched), *of_costs, *TRAILING]
     on_front = set(front(records, costs))
     rows = [
         {
@@ -110,13 +111,12 @@ def leaderboard_of_generations(
         costs: Likewise; each generation has its own front.
         metric: Likewise.
     """
-    tables = [
-        leaderboard(records, searched, costs, metric).assign(**{GENERATION: number})
-        for number, records in generations.items()
-    ]
-    table = ranked_together(tables, metric)
-    columns = [*map(column_of, searched), *_cost_columns(costs), *TRAILING]
-    return table[["rank", GENERATION, *leading(metric)[1:], *columns]]
+    tables = []
+    for number, records in generations.items():
+        table = leaderboard(records, searched, costs, metric)
+        table.insert(1, GENERATION, number)
+        tables.append(table)
+    return ranked_together(tables, metric)
 
 
 def front(records: Sequence[TrialRecord], costs: Sequence[str]) -> list[int]:
@@ -138,10 +138,6 @@ def front(records: Sequence[TrialRecord], costs: Sequence[str]) -> list[int]:
 
     found = [number for number, point in points.items() if not beaten(point)]
     return sorted(found, key=lambda number: (points[number], number))
-
-
-def _cost_columns(costs: Sequence[str]) -> list[str]:
-    return [*costs, FRONT] if costs else []
 
 
 def column_of(setting: str) -> str:

@@ -13,13 +13,10 @@ from kdsearch.analysis.leaderboard import (
     GENERATION,
     RUN,
     STATES,
-    TRAILING,
     Format,
     best_record,
     best_yaml,
-    column_of,
     leaderboard,
-    leading,
     ranked_together,
     render,
     rounded,
@@ -199,12 +196,12 @@ def _table(runs: Sequence[Run]) -> pd.DataFrame:
         return runs[0].leaderboard()
     metric = runs[0].metric
     searched = list(dict.fromkeys(key for run in runs for key in run.searched))
-    tables = [
-        leaderboard(run.records, searched, metric=metric).assign(**{RUN: str(run.folder.path)})
-        for run in runs
-    ]
-    table = ranked_together(tables, metric)
-    return table[[RUN, *leading(metric), *map(column_of, searched), *TRAILING]]
+    tables = []
+    for run in runs:
+        table = leaderboard(run.records, searched, metric=metric)
+        table.insert(0, RUN, str(run.folder.path))
+        tables.append(table)
+    return ranked_together(tables, metric)
 
 
 def _select(

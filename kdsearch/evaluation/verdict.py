@@ -339,7 +339,6 @@ def difference(
             _words(of),
             _words(against),
             interval,
-            "AUC",
             seeds=len(seeds),
             beats=len(test.x),
             patients=patients,

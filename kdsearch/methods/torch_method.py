@@ -160,11 +160,5 @@ def _in_batches(
 
 if TYPE_CHECKING:
     # The type checker proves here that the protocol is kept.
-    def _is_method(method: TorchMethod) -> Method:
-        return method
-
-    def _is_sized(method: TorchMethod) -> Sized:
-        return method
-
-    def _is_teachable(method: TorchMethod) -> Teachable:
-        return method
+    def _protocols(method: TorchMethod) -> tuple[Method, Sized, Teachable]:
+        return method, method, method

@@ -283,7 +283,6 @@ def sentence(
     name: str,
     other: str,
     interval: Interval,
-    metric_name: str,
     *,
     seeds: int,
     beats: int,
@@ -294,8 +293,7 @@ def sentence(
     Args:
         name: What was compared, as it is called within a sentence: ``the student``.
         other: What it was compared with.
-        interval: Of the first minus the second, from `compare`.
-        metric_name: What was measured; more must be better.
+        interval: Of their AUC, the first minus the second, from `compare`.
         seeds: How often both were trained.
         beats: How many beats they were measured on.
         patients: Of how many patients; None where that is not known.
@@ -308,35 +306,33 @@ def sentence(
         covers = "other seeds and other patients"
         if patients is None:
             covers = "other seeds and other beats; the patients are not known"
-        text = _known(name, other, interval, metric_name, covers, evidence)
+        text = _known(name, other, interval, covers, evidence)
     else:
         few_seeds = "trainings with other seeds"
         missing = few_seeds if seeds < 2 else "patients with beats of both kinds"
         text = (
-            f"{name} and {other} are not distinguishable: the {metric_name} of {name} is "
+            f"{name} and {other} are not distinguishable: the AUC of {name} is "
             f"{_signed(interval.estimate, _decimals(interval))}, but there are too few "
             f"{missing} to tell this from chance ({evidence})"
         )
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _known(
-    name: str, other: str, interval: Interval, metric: str, covers: str, evidence: str
-) -> str:
+def _known(name: str, other: str, interval: Interval, covers: str, evidence: str) -> str:
     verdict, digits = judge(interval), _decimals(interval)
     if verdict == NOT_DISTINGUISHABLE:
         start = f"{name} and {other} are not distinguishable"
         if interval.low == interval.high == 0:
-            return f"{start}: their {metric} is the same ({evidence})"
+            return f"{start}: their AUC is the same ({evidence})"
         return (
-            f"{start}: the {metric} of {name} was measured "
+            f"{start}: the AUC of {name} was measured "
             f"{_signed(interval.estimate, digits)}, but may really be anything from "
             f"{_signed(interval.low, digits)} to {_signed(interval.high, digits)} "
             f"(95 % confidence interval for {covers}; from {evidence})"
         )
     near, far = sorted((abs(interval.low), abs(interval.high)))
     return (
-        f"{name} is {verdict} than {other}: its {metric} is "
+        f"{name} is {verdict} than {other}: its AUC is "
         f"{_signed(interval.estimate, digits)} (95 % confidence interval "
         f"{near:.{digits}f} to {far:.{digits}f} for {covers}; from {evidence})"
     )
