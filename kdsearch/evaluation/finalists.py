@@ -336,19 +336,17 @@ def _check(evaluation: Evaluation) -> None:
             _same_shape(fake, examples.x)
     if examples.time_ms is not None:
         _same_shape(examples.time_ms, np.empty(examples.x.shape[-1]))
-    if evaluation.progress is not None:
-        _check_progress(evaluation.progress, evaluation)
-
-
-def _check_progress(progress: Progress, evaluation: Evaluation) -> None:
+    progress = evaluation.progress
+    if progress is None:
+        return
     if progress.x.ndim != 3 or len(progress.x) != len(progress.rows):
         raise ValueError("beats of another number or shape than their rows")
     if not np.isin(progress.rows, np.arange(len(evaluation.validation_classes))).all():
         raise ValueError("beats that are no validation beats")
     if progress.student.shape != (len(progress.epochs), *progress.x.shape):
         raise ValueError("reconstructions of another number or shape than beats and epochs")
-    if evaluation.examples.time_ms is not None:
-        _same_shape(evaluation.examples.time_ms, np.empty(progress.x.shape[-1]))
+    if examples.time_ms is not None:
+        _same_shape(examples.time_ms, np.empty(progress.x.shape[-1]))
 
 
 def _same_shape(one: NDArray[Any], other: NDArray[Any]) -> None:

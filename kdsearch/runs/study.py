@@ -455,18 +455,13 @@ def _local_time(text: str) -> datetime:
 
 def distributions(space: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:
     """Return the searched settings of a space as Optuna takes them."""
-    return {
-        key: _distribution(dimension)
-        for key, dimension in space.items()
-        if not isinstance(dimension, Fixed)
-    }
-
-
-def _distribution(dimension: Float | Integer | Choice) -> BaseDistribution:
-    match dimension:
-        case Float(low, high, log, step):
-            return FloatDistribution(low, high, log=log, step=step)
-        case Integer(low, high, log, whole):
-            return IntDistribution(low, high, log=log, step=whole)
-        case Choice(options):
-            return CategoricalDistribution(options)
+    found: dict[str, BaseDistribution] = {}
+    for key, dimension in space.items():
+        match dimension:
+            case Float(low, high, log, step):
+                found[key] = FloatDistribution(low, high, log=log, step=step)
+            case Integer(low, high, log, whole):
+                found[key] = IntDistribution(low, high, log=log, step=whole)
+            case Choice(options):
+                found[key] = CategoricalDistribution(options)
+    return found

@@ -72,8 +72,19 @@ def learning_curves(contents: Contents) -> Section:
     """The search's metric by epoch, a line per trial."""
     run = contents.run
     name = METRICS[run.metric]
-    series = [_learning_curve(record, contents) for record in run.records]
-    drawn = [one for one in series if len(one.x)]
+    drawn = [
+        Series(
+            STATES[record.state],
+            [float(report.epoch) for report in history],
+            [report.value(run.metric) for report in history],
+            palette.COLOURS[record.state],
+            width=1.8,
+            opacity=0.75,
+            hover=f"trial {record.number}, {STATES[record.state]}",
+        )
+        for record in run.records
+        if (history := contents.histories.get(record.number))
+    ]
     # Completed trials on top: they are what one looks for among many stopped ones.
     drawn.sort(key=lambda one: one.name == STATES["completed"])
     if run.teacher.get("history") and "origin" not in run.teacher:
@@ -150,20 +161,6 @@ def _losses(
         Axis("epoch", ticks=_whole(math.ceil(max(losses)))),
         Axis("loss", log=positive),
         series,
-    )
-
-
-def _learning_curve(record: TrialRecord, contents: Contents) -> Series:
-    history = contents.histories.get(record.number, [])
-    return Series(
-        STATES[record.state],
-        [float(report.epoch) for report in history],
-        [report.value(contents.run.metric) for report in history],
-        palette.COLOURS[record.state],
-        symbol="circle",
-        width=1.8,
-        opacity=0.75,
-        hover=f"trial {record.number}, {STATES[record.state]}",
     )
 
 
