@@ -11,7 +11,9 @@ period
 - the rank correlation of what the trials have reached at the first rung with what they reach;
 - the mini-batches that a search trains, in comparison with ``grace_period: 1``;
 - its best validation AUC, minus that of the same search with ``grace_period: 1``: the mean, and
-  the interval that has 95 % of the searches.
+  the interval that has 95 % of the searches;
+- the same difference if both train as many mini-batches, so that a search that stops trials
+  sooner has more of them; they are drawn with replacement.
 
 Ray is not started.
 """
@@ -102,7 +104,7 @@ def trained(config: Config) -> list[Curve]:
     students = [config.student_settings(point) for point in config.corners()]
     task = replace(task, targets=cache.targets(teacher, config.method, students, task))
     study = Study(config.space, config.search, [])
-    curves = []
+    curves: list[Curve] = []
     for _ in range(config.trials):
         suggestion = study.ask()
         settings = config.student_settings(suggestion.params)
@@ -124,41 +126,62 @@ def show(curves: Sequence[Curve], config: Config) -> None:
     last = config.max_epochs()
     final = [max(auc for epoch, auc in curve.items() if epoch >= 1) for curve in curves]
     print(f"{len(curves)} trials of {last} epochs, {SEARCHES:,} searches\n")
-    print("| grace_period | rank correlation | mini-batches | best val_auc |")
-    print("|---|---|---|---|")
-    reference = replayed(curves, 1, last)
+    print("| grace_period | rank correlation | mini-batches | best val_auc | at equal cost |")
+    print("|---|---|---|---|---|")
+    chance = np.random.default_rng(0)
+    size = round(0.75 * len(curves))
+    orders = [chance.permutation(len(curves))[:size] for _ in range(SEARCHES)]
+    reference = np.array([search(curves, order, 1, last) for order in orders])
+    # Long enough for the searches that stop trials soonest.
+    longer = [chance.integers(len(curves), size=20 * size) for _ in range(SEARCHES)]
+    equal = np.array([search(curves, order[:size], 1, last) for order in longer])
     for grace in (g for g in GRACE if g <= last):
-        reached = [curve[grace] for curve in curves]
-        correlation = spearmanr(reached, final).statistic
-        found = replayed(curves, grace, last)
+        correlation = spearmanr([curve[grace] for curve in curves], final).statistic
+        found = np.array([search(curves, order, grace, last) for order in orders])
         share = found[:, 0].sum() / reference[:, 0].sum()
-        difference = found[:, 1] - reference[:, 1]
-        low, high = np.quantile(difference, (0.025, 0.975))
+        budgets = zip(longer, equal[:, 0], strict=True)
+        at_cost = [search(curves, order, grace, last, budget)[1] for order, budget in budgets]
         print(
             f"| {grace:g} | {correlation:.2f} | {share:.0%} | "
-            f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f}) |"
+            f"{spread(found[:, 1] - reference[:, 1])} | {spread(at_cost - equal[:, 1])} |"
         )
 
 
-def replayed(curves: Sequence[Curve], grace: float, last: int) -> np.ndarray:
-    """Epochs and best validation AUC of each search, shape (searches, 2)."""
+def spread(differences: np.ndarray) -> str:
+    low, high = np.quantile(differences, (0.025, 0.975))
+    return f"{differences.mean():+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def search(
+    curves: Sequence[Curve],
+    order: np.ndarray,
+    grace: float,
+    last: int,
+    budget: float = math.inf,
+) -> tuple[float, float]:
+    """Replay a search of the trials in this order.
+
+    Args:
+        budget: Epochs after which it ends.
+
+    Returns:
+        Its epochs and its best validation AUC.
+    """
     settings = scheduler(grace)
     reports = [*settings.early_rungs(), *range(1, last + 1)]
-    chance = np.random.default_rng(0)
-    rows = []
-    for _ in range(SEARCHES):
-        order = chance.permutation(len(curves))[: round(0.75 * len(curves))]
-        rungs = Rungs(settings, last)
-        epochs, best = 0.0, 0.0
-        for number in order:
-            so_far = 0.0
-            for epoch in reports:
-                so_far = max(so_far, curves[number][epoch])
-                if epoch < last and rungs.lags(int(number), epoch, so_far):
-                    break
-            epochs, best = epochs + epoch, max(best, so_far)
-        rows.append((epochs, best))
-    return np.array(rows)
+    rungs = Rungs(settings, last)
+    trained, best = 0.0, 0.0
+    for number, curve in enumerate(curves[i] for i in order):
+        so_far = 0.0
+        for epoch in reports:
+            if trained + epoch > budget:
+                return trained, best
+            so_far = max(so_far, curve[epoch])
+            best = max(best, so_far)
+            if epoch < last and rungs.lags(number, epoch, so_far):
+                break
+        trained += epoch
+    return trained, best
 
 
 if __name__ == "__main__":
