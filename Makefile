@@ -34,6 +34,8 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --follow-imports=silent --no-warn-return-any \
+		--allow-untyped-defs --allow-untyped-calls --exclude plain_ray.py benchmarks
 
 # What is made from the settings in the code: run it after each change of them.
 reference: $(SEARCH)

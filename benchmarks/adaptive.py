@@ -17,7 +17,7 @@ often.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -70,23 +70,43 @@ class Noise:
 NOISE = (
     Noise(
         "BeatGAN taught by neighbours, known patients",
-        **{"control": 0.020, "teacher": 0.020, "rival": 0.007},
-        **{"own": (0.008, 0.009, 0.009), "shared": 0.007, "patient": 0.020, "patients": 44},
+        control=0.020,
+        teacher=0.020,
+        rival=0.007,
+        own=(0.008, 0.009, 0.009),
+        shared=0.007,
+        patient=0.020,
+        patients=44,
     ),
     Noise(
         "BeatGAN taught by its teacher: no effect",
-        **{"control": 0.0, "teacher": 0.0, "rival": 0.0},
-        **{"own": (0.008, 0.009, 0.009), "shared": 0.007, "patient": 0.020, "patients": 44},
+        control=0.0,
+        teacher=0.0,
+        rival=0.0,
+        own=(0.008, 0.009, 0.009),
+        shared=0.007,
+        patient=0.020,
+        patients=44,
     ),
     Noise(
         "memory, known patients",
-        **{"control": 0.0119, "teacher": 0.0035, "rival": 0.0051},
-        **{"own": (0.0013, 0.0032, 0.0), "shared": 0.0005, "patient": 0.010, "patients": 44},
+        control=0.0119,
+        teacher=0.0035,
+        rival=0.0051,
+        own=(0.0013, 0.0032, 0.0),
+        shared=0.0005,
+        patient=0.010,
+        patients=44,
     ),
     Noise(
         "memory, new patients",
-        **{"control": 0.195, "teacher": -0.0044, "rival": 0.0037},
-        **{"own": (0.0023, 0.0197, 0.0), "shared": 0.001, "patient": 0.036, "patients": 22},
+        control=0.195,
+        teacher=-0.0044,
+        rival=0.0037,
+        own=(0.0023, 0.0197, 0.0),
+        shared=0.001,
+        patient=0.036,
+        patients=22,
     ),
 )
 
@@ -148,7 +168,9 @@ def fixed(drawn: Simulated, seeds: int) -> Tally:
     return _tally(drawn, leader, dict.fromkeys(ROLES, seeds), sequential=False)
 
 
-def _tally(drawn: Simulated, leader: str, seeds: dict[str, int], *, sequential: bool) -> Tally:
+def _tally(
+    drawn: Simulated, leader: str, seeds: Mapping[str, int], *, sequential: bool
+) -> Tally:
     tally = Tally(sum(seeds.values()), drawn.noise.mean(leader) == 0, 0, 0, [])
     for name, other in _pairs(seeds):
         shared = min(seeds[name], seeds[other])
@@ -166,7 +188,7 @@ def _tally(drawn: Simulated, leader: str, seeds: dict[str, int], *, sequential: 
     return tally
 
 
-def _pairs(seeds: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _pairs(seeds: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     for name in ("trial-1", "trial-2"):
         for other in (f"control-of-{name}", "teacher"):
             if seeds[name] and seeds[other]:

@@ -15,6 +15,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from kdsearch.tuning.workers.trial import trial_seed
 
 WORST_AUC = 0.5
 COST = "parameters"
-ARMS = {
+ARMS: dict[str, dict[str, Any]] = {
     "both objectives": {"objectives": ["val_auc", COST]},
     "random": {"objectives": ["val_auc", COST], "sampler": "random"},
     "val_auc alone": {"objectives": ["val_auc"]},
@@ -87,11 +88,13 @@ def search(config: Config) -> list[TrialRecord]:
         number, settings = suggestion.number, config.student_settings(suggestion.params)
         stack = config.method.student_stack(settings, 1, task)
         stack.put_in(0, settings, seed=trial_seed(config, number))
-        record = TrialRecord(number, "completed", suggestion.params, costs=suggestion.costs)
+        curve: dict[int | float, float] = {}
+        params, costs = suggestion.params, suggestion.costs
+        record = TrialRecord(number, "completed", params, curve, costs=costs)
         for epoch in range(1, epochs + 1):
             auc = judge(stack.advance()[0], task.data.validation).val_auc
-            record.curve[epoch] = max([auc, *record.curve.values()])
-            study.report(number, epoch, record.curve[epoch])
+            curve[epoch] = max([auc, *curve.values()])
+            study.report(number, epoch, curve[epoch])
             if epoch < epochs and rungs.lags(number, epoch, record.value, record.costs):
                 record = replace(record, state="stopped")
                 break

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from step import BATCH, Step, beats, lean
 
-from kdsearch.methods.device import use_threads
+from kdsearch.methods.device import Precision, use_threads
 from kdsearch.methods.protocol import Compute
 
 FORMER = "4f91aac^"
@@ -60,7 +60,7 @@ def extract(folder: Path) -> None:
         file.write_text(file.read_text().replace("kdsearch", "former"))
 
 
-def compare(width: int, precision: str, rounds: int) -> None:
+def compare(width: int, precision: Precision, rounds: int) -> None:
     steps = former(width, precision), lean(width, 1, Compute("cpu", precision))
     times: tuple[list[float], list[float]] = [], []
     for i in range(rounds + 4):

@@ -98,7 +98,7 @@ def search(config: Config, learned: Sequence[Learned]) -> list[TrialRecord]:
         settings = config.student_settings(suggestion.params)
         stack = config.method.student_stack(settings, 1, task)
         stack.put_in(0, settings, seed=trial_seed(config, suggestion.number))
-        curve: dict[int, float] = {}
+        curve: dict[int | float, float] = {}
         for epoch in range(1, config.max_epochs() + 1):
             auc = judge(stack.advance()[0], task.data.validation).val_auc
             curve[epoch] = max([auc, *curve.values()])

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from kdsearch.data import cache_dir, load_dataset
+from kdsearch.data import Dataset, cache_dir, load_dataset
 from kdsearch.data.settings import DataSettings
 from kdsearch.methods.beatgan import BeatGan
 from kdsearch.methods.beatgan.settings import StudentSettings
@@ -53,14 +53,16 @@ def main() -> None:
     show(aucs, seconds)
 
 
-def student(dataset, compute, seed, options) -> float:
+def student(
+    dataset: Dataset, compute: Compute, seed: int, options: argparse.Namespace
+) -> float:
     """Test AUC of the best of its epochs by validation, of a student without distillation."""
     shape = {"width": options.width, "epochs": options.epochs}
     method = BeatGan()
     settings = StudentSettings(**shape, target="none")
     stack = method.student_stack(settings, 1, Task(dataset.training, compute))
     stack.put_in(0, settings, seed=seed)
-    best, weights = -1.0, None
+    best, weights = -1.0, stack.weights(0)
     for _ in range(options.epochs):
         report = judge(stack.advance()[0], dataset.training.validation)
         if report.val_auc > best:

@@ -33,7 +33,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 
 from kdsearch.analysis.leaderboard import leaderboard
-from kdsearch.config.dimensions import Dimension, Float
+from kdsearch.config.dimensions import Float
 from kdsearch.config.space_file import SchedulerSettings, SearchSettings
 from kdsearch.files.bucket import parse_path
 from kdsearch.methods.protocol import EpochReport
@@ -47,7 +47,7 @@ from kdsearch.tuning.rungs import Rungs
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 3
-SPACE: dict[str, Dimension] = {
+SPACE = {
     "temperature": Float(0.25, 8, log=True),
     "alpha": Float(1e-3, 3, log=True),
     "w_adv": Float(0.1, 10, log=True),
@@ -157,7 +157,7 @@ def bucket(url: str, size: int) -> Seconds:
 def tpe(size: int) -> float:
     """Seconds of TPE's last ten suggestions, as if all had cost as much."""
     random = Study(SPACE, SearchSettings(num_samples=size, sampler="random"), [])
-    records = []
+    records: list[TrialRecord] = []
     for _ in range(size):
         params = random.ask().params
         number = len(records)

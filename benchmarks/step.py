@@ -136,10 +136,9 @@ def product_rate(kind: str, options: argparse.Namespace) -> float:
 
 def multiply_adds(width: int) -> float:
     """Of one student's step; each is counted by torch in the networks as published."""
-    generator, discriminator = (
-        build(network, Architecture(width, 50, 1, LENGTH))
-        for network in (Generator, Discriminator)
-    )
+    architecture = Architecture(width, 50, 1, LENGTH)
+    generator = build(Generator, architecture)
+    discriminator = build(Discriminator, architecture)
     x = torch.zeros(BATCH, 1, LENGTH)
     with torch.no_grad():
         for value in [*generator.state_dict().values(), *discriminator.state_dict().values()]:

@@ -132,7 +132,7 @@ def plain_search(work: Path, seed: int, options: argparse.Namespace) -> dict[str
     return {"seconds": seconds, "trial_epochs": found["trial_epochs"], "curve": curve}
 
 
-def kdsearch_search(run: RunFolder, command: list[str], enough: float) -> tuple[Curve, int]:
+def kdsearch_search(run: RunFolder, command: list[str], enough: float) -> tuple[Curve, float]:
     """The best so far as the run folder shows it until the command's end, and the epochs.
 
     Args:

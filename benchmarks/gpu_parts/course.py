@@ -36,7 +36,7 @@ class Course:
     @classmethod
     def new(cls, name: str, steps: int, options: argparse.Namespace, **extra: Any) -> Course:
         method, network = METHODS[name](), sizes(options).network[name] | extra
-        student = method.student_settings(**network)
+        student: Any = method.student_settings(**network)
         # A mini-batch of `memory` is half of normal beats.
         per_step = student.batch_size // (2 if name == "memory" else 1)
         data = made_up(per_step * steps)
@@ -62,7 +62,7 @@ class Course:
 
     def settings(self, k: int) -> Any:
         """Each student's are a little different, as in a search."""
-        settings = self.method.student_settings(**self.network)
+        settings: Any = self.method.student_settings(**self.network)
         return settings.model_copy(
             update={"lr": settings.lr * 1.01**k, "alpha": settings.alpha * 0.99**k}
         )
@@ -97,4 +97,5 @@ def made_up(beats: int, validation: int = 128) -> TrainingData:
 def wave(rng: np.random.Generator, beats: int, noise: np.ndarray) -> np.ndarray:
     phase = rng.uniform(0, 0.5, (beats, 1, 1))
     x = np.sin(np.linspace(0, 30, LENGTH) + phase)
-    return normalise(x + noise[:, None, None] * rng.standard_normal((beats, 1, LENGTH)))
+    x = x + noise[:, None, None] * rng.standard_normal((beats, 1, LENGTH))
+    return normalise(x.astype(np.float32))

@@ -25,8 +25,10 @@ def quality(part: Part, options: argparse.Namespace) -> None:
     size = sizes(options)
     epochs = options.epochs or (2 if options.tiny else 100)
     seeds = 2 if options.tiny else options.seeds
-    limits = {"train_limit": 64, "validation_limit": 64} if options.tiny else {}
-    data = load_dataset(DataSettings(source=options.data, split="fold", **limits), cache_dir())
+    settings = DataSettings(source=options.data, split="fold")
+    if options.tiny:
+        settings = settings.model_copy(update={"train_limit": 64, "validation_limit": 64})
+    data = load_dataset(settings, cache_dir())
     part.put(data=data.description, precision=options.precision, epochs_wanted=epochs)
     print(f"{data.description}\n")
     compute = Compute(options.device, options.precision)

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from gpu_parts.course import METHODS, UNDISTILLED, Course
 from gpu_parts.part import Part, sizes, timed
 from kdsearch.methods.beatgan.engine import NO_GRAPH
+from kdsearch.methods.device import Precision
 from kdsearch.methods.protocol import Compute
 
 
@@ -22,7 +23,7 @@ def steps(part: Part, options: argparse.Namespace) -> None:
     """A step's time in an epoch, with all that belongs to it but a full validation."""
     size = sizes(options)
     some = tuple(students for students in size.students if students in (1, 2, 16))
-    forms = (
+    forms: tuple[tuple[str, Precision, str, Sequence[int]], ...] = (
         ("beatgan", "bf16", "", size.students),
         ("memory", "bf16", "", size.students),
         ("beatgan", "bf16", "distilled", some[-1:]),
@@ -140,7 +141,7 @@ def profile(part: Part, options: argparse.Namespace) -> None:
 
 
 def on_gpu(event: Any) -> bool:
-    return event.device_type == torch.autograd.DeviceType.CUDA
+    return event.device_type.name == "CUDA"
 
 
 def own_time(event: Any, device: str) -> float:

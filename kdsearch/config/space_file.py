@@ -92,7 +92,7 @@ class SearchSettings(Section):
     repeats: bool = False
     """Train a trial even if an earlier one has exactly its settings. Otherwise a space of few
     values ends the search when all of them were tried."""
-    metric: Metric = Field("val_auc", exclude=True)
+    metric: Metric = Field(default="val_auc", exclude=True)
     """What chooses epochs, trials, confirmed students and generations, on the validation beats:
     the area under the ROC curve (``val_auc``) or the average precision (``val_ap``). Short for
     ``objectives`` without costs."""
@@ -101,7 +101,7 @@ class SearchSettings(Section):
     best AUC at each size. Costs are known before training: ``parameters``, ``multiply_adds``
     per beat, and ``microseconds`` per beat on one CPU thread. ASHA compares students of like
     cost."""
-    constraints: dict[CostName, Limit] = Field({})
+    constraints: dict[CostName, Limit] = Field(default={})
     """Limits of costs, such as ``{parameters: {max: 40000}}``. A trial that breaks one is never
     started, and the sampler learns from it."""
     max_concurrent: Count | None = None
