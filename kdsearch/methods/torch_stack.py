@@ -305,8 +305,12 @@ class TorchStack:
     def _gradients_alone(
         self, row: int, inputs: tuple[Any, ...], seed: int
     ) -> tuple[Tensor, Tensors]:
-        # Seeds random functions that `OwnRandomness` does not replace.
-        torch.manual_seed(seed)
+        # Seeds random functions that `OwnRandomness` does not replace. Those of other devices
+        # only if needed: before CUDA is used, torch keeps the traceback of each such call.
+        if self.compute.device == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
         trained, others = self._tensors.one(row)
         total, terms, changed = self._loss(self._students[row], trained, others, *inputs)
         gradients = self._tensors.gradients(total, trained, 1)
