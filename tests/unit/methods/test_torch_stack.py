@@ -279,6 +279,13 @@ def test_what_no_tensor_can_hold_is_calculated_one_by_one(
     close(stack.weights(1), alone.weights(0))
 
 
+def test_a_step_on_a_cpu_seeds_no_other_device(monkeypatch: pytest.MonkeyPatch):
+    """torch would keep a traceback of each call, which takes a tenth of a small step."""
+    stack = fill(stack_of(Refusing(), 1), 1)
+    monkeypatch.setattr(torch, "manual_seed", lambda _: pytest.fail("seeds all devices"))
+    assert finite(stack.advance()[0])
+
+
 def test_an_error_of_the_users_own_is_raised():
     class Wrong(Own):
         def losses(self, *_: Any) -> dict[str, Tensor]:
