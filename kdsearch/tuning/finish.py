@@ -64,10 +64,11 @@ def missing_results(
         checks["verdict.json"] = lambda: folder.read_derived(folder.verdict_file)
     missing = []
     for name, check in checks.items():
+        there = False
         with suppress(UserError, DamagedFile, FileNotFoundError):
-            if check():
-                continue
-        missing.append(name)
+            there = bool(check())
+        if not there:
+            missing.append(name)
     return missing
 
 
