@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -67,27 +67,20 @@ class Noise:
         return -self.control if role == "control" else -self.teacher
 
 
+TAUGHT = Noise(
+    "BeatGAN taught by neighbours, known patients",
+    control=0.020,
+    teacher=0.020,
+    rival=0.007,
+    own=(0.008, 0.009, 0.009),
+    shared=0.007,
+    patient=0.020,
+    patients=44,
+)
+NO_EFFECT = "BeatGAN taught by its teacher: no effect"
 NOISE = (
-    Noise(
-        "BeatGAN taught by neighbours, known patients",
-        control=0.020,
-        teacher=0.020,
-        rival=0.007,
-        own=(0.008, 0.009, 0.009),
-        shared=0.007,
-        patient=0.020,
-        patients=44,
-    ),
-    Noise(
-        "BeatGAN taught by its teacher: no effect",
-        control=0.0,
-        teacher=0.0,
-        rival=0.0,
-        own=(0.008, 0.009, 0.009),
-        shared=0.007,
-        patient=0.020,
-        patients=44,
-    ),
+    TAUGHT,
+    replace(TAUGHT, name=NO_EFFECT, control=0.0, teacher=0.0, rival=0.0),
     Noise(
         "memory, known patients",
         control=0.0119,
