@@ -34,12 +34,13 @@ from scipy.stats import spearmanr
 from kdsearch import load_space
 from kdsearch.config.space_file import Config, SchedulerSettings
 from kdsearch.data import cache_dir, load_dataset
+from kdsearch.data.beats import Dataset
 from kdsearch.methods.device import resolve_precision
 from kdsearch.methods.protocol import Compute, Task
 from kdsearch.runs.study import Study
 from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.teacher import TeacherCache
-from kdsearch.tuning.workers.training import judge
+from kdsearch.tuning.workers.training import judge, mini_batches
 from kdsearch.tuning.workers.trial import trial_seed
 
 GRACE = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 3)
@@ -94,8 +95,8 @@ def fractions() -> list[float]:
     return sorted({rung for early in rungs for rung in early})
 
 
-def trained(config: Config) -> list[Curve]:
-    """Train every trial to its last epoch."""
+def prepared(config: Config) -> tuple[Dataset, Task, Study]:
+    """The beats, what students learn from, and what suggests their settings."""
     dataset = load_dataset(config.data, cache_dir())
     compute = Compute("cpu", resolve_precision("auto", "cpu"))
     cache = TeacherCache(cache_dir())
@@ -103,7 +104,12 @@ def trained(config: Config) -> list[Curve]:
     task = Task(dataset.training, compute, teacher.weights)
     students = [config.student_settings(point) for point in config.corners()]
     task = replace(task, targets=cache.targets(teacher, config.method, students, task))
-    study = Study(config.space, config.search, [])
+    return dataset, task, Study(config.space, config.search, [])
+
+
+def trained(config: Config) -> list[Curve]:
+    """Train every trial to its last epoch."""
+    _, task, study = prepared(config)
     curves: list[Curve] = []
     for _ in range(config.trials):
         suggestion = study.ask()
@@ -113,7 +119,7 @@ def trained(config: Config) -> list[Curve]:
         curve: dict[float, float] = {}
         before = 0
         for epoch in [*fractions(), *range(1, config.max_epochs() + 1)]:
-            step = math.ceil(epoch * stack.steps)
+            step = mini_batches(epoch, stack.steps)
             if step > before:
                 auc = judge(stack.advance(step - before)[0], task.data.validation).val_auc
             curve[epoch], before = auc, step

@@ -104,6 +104,9 @@ class SearchSettings(Section):
     constraints: dict[CostName, Limit] = Field(default={})
     """Limits of costs, such as ``{parameters: {max: 40000}}``. A trial that breaks one is never
     started, and the sampler learns from it."""
+    validations_per_epoch: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How often the students and the networks of a confirmation are validated in each epoch, at
+    equal distances. The best of these states is kept, and each is a report to ASHA."""
     max_concurrent: Count | None = None
     """Maximum number of concurrent trials. Default: as many as fit."""
     time_budget_s: Positive | None = None
@@ -163,7 +166,7 @@ class SchedulerSettings(Section):
     """``none`` trains every student to its last epoch."""
     grace_period: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = 1
     """Epochs before a trial can be stopped: the first rung. Below 1 it is a part of the first
-    epoch. Later rungs that are not whole count as the next whole epoch."""
+    epoch. A later rung that is not whole counts as the next report."""
     reduction_factor: Annotated[float, Field(ge=1.1, allow_inf_nan=False)] = 3.0
     """ASHA's eta: one in ``reduction_factor`` trials is promoted at each rung, and the next
     rung has that many times the epochs."""

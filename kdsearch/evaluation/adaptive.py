@@ -60,7 +60,7 @@ class SeedResult:
     val_ap: float = math.nan
     test_auc: float = math.nan
     test_ap: float = math.nan
-    best_epoch: int | None = None
+    best_epoch: float | None = None
     validation: Area | None = None
 
     def value(self, metric: Metric) -> float:

@@ -96,7 +96,7 @@ class Results:
             if "reason" in result:
                 self._read[name, position] = str(result["reason"])
             else:
-                scores, best_epoch = confirmation.scores(), int(result["best_epoch"])
+                scores, best_epoch = confirmation.scores(), result["best_epoch"]
                 self._read[name, position] = _measure(
                     scores["validation"], scores["test"], *self._beats, best_epoch
                 )
@@ -281,7 +281,7 @@ def _measure(
     test: Scores,
     of_validation: LabelledBeats,
     of_test: LabelledBeats,
-    best_epoch: int | None = None,
+    best_epoch: float | None = None,
 ) -> SeedResult:
     on_validation = rank(validation, of_validation.abnormal)
     on_test = rank(test, of_test.abnormal)

@@ -82,7 +82,7 @@ class EpochReport:
     Within an epoch, losses and seconds are of the mini-batches since the report before.
 
     Attributes:
-        epoch: Epochs trained so far; a fraction at a rung within the first epoch.
+        epoch: Epochs trained so far; a fraction at a report within an epoch.
         losses: Mean over the epoch's mini-batches, by term.
         seconds: Wall time of the epoch; in a stack, its time divided by its students.
         val_auc: Area under the ROC curve on the validation beats, abnormal being positive.

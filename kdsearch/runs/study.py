@@ -338,12 +338,12 @@ class Study:
 
         Args:
             step: How many times it has been validated. Optuna's steps are integers; without
-                rungs within the first epoch, it is the epoch.
+                reports within an epoch, it is the epoch.
         """
         self._storage.set_trial_intermediate_value(self._trial_id(number), step, best_so_far)
 
     def finish(self, number: int, state: TrialState) -> None:
-        """Record the end of a trial; its value is the best of its epochs'."""
+        """Record the end of a trial; its value is the best of its reports'."""
         trial_id = self._trial_id(number)
         curve = self._storage.get_trial(trial_id).intermediate_values
         values, ended = None, OPTUNA_STATES[state]

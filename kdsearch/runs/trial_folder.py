@@ -3,10 +3,10 @@
 trials/<number>/
   trial.json     number, settings, state, reason, seed; written when the trial begins and ends,
                  then with the best value so far by epoch: all of a finished trial's record
-  metrics.jsonl  a line per report: an epoch, or a rung within the first one
+  metrics.jsonl  a line per report: an epoch, or a part of one
   last.pt        the student's state after the last report, with the trial's settings; removed
                  when the trial ends
-  best.pt        weights of the best epoch; kept for the best trials
+  best.pt        weights of the best report; kept for the best trials
   error.txt      reason why the last attempt failed, until the driver has read it
 
 The folder is the only record of a trial. Everything else is derived from it:

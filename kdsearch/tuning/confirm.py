@@ -298,6 +298,7 @@ def _confirm_crew(inputs: ConfirmationInputs, crew: Crew) -> str:
             seed=seed,
             folder=folder.training,
             metric=inputs.trial.config.search.metric,
+            validations_per_epoch=inputs.trial.config.search.validations_per_epoch,
         )
         for (candidate, seed), folder in zip(crew, folders, strict=True)
     ]
@@ -342,7 +343,7 @@ def _conclude(
             candidate,
             seed,
             best_epoch=best.epoch,
-            epochs=len(training.history),
+            epochs=training.epochs,
             seconds=sum(report.seconds for report in training.history),
         )
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -32,7 +31,7 @@ from kdsearch.student.student import COMPUTE, describe_student, load_student
 from kdsearch.teachers.kinds import members_of, reconstructions
 from kdsearch.tuning.confirm import Candidate, seeds
 from kdsearch.tuning.teacher import Teacher, TeacherCache, describe_teacher
-from kdsearch.tuning.workers.training import judge
+from kdsearch.tuning.workers.training import judge, mini_batches
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack, trial_seed
 
 
@@ -210,8 +209,8 @@ def _best_weights(
     metric = inputs.config.search.metric
     stack = student_stack(settings, 1, inputs)
     stack.put_in(0, settings, seed=trial_seed(inputs.config, best.number))
-    whole = int(best.best_epoch)
-    for steps in [stack.steps] * whole or [math.ceil(best.best_epoch * stack.steps)]:
+    whole, part = divmod(mini_batches(best.best_epoch, stack.steps), stack.steps)
+    for steps in [stack.steps] * whole + [part] * (part > 0):
         try:
             report = judge(stack.advance(steps)[0], inputs.task.data.validation)
         except TrialDiverged as error:

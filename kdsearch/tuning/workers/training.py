@@ -1,6 +1,7 @@
 """Train students from report to report, each from and to its own folder.
 
-A report is due at each rung within the first epoch and after each epoch.
+A report is due at each rung within the first epoch, at each validation within an epoch, and
+after each epoch.
 """
 
 from __future__ import annotations
@@ -57,12 +58,14 @@ class Training:
         folder: TrialFolder,
         metric: Metric = "val_auc",
         early_rungs: Sequence[float] = (),
+        validations_per_epoch: int = 1,
     ) -> None:
         """Read the folder's checkpoint, if there is one; nothing is trained yet.
 
         Args:
-            metric: By which its best epoch is chosen.
+            metric: By which its best report is chosen.
             early_rungs: The rungs within the first epoch, as fractions of it.
+            validations_per_epoch: The last of them after the epoch.
         """
         self.settings = settings
         self.epochs = int(cast("Any", settings).epochs)
@@ -70,7 +73,9 @@ class Training:
         self.slot = 0
         self._seed = seed
         self._metric: Metric = metric
-        self._early_rungs = early_rungs
+        count = validations_per_epoch
+        self._within_epoch = [k / count for k in range(1, count)]
+        self._within_first_epoch = sorted({*self._within_epoch, *early_rungs})
         checkpoint = folder.checkpoint()
         self._state = None if checkpoint is None else checkpoint.state
         self.history: list[EpochReport] = [] if checkpoint is None else checkpoint.history
@@ -87,12 +92,12 @@ class Training:
 
     @property
     def best(self) -> EpochReport:
-        """The best epoch so far, the first of equal ones."""
+        """The best report so far, the first of equal ones."""
         return max(self.history, key=self._value)
 
     @property
     def value(self) -> float:
-        """The metric at the best epoch."""
+        """The metric at the best report."""
         return self._value(self.best)
 
     def enter(self, stack: Stack, slot: int) -> None:
@@ -187,21 +192,20 @@ class Training:
 
     def _reported_steps(self) -> int:
         """Return the number of mini-batches trained up to the last report."""
-        epoch = self.history[-1].epoch if self.history else 0
-        return math.ceil(epoch * self._occupied.steps)
+        return mini_batches(self.history[-1].epoch if self.history else 0, self._occupied.steps)
 
     def _next_report(self) -> tuple[int, int | float]:
         """Return the mini-batch with which the next report is due, and its epoch.
 
-        Of rungs within one mini-batch only the first is due, and none with the epoch's last.
+        Of those within one mini-batch only the first is due, and none with the epoch's last.
         """
         of_an_epoch, reported = self._occupied.steps, self._reported_steps()
-        for rung in self._early_rungs:
-            due = math.ceil(rung * of_an_epoch)
-            if reported < due < of_an_epoch:
-                return due, rung
-        epoch = reported // of_an_epoch + 1
-        return epoch * of_an_epoch, epoch
+        epochs = reported // of_an_epoch
+        for fraction in self._within_epoch if epochs else self._within_first_epoch:
+            due = mini_batches(epochs + fraction, of_an_epoch)
+            if reported < due < (epochs + 1) * of_an_epoch:
+                return due, epochs + fraction
+        return (epochs + 1) * of_an_epoch, epochs + 1
 
     def _write_report(
         self, history: list[EpochReport], weights: State | None, outdated: bool
@@ -216,6 +220,12 @@ class Training:
         if best is not None:
             self.folder.write_best(best)
         self.folder.write_checkpoint(reports, state)
+
+
+def mini_batches(epochs: float, of_an_epoch: int) -> int:
+    """Return the mini-batches of so many epochs; a part of one counts as one."""
+    # Without the rounding, 5 1/3 epochs of 975 would be one mini-batch too many.
+    return math.ceil(round(epochs * of_an_epoch, 6))
 
 
 def _joined(parts: Sequence[tuple[int, TrainedEpoch]]) -> TrainedEpoch:

@@ -98,6 +98,7 @@ def training_of(trial: dict[str, Any], inputs: TrialInputs) -> Training:
         folder=folder_of(trial, inputs),
         metric=inputs.config.search.metric,
         early_rungs=inputs.config.scheduler.early_rungs(),
+        validations_per_epoch=inputs.config.search.validations_per_epoch,
     )
 
 

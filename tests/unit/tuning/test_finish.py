@@ -96,12 +96,14 @@ def test_another_rule_makes_the_results_again(tmp_path: Path):
     assert missing_results(RunFolder(run), config, config.trials, confirmed=False) == ["best"]
 
 
-@pytest.mark.parametrize("reports", [1, 2, 3, 4], ids=["0.3", "0.6", "1", "2"])
-def test_lost_weights_of_an_epoch_or_a_rung_within_one_are_trained_again(
+@pytest.mark.parametrize("reports", [1, 2, 3, 4, 5], ids=["0.3", "0.5", "1", "1.5", "2"])
+def test_lost_weights_of_an_epoch_or_a_part_of_one_are_trained_again(
     inputs: TrialInputs, reports: int
 ):
     scheduler = SchedulerSettings(grace_period=0.3, reduction_factor=2)
-    inputs = replace(inputs, config=replace(inputs.config, scheduler=scheduler))
+    search = inputs.config.search.model_copy(update={"validations_per_epoch": 2})
+    config = replace(inputs.config, scheduler=scheduler, search=search)
+    inputs = replace(inputs, config=config)
     training = training_of(trial(0), inputs)
     stack = student_stack(training.settings, 1, inputs)
     training.enter(stack, 0)

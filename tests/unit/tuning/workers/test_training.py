@@ -13,11 +13,13 @@ from watched import EPOCHS, Watched, trial
 from kdsearch.config.space_file import SchedulerSettings
 from kdsearch.errors import TrialDiverged
 from kdsearch.methods.protocol import EpochReport, TrainedEpoch
+from kdsearch.metrics.ranking import rank
 from kdsearch.tuning.workers.training import (
     SPARE,
     Trainer,
     Training,
     judge,
+    mini_batches,
     train_to_the_end,
 )
 from kdsearch.tuning.workers.trial import TrialInputs, student_stack, training_of
@@ -174,6 +176,62 @@ def test_early_rungs_change_no_epoch(inputs: TrialInputs, early: TrialInputs) ->
     cut = to_the_end(training_of(trial(0), early), early)
     assert [report.val_auc for report in cut[2:]] == [report.val_auc for report in plain]
     assert cut[3:] == plain[1:]
+
+
+@pytest.fixture
+def often(inputs: TrialInputs) -> TrialInputs:
+    """Inputs of trials that are validated after each third of an epoch: one mini-batch."""
+    search = inputs.config.search.model_copy(update={"validations_per_epoch": 3})
+    return replace(inputs, config=replace(inputs.config, search=search))
+
+
+def test_validations_within_epochs_change_no_epoch(
+    inputs: TrialInputs, often: TrialInputs
+) -> None:
+    plain = to_the_end(training_of(trial(0), inputs), inputs)
+    training_of(trial(0), inputs).folder.clear()
+    history = to_the_end(training_of(trial(0), often), often)
+    thirds = [n / 3 for n in range(1, 10)]
+    assert [report.epoch for report in history] == pytest.approx(thirds)
+    assert [report.epoch for report in history if isinstance(report.epoch, int)] == [1, 2, 3]
+    assert [r.val_auc for r in history[2::3]] == [report.val_auc for report in plain]
+
+
+def test_a_trial_keeps_its_best_state_within_an_epoch(often: TrialInputs) -> None:
+    """Its weights are those that had the best value, wherever in an epoch that was."""
+    inside = False
+    for number in range(4):
+        training = training_of(trial(number), often)
+        history = to_the_end(training, often)
+        weights = training.folder.best_weights()
+        method, task = often.config.method, often.task
+        scores = method.score(weights, task.data.validation.x, task.compute)
+        best = max(report.val_auc for report in history)
+        assert rank(scores, task.data.validation.abnormal).roc_auc() == pytest.approx(best)
+        inside |= not isinstance(training.best.epoch, int)
+    assert inside, "no trial was best within an epoch"
+
+
+def test_a_trial_resumes_after_each_validation(often: TrialInputs) -> None:
+    expected = to_the_end(training_of(trial(0), often), often)
+    training_of(trial(0), often).folder.clear()
+    for reports in range(9):
+        training = training_of(trial(0), often)
+        assert len(training.history) == reports
+        stack = student_stack(training.settings, 1, often)
+        training.enter(stack, 0)
+        assert Trainer(VALIDATION, 1, behind=False).advance(stack, [training]) == {}
+    assert to_the_end(training_of(trial(0), often), often) == expected
+
+
+@pytest.mark.parametrize("of_an_epoch", [1, 7, 66, 125, 975])
+def test_mini_batches_of_parts_of_epochs(of_an_epoch: int) -> None:
+    for parts in range(1, 30):
+        within = [mini_batches(k / parts, of_an_epoch) for k in range(1, parts)]
+        assert within == [-(-k * of_an_epoch // parts) for k in range(1, parts)]
+        for epochs in (1, 5, 999):
+            later = [mini_batches(epochs + k / parts, of_an_epoch) for k in range(1, parts)]
+            assert later == [epochs * of_an_epoch + due for due in within]
 
 
 def test_a_trial_resumes_at_an_early_rung(early: TrialInputs) -> None:

@@ -1,0 +1,175 @@
+"""How often a student should be validated: what the best of more states gains, and its cost.
+
+    python benchmarks/validations.py --space mitbih_cpu --data path/to/mitdb
+
+Trains random settings of a space to their last epoch, and validates each student at equal
+distances within every epoch. A trial keeps its best state on the validation beats. Prints for
+each ``search.validations_per_epoch``
+
+- the mean validation AUC of the trials' best states, and the mean test AUC of the same states,
+  each with the standard error of the mean difference from one validation per epoch;
+- the CPU time of a trial, in comparison with one validation per epoch;
+- the best validation AUC of searches with ASHA that take the same CPU time, and the test AUC of
+  the student that they find, minus those with one validation per epoch: the mean, and the
+  interval that has 95 % of the searches. They draw from the same trials with replacement, so
+  they are not independent.
+
+The test AUC is of a random part of the test beats. Ray is not started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from early_rungs import FACTOR, SEARCHES, configuration, prepared, spread
+
+from kdsearch.config.space_file import Config, SchedulerSettings
+from kdsearch.metrics.ranking import rank
+from kdsearch.tuning.rungs import Rungs
+from kdsearch.tuning.workers.training import judge, mini_batches
+from kdsearch.tuning.workers.trial import trial_seed
+
+COUNTS = (1, 2, 4)
+"""Validations per epoch that are compared; each divides the last."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One student, trained to its last epoch.
+
+    Attributes:
+        validation: AUC after each ``COUNTS[-1]``-th of an epoch.
+        test: Likewise, on a part of the test beats.
+        epoch_s: CPU time of an epoch's mini-batches.
+        validation_s: CPU time of one validation.
+    """
+
+    validation: list[float]
+    test: list[float]
+    epoch_s: float
+    validation_s: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--space", default="mitbih_cpu")
+    parser.add_argument("--data", default=None, help="as of run_search.py")
+    parser.add_argument("--width", type=int, default=None)
+    parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--beats", type=int, default=None, help="training beats")
+    parser.add_argument("--test-beats", type=int, default=5000)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--trials-file", type=Path, help="written, or read if it exists")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.trials_file and options.trials_file.exists():
+        trials = [Trial(**trial) for trial in json.loads(options.trials_file.read_text())]
+    else:
+        trials = trained(configuration(options), options.test_beats)
+        if options.trials_file:
+            options.trials_file.write_text(json.dumps([asdict(trial) for trial in trials]))
+    show(trials)
+
+
+def trained(config: Config, test_beats: int) -> list[Trial]:
+    dataset, task, study = prepared(config)
+    some = np.random.default_rng(0).permutation(len(dataset.test.x))[:test_beats]
+    x, abnormal = dataset.test.x[some], dataset.test.abnormal[some]
+    trials = []
+    for _ in range(config.trials):
+        suggestion = study.ask()
+        settings = config.student_settings(suggestion.params)
+        stack = config.method.student_stack(settings, 1, task)
+        stack.put_in(0, settings, seed=trial_seed(config, suggestion.number))
+        validation, test = [], []
+        before, training_s, scoring_s = 0, 0.0, 0.0
+        reports = COUNTS[-1] * int(settings.epochs)  # type: ignore[attr-defined]
+        for report in range(1, reports + 1):
+            now = mini_batches(report / COUNTS[-1], stack.steps)
+            started = time.process_time()
+            advanced = stack.advance(now - before)[0]
+            validation.append(judge(advanced, task.data.validation).val_auc)
+            training_s += time.process_time() - started
+            weights, before = stack.weights(0), now
+            test.append(rank(config.method.score(weights, x, task.compute), abnormal).roc_auc())
+            started = time.process_time()
+            config.method.score(weights, task.data.validation.x, task.compute)
+            scoring_s += time.process_time() - started
+        epoch_s = (training_s - scoring_s) * COUNTS[-1] / reports
+        trials.append(Trial(validation, test, epoch_s, scoring_s / reports))
+        print(f"trial {suggestion.number}: {max(validation):.4f}", flush=True)
+    return trials
+
+
+def show(trials: Sequence[Trial]) -> None:
+    epochs = len(trials[0].validation) // COUNTS[-1]
+    epoch_s = np.mean([trial.epoch_s for trial in trials])
+    validation_s = np.mean([trial.validation_s for trial in trials])
+    print(f"{len(trials)} trials of {epochs} epochs, {SEARCHES:,} searches; ", end="")
+    print(f"CPU time: an epoch {epoch_s:.1f} s, a validation {validation_s:.2f} s\n")
+    print("| validations | val_auc | test AUC | time | search: val_auc | search: test AUC |")
+    print("|---|---|---|---|---|---|")
+    chance = np.random.default_rng(0)
+    size = round(0.75 * len(trials))
+    orders = [chance.integers(len(trials), size=4 * size) for _ in range(SEARCHES)]
+    once = np.array([best_state(trial, 1) for trial in trials])
+    first = [search(trials, order[:size], 1) for order in orders]
+    for count in COUNTS:
+        states = np.array([best_state(trial, count) for trial in trials])
+        mean, error = states.mean(0), (states - once).std(0, ddof=1) / len(trials) ** 0.5
+        seconds = (epoch_s + count * validation_s) / (epoch_s + validation_s)
+        found = np.array(
+            [
+                search(trials, order, count, budget_s)[1:]
+                for order, (budget_s, *_) in zip(orders, first, strict=True)
+            ]
+        ) - [figures for _, *figures in first]
+        print(
+            f"| {count} | {mean[0]:.4f} ± {error[0]:.4f} | {mean[1]:.4f} ± {error[1]:.4f} | "
+            f"{seconds:.2f} | {spread(found[:, 0])} | {spread(found[:, 1])} |"
+        )
+
+
+def best_state(trial: Trial, count: int) -> tuple[float, float]:
+    """Return the validation and the test AUC of the best state on the validation beats."""
+    step = COUNTS[-1] // count
+    seen = range(step - 1, len(trial.validation), step)
+    best = max(seen, key=trial.validation.__getitem__)
+    return trial.validation[best], trial.test[best]
+
+
+def search(
+    trials: Sequence[Trial], order: np.ndarray, count: int, budget_s: float = np.inf
+) -> tuple[float, float, float]:
+    """Replay a search of the trials in this order, one at a time, with a grace period of 1.
+
+    Returns:
+        Its CPU time, and the validation and test AUC of the student that it finds.
+    """
+    last = len(trials[0].validation) // COUNTS[-1]
+    settings = SchedulerSettings(grace_period=1, reduction_factor=FACTOR)
+    rungs, step = Rungs(settings, last), COUNTS[-1] // count
+    spent_s, best = 0.0, (0.0, 0.0)
+    for number, trial in enumerate(trials[i] for i in order):
+        so_far = 0.0
+        for at in range(step - 1, len(trial.validation), step):
+            spent_s += trial.epoch_s / count + trial.validation_s
+            if spent_s > budget_s:
+                return spent_s, *best
+            so_far = max(so_far, trial.validation[at])
+            best = max(best, (trial.validation[at], trial.test[at]))
+            epoch = (at + 1) / COUNTS[-1]
+            if epoch < last and rungs.lags(number, epoch, so_far):
+                break
+    return spent_s, *best
+
+
+if __name__ == "__main__":
+    main()
