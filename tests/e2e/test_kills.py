@@ -20,6 +20,8 @@ from promises import TRIALS, check_optuna, check_promises, study_in_journal
 from ray.tune.execution.tune_controller import TuneController
 from workplace import Workplace, kill_all, kill_driver, workplace
 
+from kdsearch.runs.folder import RunFolder
+
 
 def gently(signum: int) -> Callable[[subprocess.Popen[str]], None]:
     def stop(process: subprocess.Popen[str]) -> None:
@@ -110,11 +112,11 @@ def test_sigterm_saves_the_running_epochs(place: Workplace, epochs: int, student
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(place: Workplace) -> None:
     """TPE and ASHA decide as if nothing had happened, where trials end in the same order.
 
-    Rungs are at 0.25, 0.75 and 3 epochs of 8 mini-batches.
+    Rungs are at 0.25, 0.75 and 3 epochs of 8 mini-batches, and reports at each half epoch.
     """
     space = place.space.read_text()
     for old, new in (
-        ("retries: 2", "retries: 2, startup_trials: 2"),
+        ("retries: 2", "retries: 2, startup_trials: 2, validations_per_epoch: 2"),
         ("grace_period: 1", "grace_period: 0.25"),
         ("epochs: 5", "epochs: 5, batch_size: 16"),
     ):
@@ -145,6 +147,7 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(place: Workplace) ->
     assert "stopped" in decisions(whole)
     assert min(row["epochs"] for row in place.trials()) == 0.25
     assert "completed" in decisions(whole)
+    assert 1.5 in RunFolder(whole).records()[0].curve
     for number in range(7):
         one, two = (weights(run / f"trials/{number}/best.pt") for run in (whole, place.run))
         assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
