@@ -3,14 +3,14 @@
     python benchmarks/time_to_quality.py --data path/to/mitdb --output curves.json
 
 For each seed, the plain script as a good user writes it (evaluation mode, scikit-learn's AUC,
-float32, OptunaSearch, ASHA) and kdsearch search the same space on the same beats with the same
-teacher and the same rungs, one after the other; kdsearch as long as the plain script took, or,
-with ``--until-reached``, until it has a student as good. Both are judged by their best
-validation AUC so far on the same beats, over the wall time since their commands began; the
-teacher is trained before. ``ratio`` is the wall time of the plain script's command over the
-time at which kdsearch had its final best; ``to best`` has the time at which the plain script
-itself had it instead. One lucky trial decides: look at every seed, and at the curves in the
-output.
+float32, OptunaSearch, ASHA) and kdsearch search the same space on the same beats with the
+same teacher and the same rungs, one after the other; kdsearch as long as the plain script
+took, or, with ``--until-reached``, until it has a student as good. kdsearch validates twice
+an epoch, with ``search.validations_per_epoch``. Both are judged by their best validation AUC
+so far on the same beats, over the wall time since their commands began; the teacher is
+trained before. ``ratio`` is the wall time of the plain script's command over the time at
+which kdsearch had its final best; ``to best`` has the time at which the plain script itself
+had it instead. One lucky trial decides: look at every seed, and at the curves in the output.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ def main() -> None:
     parser.add_argument("--reduction-factor", type=float, default=3)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--beats", type=int, default=8000, help="training beats")
+    parser.add_argument(
+        "--validations-per-epoch", type=int, default=2, help="of kdsearch; the script has one"
+    )
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--gpus-per-trial", type=float, default=0.0, help="of the plain script")
     parser.add_argument(
@@ -99,7 +102,12 @@ def prepared(work: Path, seed: int, options: argparse.Namespace) -> tuple[RunFol
     """Beats, teacher and settings of both; kdsearch's run folder and command."""
     space = work / "timed.yaml"
     settings = space_file(options)
-    settings["search"] = {"num_samples": 1000, "sampler": "tpe", "seed": seed}
+    settings["search"] = {
+        "num_samples": 1000,
+        "sampler": "tpe",
+        "seed": seed,
+        "validations_per_epoch": options.validations_per_epoch,
+    }
     settings["scheduler"] = {
         "name": "asha",
         "grace_period": options.grace_period,
