@@ -9,13 +9,17 @@ from pathlib import Path
 
 from gpu_parts.course import UNDISTILLED, Course
 from gpu_parts.part import Part, sizes, timed
+from kdsearch.config.space_file import ResourceSettings
 from kdsearch.methods.protocol import Compute
 from kdsearch.runs.folder import RunFolder
 from kdsearch.tuning.workers.training import Trainer, Training
 
 
 def checkpoints(part: Part, options: argparse.Namespace) -> None:
-    """What it costs that a search writes a checkpoint of every student after every epoch."""
+    """What checkpoints of every student cost: after every epoch, and as often as a search's.
+
+    The latter is calculated: a measurement would take minutes.
+    """
     size, device = sizes(options), options.device
     students = 2 if options.tiny else 16
     batch = size.network["beatgan"].get("batch_size", 64)
@@ -43,12 +47,14 @@ def checkpoints(part: Part, options: argparse.Namespace) -> None:
         saving = timed(lambda: [stack.save(k) for k in range(students)], device)
         size_of = [file.stat().st_size for file in Path(folder).rglob("last.pt")]
     alone, behind = statistics.median(without), statistics.median(written)
+    interval = max(alone, ResourceSettings().checkpoint_interval_s)
     part.row(
         students=students,
         steps=course.steps,
         epoch_s=alone,
         with_checkpoint_s=behind,
         share=1 - alone / behind,
+        share_of_search=(behind - alone) / (behind - alone + interval),
         save_s=saving,
         mebibytes=sum(size_of) / 2**20,
     )

@@ -44,7 +44,7 @@ from kdsearch.files.bucket import Place
 from kdsearch.methods.protocol import WEIGHTS, Exporting, Method, Teachable
 from kdsearch.metrics.ranking import METRICS, Metric
 from kdsearch.metrics.threshold import Rule, parse_rule
-from kdsearch.settings import Count, CountOrZero, Few, Positive, Section
+from kdsearch.settings import Count, CountOrZero, Few, NotNegative, Positive, Section
 from kdsearch.texts import did_you_mean, short
 
 QUOTES = "'\""
@@ -222,6 +222,10 @@ class ResourceSettings(Section):
     number in a few seconds."""
     students_per_cpu: Few | Literal["auto"] = 1
     """The same on a CPU; on the processors measured, 1 is fastest."""
+    checkpoint_interval_s: NotNegative = 20
+    """How old the newest checkpoint of a student is, at least, when another one is written,
+    in a confirmation and where students train side by side: many checkpoints at once take time.
+    A trial that has a process of its own writes one at each report."""
 
 
 Fraction = Annotated[float, Field(gt=0, le=1)]

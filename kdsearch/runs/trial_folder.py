@@ -251,6 +251,15 @@ class TrialFolder:
         self.check_generation()
         save_state(self.best_file, weights)
 
+    def remove_best(self) -> None:
+        """Remove weights that do not belong to the best report.
+
+        Raises:
+            Superseded: A newer driver owns the run.
+        """
+        self.check_generation()
+        remove(self.best_file)
+
     def write_checkpoint(self, reports: int, state: State) -> None:
         """Write the state after a report whose line, and weights if the best, are written.
 

@@ -309,7 +309,12 @@ def _confirm_crew(inputs: ConfirmationInputs, crew: Crew) -> str:
         stack = shared.config.method.teacher_stack(first.settings, task)
     else:
         stack = student_stack(first.settings, len(crew), shared)
-    errors = train_to_the_end(stack, trainings, inputs.trial.task.data.validation)
+    errors = train_to_the_end(
+        stack,
+        trainings,
+        inputs.trial.task.data.validation,
+        interval_s=inputs.trial.config.resources.checkpoint_interval_s,
+    )
     return "; ".join(
         _conclude(inputs, member, folder, training, error)
         for member, folder, training, error in zip(

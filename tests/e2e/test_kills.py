@@ -92,8 +92,9 @@ def test_ctrl_c_in_an_epoch_does_not_wait_for_tune(
 )
 def test_sigterm_saves_the_running_epochs(place: Workplace, epochs: int, students: int) -> None:
     space = place.space.read_text()
-    together = f"precision: fp32, students_per_cpu: {students}"
-    place.space.write_text(space.replace("precision: fp32", together))
+    together = f"checkpoint_interval_s: 1000, students_per_cpu: {students}"
+    assert "checkpoint_interval_s: 0" in space
+    place.space.write_text(space.replace("checkpoint_interval_s: 0", together))
     place.environment["KDSEARCH_GRACE_S"] = "600"
     place.hold(epochs)
     process = place.start("--max-concurrent", "2")

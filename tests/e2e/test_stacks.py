@@ -63,7 +63,7 @@ def test_a_stack_is_refilled_and_its_students_do_not_notice(place: Workplace) ->
     in_stack, rows = losses(place), place.trials()
     assert {row["state"] for row in rows} == {"completed"}
 
-    place.space.write_text(place.space.read_text().replace("students_per_cpu: 3", ""))
+    place.space.write_text(place.space.read_text().replace("per_cpu: 3", "per_cpu: 1"))
     assert place.search("--name", "alone").returncode == 0
     place.run.rename(place.run.with_name("stack"))
     place.run.with_name("alone").rename(place.run)

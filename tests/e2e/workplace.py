@@ -42,7 +42,7 @@ space:
 search: {num_samples: 6, retries: 2, max_concurrent: 1}
 confirm: {top: 0}
 scheduler: {name: asha, grace_period: 1, reduction_factor: 3}
-resources: {device: cpu, precision: fp32}
+resources: {device: cpu, precision: fp32, checkpoint_interval_s: 0}
 """
 
 

@@ -36,7 +36,7 @@ SPACE: dict[str, Any] = {
     "search": {"num_samples": 6, "retries": 1, "keep_weights": 2, "sampler": "random"},
     "confirm": {"top": 1, "seeds": 2},
     "scheduler": {"name": "asha", "grace_period": 0.25, "reduction_factor": 2},
-    "resources": {"device": "cpu", "precision": "fp32"},
+    "resources": {"device": "cpu", "precision": "fp32", "checkpoint_interval_s": 0},
 }
 
 

@@ -24,7 +24,8 @@ def method() -> Watched:
 @pytest.fixture
 def inputs(tmp_path: Path, method: Watched) -> TrialInputs:
     student = {"width": 2, "latent": 3, "batch_size": 8, "epochs": EPOCHS}
-    config = replace(parse_config(space_file(student=student), "kd.yaml"), method=method)
+    space = space_file(student=student, resources={"checkpoint_interval_s": 0})
+    config = replace(parse_config(space, "kd.yaml"), method=method)
     run = RunFolder(tmp_path / "run")
     data = tiny_dataset().training
     scores = np.random.default_rng(0).lognormal(-4, 0.5, len(data.train)).astype(np.float32)

@@ -89,7 +89,12 @@ class Packer:
         self._crashed: set[int] = set()
         self._ending = self._saved = False
         kept = max(inputs.config.search.keep_weights, inputs.config.confirm.top)
-        self._trainer = Trainer(inputs.task.data.validation, kept, behind=True)
+        self._trainer = Trainer(
+            inputs.task.data.validation,
+            kept,
+            behind=True,
+            interval_s=inputs.config.resources.checkpoint_interval_s,
+        )
         threading.Thread(target=self._work, name="packer", daemon=True).start()
 
     def free(self, number: int | None = None) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,6 @@ from pydantic import BaseModel
 
 from kdsearch.data.beats import LabelledBeats
 from kdsearch.errors import TrialDiverged
-from kdsearch.files.atomic import remove
 from kdsearch.methods.protocol import EpochReport, Stack, State, TrainedEpoch
 from kdsearch.metrics.ranking import Metric, rank
 from kdsearch.runs.trial_folder import TrialFolder
@@ -62,10 +62,15 @@ class Training:
     ) -> None:
         """Read the folder's checkpoint, if there is one; nothing is trained yet.
 
+        Weights of a report that comes after it are removed.
+
         Args:
             metric: By which its best report is chosen.
             early_rungs: The rungs within the first epoch, as fractions of it.
             validations_per_epoch: The last of them after the epoch.
+
+        Raises:
+            Superseded: A newer driver owns the run.
         """
         self.settings = settings
         self.epochs = int(cast("Any", settings).epochs)
@@ -79,6 +84,11 @@ class Training:
         checkpoint = folder.checkpoint()
         self._state = None if checkpoint is None else checkpoint.state
         self.history: list[EpochReport] = [] if checkpoint is None else checkpoint.history
+        self.checkpoint_at = time.monotonic()
+        """When the newest checkpoint was taken, or the training began."""
+        if any(self._is_best(report) for report in folder.history()):
+            # The reports after the checkpoint come again, unless the trial is stopped before.
+            folder.remove_best()
         self._stack: Stack | None = None
         # What was trained since the last report, in parts of so many mini-batches.
         self._parts: list[tuple[int, TrainedEpoch]] = []
@@ -139,8 +149,7 @@ class Training:
         _, epoch = self._next_report()
         report = replace(judge(_joined(self._parts), validation), epoch=epoch)
         self._parts = []
-        if all(self._value(report) > self._value(earlier) for earlier in self.history):
-            self._best_unwritten = True
+        self._best_unwritten = self._is_best(report)
         self.history = [*self.history, report]
         return True
 
@@ -149,8 +158,8 @@ class Training:
 
         Args:
             best: Whether the weights are needed even if the trial ends with this report. If
-                not, they are written with the checkpoint, and those of an earlier report are
-                removed: no weights are better than weights that belong to another value.
+                not, they are written with a checkpoint of this report, and those of an earlier
+                one are removed: no weights are better than weights of another value.
         """
         outdated, weights = self._best_unwritten and not best, None
         if self._best_unwritten and best:
@@ -159,13 +168,14 @@ class Training:
         return partial(self._write_report, self.history, weights, outdated)
 
     def checkpoint_write(self) -> Write | None:
-        """Return what writes a checkpoint of the newest report; None if there is one.
+        """Return what writes a checkpoint of the newest report.
 
-        To be called before more is trained.
+        None if there is one, or if more has been trained since the report.
         """
         reports = len(self.history)
-        if reports == self._checkpointed:
+        if reports == self._checkpointed or self._parts:
             return None
+        self.checkpoint_at = time.monotonic()
         stack = self._occupied
         best = stack.weights(self.slot) if self._best_unwritten else None
         self._best_unwritten, self._checkpointed = False, reports
@@ -183,6 +193,9 @@ class Training:
 
     def _value(self, report: EpochReport) -> float:
         return report.value(self._metric)
+
+    def _is_best(self, report: EpochReport) -> bool:
+        return all(self._value(report) > self._value(earlier) for earlier in self.history)
 
     @property
     def _occupied(self) -> Stack:
@@ -210,11 +223,12 @@ class Training:
     def _write_report(
         self, history: list[EpochReport], weights: State | None, outdated: bool
     ) -> None:
+        if outdated:
+            # First: a kill must not leave them beside a history to which they do not belong.
+            self.folder.remove_best()
         self.folder.write_history(history)
         if weights is not None:
             self.folder.write_best(weights)
-        elif outdated:
-            remove(self.folder.best_file)
 
     def _write_checkpoint(self, reports: int, state: State, best: State | None) -> None:
         if best is not None:
@@ -271,13 +285,23 @@ class Trainer:
         validation: The beats that the stacks score.
         keep_weights: Number of trials whose best weights are kept in the end.
         behind: Whether checkpoints are written while training continues. No report follows
-            before, so that a checkpoint is at most one report older than the newest one.
+            before they are written.
+        interval_s: How old a training's newest checkpoint is, at least, when another one is
+            written behind.
     """
 
-    def __init__(self, validation: LabelledBeats, keep_weights: int, *, behind: bool) -> None:
+    def __init__(
+        self,
+        validation: LabelledBeats,
+        keep_weights: int,
+        *,
+        behind: bool,
+        interval_s: float = 0,
+    ) -> None:
         self._validation = validation
         self._keep_weights = keep_weights
         self._behind = behind
+        self._interval_s = interval_s
         self._best: dict[str, float] = {}
         self._writers = ThreadPoolExecutor(WRITERS, "writer")
 
@@ -291,7 +315,9 @@ class Trainer:
         errors: dict[Training, Exception] = {}
         steps = min(training.steps_left() for training in trainings)
         # Only this thread uses the stack; the others write copies of what was in it.
-        checkpoints = self._begin({t: t.checkpoint_write() for t in trainings})
+        latest = time.monotonic() - self._interval_s
+        due = [training for training in trainings if training.checkpoint_at <= latest]
+        checkpoints = self._begin({t: t.checkpoint_write() for t in due})
         try:
             trained = stack.advance(steps)
         finally:
@@ -339,14 +365,21 @@ class Trainer:
 
 
 def train_to_the_end(
-    stack: Stack, trainings: Sequence[Training], validation: LabelledBeats
+    stack: Stack,
+    trainings: Sequence[Training],
+    validation: LabelledBeats,
+    *,
+    interval_s: float = 0,
 ) -> list[Exception | None]:
     """Train students of one structure side by side, each to its last epoch.
+
+    Args:
+        interval_s: As of `Trainer`.
 
     Returns:
         For each training None, or what ended it: see `Trainer.advance`.
     """
-    trainer = Trainer(validation, len(trainings), behind=True)
+    trainer = Trainer(validation, len(trainings), behind=True, interval_s=interval_s)
     ended: dict[Training, Exception] = {}
     for slot, training in enumerate(trainings):
         if not training.done:

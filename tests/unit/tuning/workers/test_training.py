@@ -147,6 +147,103 @@ def test_weights_that_may_be_kept_are_on_disk_before_the_report(
     assert checkpoint.state == {"epoch": 2}
 
 
+def reports_in_checkpoint(training: Training) -> int:
+    checkpoint = training.folder.checkpoint()
+    return 0 if checkpoint is None else len(checkpoint.history)
+
+
+def test_a_checkpoint_is_written_when_the_last_one_is_old(inputs: TrialInputs) -> None:
+    training = training_of(trial(0), inputs)
+    stack = student_stack(training.settings, 1, inputs)
+    training.enter(stack, 0)
+    trainer = Trainer(VALIDATION, 1, behind=True, interval_s=1000)
+    assert trainer.advance(stack, [training]) == {}
+    assert trainer.advance(stack, [training]) == {}
+    assert len(training.folder.history()) == 2, "each report has its line"
+    assert reports_in_checkpoint(training) == 0
+    training.checkpoint_at -= 1000
+    assert trainer.advance(stack, [training]) == {}
+    assert reports_in_checkpoint(training) == 2, "of the report before this part"
+    assert trainer.checkpoint([training]) == {}
+    assert reports_in_checkpoint(training) == 3, "the end of a search does not wait"
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_without_an_interval_each_report_has_a_checkpoint(
+    inputs: TrialInputs, behind: bool
+) -> None:
+    training = training_of(trial(0), inputs)
+    stack = student_stack(training.settings, 1, inputs)
+    training.enter(stack, 0)
+    trainer = Trainer(VALIDATION, 1, behind=behind)
+    for report in (1, 2, 3):
+        assert trainer.advance(stack, [training]) == {}
+        assert reports_in_checkpoint(training) == report - behind
+
+
+def test_an_old_checkpoint_of_a_report_that_is_not_the_best_has_no_weights(
+    inputs: TrialInputs,
+) -> None:
+    """The best ones are gone; those of another report are not taken for them."""
+    training = training_of(trial(0), inputs)
+    trainer = Trainer(VALIDATION, 1, behind=True, interval_s=1000)
+    trainer._best = {str(number): 0.9 for number in range(SPARE + 1)}
+    stack = Scripted(0.5, 0.6, 0.4, 0.3)
+    training.enter(stack, 0)
+    for _ in range(3):
+        assert trainer.advance(stack, [training]) == {}
+    training.checkpoint_at -= 1000
+    training.epochs = 4
+    assert trainer.advance(stack, [training]) == {}
+    assert reports_in_checkpoint(training) == 3
+    assert best_epoch(training) is None
+
+
+def test_weights_of_a_report_that_is_yet_to_come_again_do_not_stay(
+    inputs: TrialInputs,
+) -> None:
+    """A trial may be stopped sooner than before it was killed."""
+    training = training_of(trial(0), inputs)
+    trainer = Trainer(VALIDATION, 1, behind=True, interval_s=1000)
+    values = (0.5, 0.4, 0.7)
+    stack = Scripted(*values)
+    training.enter(stack, 0)
+    assert trainer.advance(stack, [training]) == {}
+    training.checkpoint_at -= 1000
+    for _ in values[1:]:
+        assert trainer.advance(stack, [training]) == {}
+    assert best_epoch(training) == 3
+    assert reports_in_checkpoint(training) == 1
+    # Killed: its second try starts after the first report.
+    again = training_of(trial(0), inputs)
+    assert best_epoch(again) is None
+    stack = Scripted(*values)
+    stack.advance()
+    again.enter(stack, 0)
+    trainer = Trainer(VALIDATION, 1, behind=True, interval_s=1000)
+    assert trainer.advance(stack, [again]) == {}
+    assert [report.val_auc for report in again.folder.history()] == pytest.approx(
+        [0.5, 0.4], abs=0.1
+    )
+    assert best_epoch(again) is None
+    assert trainer.advance(stack, [again]) == {}
+    assert best_epoch(again) == 3
+
+
+def test_a_kill_between_old_checkpoints_changes_no_report(inputs: TrialInputs) -> None:
+    expected = to_the_end(training_of(trial(0), inputs), inputs)
+    training_of(trial(0), inputs).folder.clear()
+    for reports in (1, 2, 3):
+        training = training_of(trial(0), inputs)
+        assert len(training.history) == 0, "no checkpoint is old enough"
+        stack = student_stack(training.settings, 1, inputs)
+        training.enter(stack, 0)
+        trainer = Trainer(VALIDATION, 1, behind=True, interval_s=1000)
+        for _ in range(reports):
+            assert trainer.advance(stack, [training]) == {}
+    assert [replace(r, seconds=0.0) for r in training.folder.history()] == expected
+
+
 # Rungs within the first epoch, which has three mini-batches.
 
 
