@@ -346,7 +346,7 @@ REPLACED: tuple[tuple[Any, dict[str, Any]], ...] = (
             "IDLE_TICK_S": 0.02,
         },
     ),
-    (training, {"ThreadPoolExecutor": Immediate}),
+    (training, {"ThreadPoolExecutor": Immediate, "time": TIME}),
     (slots, {"FIRST_LINGER_S": 0.0, "LINGER_S": (0.0, 0.0), "LEASE_S": 0.2}),
 )
 

@@ -44,7 +44,9 @@ from kdsearch.tuning.workers.trial import TrialInputs, trial_seed
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
 SAMPLERS = ("random", "tpe", "qmc")
 BEATS = 8
-CONFIGS: dict[tuple[int, str], Config] = {}
+# Seconds between checkpoints of students side by side: at each report, sometimes, never.
+INTERVALS_S = (0.0, 0.02, 1e6)
+CONFIGS: dict[tuple[int, str, float], Config] = {}
 TASK = Task(
     data=TrainingData(
         np.zeros((4, 1, 8), np.float32),
@@ -59,13 +61,16 @@ TASK = Task(
 )
 
 
-def config_of(trials: int, sampler: str) -> Config:
-    if (trials, sampler) not in CONFIGS:
-        search = {"num_samples": trials, "sampler": sampler, "startup_trials": 2}
-        CONFIGS[trials, sampler] = space(
-            search=search, student={"epochs": 3}, confirm={"top": 0}
+def config_of(trials: int, sampler: str, interval_s: float) -> Config:
+    key = trials, sampler, interval_s
+    if key not in CONFIGS:
+        CONFIGS[key] = space(
+            search={"num_samples": trials, "sampler": sampler, "startup_trials": 2},
+            student={"epochs": 3},
+            confirm={"top": 0},
+            resources={"checkpoint_interval_s": interval_s},
         )
-    return CONFIGS[trials, sampler]
+    return CONFIGS[key]
 
 
 class History(RuleBasedStateMachine):
@@ -97,11 +102,15 @@ class History(RuleBasedStateMachine):
         self.said: list[str] = []
 
     @initialize(
-        students=st.integers(1, 2), trials=st.integers(1, 4), sampler=st.sampled_from(SAMPLERS)
+        students=st.integers(1, 2),
+        trials=st.integers(1, 4),
+        sampler=st.sampled_from(SAMPLERS),
+        interval_s=st.sampled_from(INTERVALS_S),
     )
-    def begin(self, students: int, trials: int, sampler: str) -> None:
+    def begin(self, students: int, trials: int, sampler: str, interval_s: float) -> None:
         self.counted["begin"] += 1
         self.students, self.trials, self.sampler = students, trials, sampler
+        self.interval_s = interval_s
         self.resume()
 
     # What the user is told: an observer of the ledger.
@@ -126,7 +135,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def resume(self) -> None:
         self.counted["resume"] += 1
-        config = config_of(self.trials, self.sampler)
+        config = config_of(self.trials, self.sampler, self.interval_s)
         self.driver = driver = ExitStack()
         self.said, self.watched.failed = [], []
         driver.enter_context(self.run.lock(self.said.append))
@@ -293,7 +302,7 @@ class History(RuleBasedStateMachine):
             assert same, "the settings of a trial are lost or changed"
         orders = [r.order for r in records if r.finished]
         assert len(set(orders)) == len(orders), "two trials ended at once"
-        config = config_of(self.trials, self.sampler)
+        config = config_of(self.trials, self.sampler, self.interval_s)
         for record in records:
             trial = self.run.trial(record.number)
             seed = trial_seed(config, record.number)
@@ -304,8 +313,13 @@ class History(RuleBasedStateMachine):
                 found = report.losses["chain"]
                 assert found == pytest.approx(expected, rel=1e-12), "trained from another state"
                 before = last
+            if record.finished and record.state != "failed":
+                # Without any it is trained again if it is needed.
+                with suppress(RunError):
+                    assert trial.best_weights()["epoch"] == record.best_epoch
             checkpoint = trial.checkpoint()
-            if record.number in self.reported and not record.finished:
+            together = self.students > 1 and self.interval_s > 0
+            if record.number in self.reported and not record.finished and not together:
                 reports = len(checkpoint.history) if checkpoint else 0
                 least = self.reported[record.number] - (self.students > 1)
                 assert reports >= least, "more is lost than a report"
