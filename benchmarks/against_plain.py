@@ -93,7 +93,8 @@ def space_file(options: argparse.Namespace) -> dict[str, Any]:
     network = {"width": options.width, "latent": 50}
     return {
         "data": data_settings(options).model_dump(),
-        "teacher": {**network, "epochs": 1},
+        # As long as in mitbih_cpu: a poor teacher makes poor students.
+        "teacher": {**network, "epochs": 10},
         "student": {**network, "epochs": options.epochs},
         "space": {
             "temperature": {"loguniform": [0.25, 8]},
