@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--beats", type=int, default=8000, help="training beats")
+    parser.add_argument("--teacher-epochs", type=int, default=10, help="as of mitbih_cpu")
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--gpus-per-trial", type=float, default=0.0, help="of the plain script")
     options = parser.parse_args()
@@ -93,8 +94,7 @@ def space_file(options: argparse.Namespace) -> dict[str, Any]:
     network = {"width": options.width, "latent": 50}
     return {
         "data": data_settings(options).model_dump(),
-        # As long as in mitbih_cpu: a poor teacher makes poor students.
-        "teacher": {**network, "epochs": 10},
+        "teacher": {**network, "epochs": options.teacher_epochs},
         "student": {**network, "epochs": options.epochs},
         "space": {
             "temperature": {"loguniform": [0.25, 8]},

@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--reduction-factor", type=float, default=3)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--beats", type=int, default=8000, help="training beats")
+    parser.add_argument("--teacher-epochs", type=int, default=10, help="as of mitbih_cpu")
     parser.add_argument(
         "--validations-per-epoch", type=int, default=2, help="of kdsearch; the script has one"
     )

@@ -82,6 +82,8 @@ def searches(part: Part, options: argparse.Namespace) -> None:
         epochs=size.epochs,
         width=size.network["beatgan"].get("width", 32),
         beats=size.beats,
+        # Measured is the speed, for which any teacher will do.
+        teacher_epochs=1,
         cpus=os.cpu_count(),
         gpus_per_trial=0.0 if options.device == "cpu" else 1 / best,
     )
