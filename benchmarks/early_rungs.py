@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +48,8 @@ FACTOR = 3.0
 SEARCHES = 1000
 Curve = Mapping[float, float]
 """The validation AUC of one trial by epoch, not the best so far."""
+Report = tuple[float, float, tuple[float, ...]]
+"""The epoch, what the trial has cost up to it, and figures, of which the first is maximised."""
 
 
 def main() -> None:
@@ -137,16 +139,16 @@ def show(curves: Sequence[Curve], config: Config) -> None:
     chance = np.random.default_rng(0)
     size = round(0.75 * len(curves))
     orders = [chance.permutation(len(curves))[:size] for _ in range(SEARCHES)]
-    reference = np.array([search(curves, order, 1, last) for order in orders])
+    reference = np.array([replayed(curves, order, 1, last) for order in orders])
     # Long enough for the searches that stop trials soonest.
     longer = [chance.integers(len(curves), size=20 * size) for _ in range(SEARCHES)]
-    equal = np.array([search(curves, order[:size], 1, last) for order in longer])
+    equal = np.array([replayed(curves, order[:size], 1, last) for order in longer])
     for grace in (g for g in GRACE if g <= last):
         correlation = spearmanr([curve[grace] for curve in curves], final).statistic
-        found = np.array([search(curves, order, grace, last) for order in orders])
+        found = np.array([replayed(curves, order, grace, last) for order in orders])
         share = found[:, 0].sum() / reference[:, 0].sum()
         budgets = zip(longer, equal[:, 0], strict=True)
-        at_cost = [search(curves, order, grace, last, budget)[1] for order, budget in budgets]
+        at_cost = [replayed(curves, order, grace, last, budget)[1] for order, budget in budgets]
         print(
             f"| {grace:g} | {correlation:.2f} | {share:.0%} | "
             f"{spread(found[:, 1] - reference[:, 1])} | {spread(at_cost - equal[:, 1])} |"
@@ -158,36 +160,51 @@ def spread(differences: np.ndarray) -> str:
     return f"{differences.mean():+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def search(
+def replayed(
     curves: Sequence[Curve],
     order: np.ndarray,
     grace: float,
     last: int,
     budget: float = math.inf,
 ) -> tuple[float, float]:
-    """Replay a search of the trials in this order.
+    """Return the epochs and the best validation AUC of a search of the trials in this order."""
+    epochs, (best,) = search(
+        (reports(curves[i], grace, last) for i in order), grace, last, budget
+    )
+    return epochs, best
+
+
+def reports(curve: Curve, grace: float, last: int) -> Iterator[Report]:
+    """The reports of a trial to its last epoch; it costs as much as it has epochs."""
+    for epoch in [*scheduler(grace).early_rungs(), *range(1, last + 1)]:
+        yield epoch, epoch, (curve[epoch],)
+
+
+def search(
+    trials: Iterable[Iterable[Report]], grace: float, last: int, budget: float = math.inf
+) -> tuple[float, tuple[float, ...]]:
+    """Replay a search of these trials, one after the other, by their reports.
 
     Args:
-        budget: Epochs after which it ends.
+        budget: What it may cost.
 
     Returns:
-        Its epochs and its best validation AUC.
+        What it cost, and the figures of its best report.
     """
-    settings = scheduler(grace)
-    reports = [*settings.early_rungs(), *range(1, last + 1)]
-    rungs = Rungs(settings, last)
-    trained, best = 0.0, 0.0
-    for number, curve in enumerate(curves[i] for i in order):
-        so_far = 0.0
-        for epoch in reports:
-            if trained + epoch > budget:
-                return trained, best
-            so_far = max(so_far, curve[epoch])
-            best = max(best, so_far)
+    rungs = Rungs(scheduler(grace), last)
+    spent = 0.0
+    best: tuple[float, ...] = (0.0,)
+    for number, trial in enumerate(trials):
+        so_far = cost = 0.0
+        for epoch, cost, figures in trial:
+            if spent + cost > budget:
+                return spent, best
+            so_far = max(so_far, figures[0])
+            best = max(best, figures)
             if epoch < last and rungs.lags(number, epoch, so_far):
                 break
-        trained += epoch
-    return trained, best
+        spent += cost
+    return spent, best
 
 
 if __name__ == "__main__":

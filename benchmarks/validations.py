@@ -21,18 +21,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from early_rungs import FACTOR, SEARCHES, configuration, prepared, spread
+from early_rungs import SEARCHES, Report, configuration, prepared, search, spread
 
-from kdsearch.config.space_file import Config, SchedulerSettings
+from kdsearch.config.space_file import Config
 from kdsearch.metrics.ranking import rank
-from kdsearch.tuning.rungs import Rungs
 from kdsearch.tuning.workers.training import judge, mini_batches
 from kdsearch.tuning.workers.trial import trial_seed
 
@@ -120,55 +120,43 @@ def show(trials: Sequence[Trial]) -> None:
     size = round(0.75 * len(trials))
     orders = [chance.integers(len(trials), size=4 * size) for _ in range(SEARCHES)]
     once = np.array([best_state(trial, 1) for trial in trials])
-    first = [search(trials, order[:size], 1) for order in orders]
+    first = [found(trials, order[:size], 1) for order in orders]
     for count in COUNTS:
         states = np.array([best_state(trial, count) for trial in trials])
         mean, error = states.mean(0), (states - once).std(0, ddof=1) / len(trials) ** 0.5
         seconds = (epoch_s + count * validation_s) / (epoch_s + validation_s)
-        found = np.array(
+        budgets = zip(orders, first, strict=True)
+        gains = np.array(
             [
-                search(trials, order, count, budget_s)[1:]
-                for order, (budget_s, *_) in zip(orders, first, strict=True)
+                np.subtract(found(trials, order, count, budget_s)[1], figures)
+                for order, (budget_s, figures) in budgets
             ]
-        ) - [figures for _, *figures in first]
+        )
         print(
             f"| {count} | {mean[0]:.4f} ± {error[0]:.4f} | {mean[1]:.4f} ± {error[1]:.4f} | "
-            f"{seconds:.2f} | {spread(found[:, 0])} | {spread(found[:, 1])} |"
+            f"{seconds:.2f} | {spread(gains[:, 0])} | {spread(gains[:, 1])} |"
         )
 
 
-def best_state(trial: Trial, count: int) -> tuple[float, float]:
+def best_state(trial: Trial, count: int) -> tuple[float, ...]:
     """Return the validation and the test AUC of the best state on the validation beats."""
+    return max(figures for _, _, figures in reports(trial, count))
+
+
+def found(
+    trials: Sequence[Trial], order: np.ndarray, count: int, budget_s: float = math.inf
+) -> tuple[float, tuple[float, ...]]:
+    """Return the CPU time of a search of the trials in this order, and its best state."""
+    epochs = len(trials[0].validation) // COUNTS[-1]
+    return search((reports(trials[i], count) for i in order), 1, epochs, budget_s)
+
+
+def reports(trial: Trial, count: int) -> Iterator[Report]:
+    """The reports of a trial that is validated so often in each epoch, at a cost in seconds."""
     step = COUNTS[-1] // count
-    seen = range(step - 1, len(trial.validation), step)
-    best = max(seen, key=trial.validation.__getitem__)
-    return trial.validation[best], trial.test[best]
-
-
-def search(
-    trials: Sequence[Trial], order: np.ndarray, count: int, budget_s: float = np.inf
-) -> tuple[float, float, float]:
-    """Replay a search of the trials in this order, one at a time, with a grace period of 1.
-
-    Returns:
-        Its CPU time, and the validation and test AUC of the student that it finds.
-    """
-    last = len(trials[0].validation) // COUNTS[-1]
-    settings = SchedulerSettings(grace_period=1, reduction_factor=FACTOR)
-    rungs, step = Rungs(settings, last), COUNTS[-1] // count
-    spent_s, best = 0.0, (0.0, 0.0)
-    for number, trial in enumerate(trials[i] for i in order):
-        so_far = 0.0
-        for at in range(step - 1, len(trial.validation), step):
-            spent_s += trial.epoch_s / count + trial.validation_s
-            if spent_s > budget_s:
-                return spent_s, *best
-            so_far = max(so_far, trial.validation[at])
-            best = max(best, (trial.validation[at], trial.test[at]))
-            epoch = (at + 1) / COUNTS[-1]
-            if epoch < last and rungs.lags(number, epoch, so_far):
-                break
-    return spent_s, *best
+    for n, at in enumerate(range(step - 1, len(trial.validation), step), start=1):
+        cost_s = n * (trial.epoch_s / count + trial.validation_s)
+        yield n / count, cost_s, (trial.validation[at], trial.test[at])
 
 
 if __name__ == "__main__":
