@@ -243,7 +243,7 @@ class TrialFolder:
         write_text(self._metrics_file, "".join(json.dumps(asdict(r)) + "\n" for r in history))
 
     def write_best(self, weights: State) -> None:
-        """Write the weights of the best epoch so far.
+        """Write the weights of the best report so far.
 
         Raises:
             Superseded: A newer driver owns the run.
@@ -300,7 +300,7 @@ class TrialFolder:
         return params
 
     def best_weights(self) -> State:
-        """Read the weights of the best epoch.
+        """Read the weights of the best report.
 
         Raises:
             RunError: They are missing or damaged.

@@ -287,7 +287,7 @@ class Trainer:
         behind: Whether checkpoints are written while training continues. No report follows
             before they are written.
         interval_s: How old a training's newest checkpoint is, at least, when another one is
-            written behind.
+            written behind, unless its next report needs more than one part.
     """
 
     def __init__(
@@ -315,8 +315,9 @@ class Trainer:
         errors: dict[Training, Exception] = {}
         steps = min(training.steps_left() for training in trainings)
         # Only this thread uses the stack; the others write copies of what was in it.
-        latest = time.monotonic() - self._interval_s
-        due = [training for training in trainings if training.checkpoint_at <= latest]
+        old = time.monotonic() - self._interval_s
+        # In the middle of a report none can be written, not even at the end of a search.
+        due = [t for t in trainings if t.checkpoint_at <= old or t.steps_left() > steps]
         checkpoints = self._begin({t: t.checkpoint_write() for t in due})
         try:
             trained = stack.advance(steps)

@@ -168,6 +168,22 @@ def test_a_checkpoint_is_written_when_the_last_one_is_old(inputs: TrialInputs) -
     assert reports_in_checkpoint(training) == 3, "the end of a search does not wait"
 
 
+def test_the_interval_does_not_keep_a_report_from_being_saved(early: TrialInputs) -> None:
+    """A student that waits in the middle of a report has none to save."""
+    first, second = (training_of(trial(number), early) for number in (0, 1))
+    stack = student_stack(first.settings, 2, early)
+    trainer = Trainer(VALIDATION, 2, behind=True, interval_s=1000)
+    first.enter(stack, 0)
+    for _ in range(3):
+        assert trainer.advance(stack, [first]) == {}
+    assert reports_in_checkpoint(first) == 0
+    second.enter(stack, 1)
+    assert trainer.advance(stack, [first, second]) == {}
+    assert [training.history[-1].epoch for training in (first, second)] == [1, 0.3]
+    assert trainer.checkpoint([first, second]) == {}
+    assert [reports_in_checkpoint(training) for training in (first, second)] == [3, 1]
+
+
 @pytest.mark.parametrize("behind", [False, True])
 def test_without_an_interval_each_report_has_a_checkpoint(
     inputs: TrialInputs, behind: bool
@@ -309,18 +325,6 @@ def test_a_trial_keeps_its_best_state_within_an_epoch(often: TrialInputs) -> Non
     assert inside, "no trial was best within an epoch"
 
 
-def test_a_trial_resumes_after_each_validation(often: TrialInputs) -> None:
-    expected = to_the_end(training_of(trial(0), often), often)
-    training_of(trial(0), often).folder.clear()
-    for reports in range(9):
-        training = training_of(trial(0), often)
-        assert len(training.history) == reports
-        stack = student_stack(training.settings, 1, often)
-        training.enter(stack, 0)
-        assert Trainer(VALIDATION, 1, behind=False).advance(stack, [training]) == {}
-    assert to_the_end(training_of(trial(0), often), often) == expected
-
-
 @pytest.mark.parametrize("of_an_epoch", [1, 7, 66, 125, 975])
 def test_mini_batches_of_parts_of_epochs(of_an_epoch: int) -> None:
     for parts in range(1, 30):
@@ -331,17 +335,20 @@ def test_mini_batches_of_parts_of_epochs(of_an_epoch: int) -> None:
             assert later == [epochs * of_an_epoch + due for due in within]
 
 
-def test_a_trial_resumes_at_an_early_rung(early: TrialInputs) -> None:
-    expected = to_the_end(training_of(trial(0), early), early)
-    training = training_of(trial(0), early)
-    training.folder.clear()
-    for reports in range(4):
-        training = training_of(trial(0), early)
+@pytest.mark.parametrize("reports_of", ["early", "often"])
+def test_a_trial_resumes_after_each_report(
+    request: pytest.FixtureRequest, reports_of: str
+) -> None:
+    inputs: TrialInputs = request.getfixturevalue(reports_of)
+    expected = to_the_end(training_of(trial(0), inputs), inputs)
+    training_of(trial(0), inputs).folder.clear()
+    for reports in range(len(expected)):
+        training = training_of(trial(0), inputs)
         assert len(training.history) == reports
-        stack = student_stack(training.settings, 1, early)
+        stack = student_stack(training.settings, 1, inputs)
         training.enter(stack, 0)
         assert Trainer(VALIDATION, 1, behind=False).advance(stack, [training]) == {}
-    assert to_the_end(training_of(trial(0), early), early) == expected
+    assert to_the_end(training_of(trial(0), inputs), inputs) == expected
 
 
 def test_a_new_student_does_not_change_one_in_the_middle_of_its_epoch(
