@@ -103,7 +103,8 @@ class EpochReport:
 class Stack(Protocol):
     """Up to K networks of one structure that train side by side, independent of each other.
 
-    The numbers of a student do not depend on its neighbours.
+    The numbers of a student do not depend on its neighbours, but their rounding may depend on
+    the number of slots.
     """
 
     slots: int
