@@ -74,10 +74,6 @@ class Ledger:
         self._with_files = frozenset(files)
         self._remove_leftovers(files)
 
-    def ask(self) -> Suggestion:
-        """Suggest the next trial."""
-        return self.study.ask()
-
     def start(self, suggestion: Suggestion) -> None:
         """Write that a trial begins; one that continues keeps its record."""
         number = suggestion.number

@@ -88,7 +88,7 @@ class StudySearcher(_LivesInTheDriver, Searcher):
         if self._unfinished:
             suggestion = self._unfinished.pop(0)
         elif len(self._ledger.study) < self._total and not self._ledger.study.used_up:
-            suggestion = self._ledger.ask()
+            suggestion = self._ledger.study.ask()
         elif self._running:
             # It may fail, and be suggested again.
             return None

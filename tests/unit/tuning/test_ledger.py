@@ -67,7 +67,7 @@ def files(folder: RunFolder, number: int) -> set[str]:
 
 def test_a_trial_is_written_when_it_begins_and_when_it_ends(folder: RunFolder):
     ledger = opened(folder)
-    suggestion = ledger.ask()
+    suggestion = ledger.study.ask()
     ledger.start(suggestion)
     began = folder.trial(0).record()
     assert (began.state, began.params, began.seed) == ("running", suggestion.params, 100)
@@ -84,7 +84,7 @@ def test_a_trial_is_written_when_it_begins_and_when_it_ends(folder: RunFolder):
 def test_epochs_that_are_trained_again_and_not_reached_do_not_count(folder: RunFolder):
     """Its checkpoint was lost, and now it is stopped earlier."""
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     train(ledger, 0, 0.5, 0.75, 0.9)
     resumed = opened(folder)
     resumed.start(resumed.study.take(0))
@@ -95,7 +95,7 @@ def test_epochs_that_are_trained_again_and_not_reached_do_not_count(folder: RunF
 
 def test_rungs_within_the_first_epoch_are_in_the_curve_and_steps_of_optuna(folder: RunFolder):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     steps: list[int] = []
     ledger.study.report = lambda _, step, __: steps.append(step)  # type: ignore[method-assign]
     # After the second epoch it is resumed, and reports its history again.
@@ -110,7 +110,7 @@ def test_rungs_within_the_first_epoch_are_in_the_curve_and_steps_of_optuna(folde
 def test_the_order_of_endings_continues_after_a_resume(folder: RunFolder):
     ledger = opened(folder)
     for _ in range(3):
-        ledger.start(ledger.ask())
+        ledger.start(ledger.study.ask())
     train(ledger, 2, 0.5)
     ledger.finish(2, "stopped")
     train(ledger, 0, 0.5)
@@ -126,7 +126,7 @@ def test_the_order_of_endings_continues_after_a_resume(folder: RunFolder):
 
 def test_a_trial_that_fails_before_its_first_report_keeps_its_epochs(folder: RunFolder):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     train(ledger, 0, 0.5, 0.75)
     resumed = opened(folder)
     resumed.start(resumed.study.take(0))
@@ -136,7 +136,7 @@ def test_a_trial_that_fails_before_its_first_report_keeps_its_epochs(folder: Run
 
 def test_what_is_left_of_a_damaged_trial_is_removed(folder: RunFolder):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     train(ledger, 0, 0.5, 0.75)
     (folder.trial(0).path / "trial.json").write_text("{")
     (folder.trial(0).path / "last.pt").write_bytes(b"half")
@@ -151,14 +151,14 @@ def test_a_new_trial_is_one_write(folder: RunFolder, monkeypatch: pytest.MonkeyP
     """In a bucket each removal of what is not there would be a request."""
     monkeypatch.setattr(TrialFolder, "clear", unwritable)
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     assert files(folder, 0) == {"trial.json"}
 
 
 def test_only_the_best_keep_their_weights(folder: RunFolder):
     ledger = opened(folder)
     for auc in (0.5, 0.75, 0.625, 0.25):
-        suggestion = ledger.ask()
+        suggestion = ledger.study.ask()
         ledger.start(suggestion)
         train(ledger, suggestion.number, auc)
         ledger.finish(suggestion.number, "completed")
@@ -195,7 +195,7 @@ def test_a_start_removes_what_a_kill_left_and_nothing_else(
 
 def test_a_start_removes_the_reason_of_a_try_before_the_kill(folder: RunFolder):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     folder.trial(0).write_error("ValueError: of an earlier driver")
     searcher = StudySearcher(opened(folder), [Suggestion(0, {})], 1, retries=0)
     searcher.suggest("first")
@@ -212,7 +212,7 @@ def test_storage_that_fails_ends_the_search(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, method: str
 ):
     ledger = opened(folder)
-    ledger.start(ledger.ask())
+    ledger.start(ledger.study.ask())
     train(ledger, 0, 0.5)
     monkeypatch.setattr(TrialFolder, method, unwritable)
     with pytest.raises(StorageFailed, match=r"trials/0/trial\.json: Input/output error"):
