@@ -6,11 +6,18 @@ For each seed, the plain script as a good user writes it (evaluation mode, sciki
 float32, OptunaSearch, ASHA) and kdsearch search the same space on the same beats with the
 same teacher and the same rungs, one after the other; kdsearch as long as the plain script
 took, or, with ``--until-reached``, until it has a student as good. kdsearch validates twice
-an epoch, with ``search.validations_per_epoch``. Both are judged by their best validation AUC
-so far on the same beats, over the wall time since their commands began; the teacher is
-trained before. ``ratio`` is the wall time of the plain script's command over the time at
-which kdsearch had its final best; ``to best`` has the time at which the plain script itself
-had it instead. One lucky trial decides: look at every seed, and at the curves in the output.
+an epoch, with ``search.validations_per_epoch``. Its students are one or more of
+
+- ``published``: the method of the plain script, whose distillation term has no gradient;
+- ``score``: taught by the teacher's scores;
+- ``relative``: the same, with kdsearch's relative score, as in ``mitbih_cpu``. It weighs the
+  errors of the same reconstructions by their usual size, which the plain script does not.
+
+All are judged by their best validation AUC so far on the same beats, over the wall time since
+their commands began; the teacher is trained before. ``ratio`` is the wall time of the
+plain script's command over the time at which kdsearch had its final best; ``to best`` has the
+time at which the plain script itself had it instead. One lucky trial decides: look at every
+seed, and at the curves in the output.
 """
 
 from __future__ import annotations
@@ -25,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +42,12 @@ from against_plain import HERE, ROOT, environment, prepare_plain, space_file, ti
 from kdsearch.files.atomic import write_json
 from kdsearch.runs.folder import RunFolder
 
+STUDENTS: dict[str, dict[str, str]] = {
+    "published": {"target": "published"},
+    "score": {"target": "score"},
+    "relative": {"target": "score", "score": "relative"},
+}
+"""Settings of kdsearch's students beside those of the space."""
 # Seconds since the command began, and the best validation AUC at that time.
 Curve = list[tuple[float, float]]
 
@@ -42,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--data", default="simulated", help="as of run_search.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=[*STUDENTS])
     parser.add_argument("--trials", type=int, default=12, help="of the plain script")
     parser.add_argument("--epochs", type=int, default=6, help="at most, of a trial")
     parser.add_argument("--grace-period", type=int, default=1)
@@ -59,50 +74,59 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="JSON with every curve")
     options = parser.parse_args()
-    print(
-        "| seed | plain best | its s | to best | kdsearch best | s to plain's | ratio |", end=""
-    )
-    print(" to best | beats/s ratio |\n" + "|---" * 9 + "|", flush=True)
+    print("| seed | plain best | its s | to best | students | kdsearch best | ", end="")
+    print("s to plain's | ratio | to best | beats/s ratio |\n" + "|---" * 10 + "|", flush=True)
     rows = []
     for seed in options.seeds:
         work = Path(tempfile.mkdtemp(prefix="bench-"))
         try:
-            rows.append(compare(work, seed, options))
+            for row in comparisons(work, seed, options):
+                rows.append(row)
+                show(row)
+                if options.output:
+                    write_json(options.output, rows)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        show(rows[-1])
-        if options.output:
-            write_json(options.output, rows)
-    for name in ("ratio", "ratio_to_best", "beats_ratio"):
-        print(f"median {name}: {statistics.median(row[name] for row in rows):.2f}")
+    for students in options.students:
+        chosen = [row for row in rows if row["students"] == students]
+        for name in ("ratio", "ratio_to_best", "beats_ratio"):
+            print(f"{students}: median {name} {statistics.median(r[name] for r in chosen):.2f}")
 
 
-def compare(work: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    run, command = prepared(work, seed, options)
+def comparisons(work: Path, seed: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The plain script's search beside each search of kdsearch."""
+    commands = {
+        students: prepared(work, students, seed, options) for students in options.students
+    }
     plain = plain_search(work, seed, options)
     goal = plain["curve"][-1][1]
-    command += ["--time-budget", str(plain["seconds"])]
     enough = goal if options.until_reached else math.inf
-    curve, epochs = kdsearch_search(run, command, enough)
-    # A search that never came there counts as one that came at its end.
-    reached = next((at for at, best in curve if best >= goal), plain["seconds"])
     plain_epochs_a_second = plain["trial_epochs"] / plain["seconds"]
-    return {
-        "seed": seed,
-        "plain": plain,
-        "kdsearch": {"curve": curve, "trial_epochs": epochs},
-        "reached": any(best >= goal for _, best in curve),
-        "seconds_to_reach": reached,
-        "ratio": plain["seconds"] / reached,
-        "ratio_to_best": first_time(plain["curve"], goal) / reached,
-        "beats_ratio": epochs / curve[-1][0] / plain_epochs_a_second,
-    }
+    for students, (run, command) in commands.items():
+        budget = ["--time-budget", str(plain["seconds"])]
+        curve, epochs = kdsearch_search(run, [*command, *budget], enough)
+        # A search that never came there counts as one that came at its end.
+        reached = next((at for at, best in curve if best >= goal), plain["seconds"])
+        yield {
+            "seed": seed,
+            "plain": plain,
+            "students": students,
+            "kdsearch": {"curve": curve, "trial_epochs": epochs},
+            "reached": any(best >= goal for _, best in curve),
+            "seconds_to_reach": reached,
+            "ratio": plain["seconds"] / reached,
+            "ratio_to_best": first_time(plain["curve"], goal) / reached,
+            "beats_ratio": epochs / curve[-1][0] / plain_epochs_a_second,
+        }
 
 
-def prepared(work: Path, seed: int, options: argparse.Namespace) -> tuple[RunFolder, list[str]]:
-    """Beats, teacher and settings of both; kdsearch's run folder and command."""
-    space = work / "timed.yaml"
+def prepared(
+    work: Path, students: str, seed: int, options: argparse.Namespace
+) -> tuple[RunFolder, list[str]]:
+    """Beats, teacher, targets and settings; kdsearch's run folder and command."""
+    space = work / f"{students}.yaml"
     settings = space_file(options)
+    settings["student"] |= STUDENTS[students]
     settings["search"] = {
         "num_samples": 1000,
         "sampler": "tpe",
@@ -118,9 +142,10 @@ def prepared(work: Path, seed: int, options: argparse.Namespace) -> tuple[RunFol
     runs = work / "runs"
     command = [sys.executable, str(ROOT / "run_search.py"), "--space", str(space)]
     command += ["--runs-dir", str(runs)]
-    timed([*command, "--name", "warm", "--num-samples", "1"])
-    prepare_plain(work, RunFolder(runs / "warm"), [], options)
-    return RunFolder(runs / "timed"), command
+    warm = ["--name", f"warm-{students}", "--num-samples", "1", "--set", "student.epochs=1"]
+    timed([*command, *warm])
+    prepare_plain(work, RunFolder(runs / f"warm-{students}"), [], options)
+    return RunFolder(runs / students), command
 
 
 def plain_search(work: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -176,7 +201,8 @@ def show(row: dict[str, Any]) -> None:
     plain, goal = row["plain"], row["plain"]["curve"][-1][1]
     print(
         f"| {row['seed']} | {goal:.4f} | {plain['seconds']:.0f} | "
-        f"{first_time(plain['curve'], goal):.0f} | {row['kdsearch']['curve'][-1][1]:.4f} | "
+        f"{first_time(plain['curve'], goal):.0f} | {row['students']} | "
+        f"{row['kdsearch']['curve'][-1][1]:.4f} | "
         f"{row['seconds_to_reach']:.0f}{'' if row['reached'] else ' (never)'} | "
         f"{row['ratio']:.1f} | {row['ratio_to_best']:.1f} | {row['beats_ratio']:.1f} |",
         flush=True,
