@@ -95,7 +95,7 @@ def _parts(folder: RunFolder, size: int) -> Seconds:
     ledger, rungs = new_ledger(study, folder, [], size), new_rungs()
     for _ in range(size):
         with clock("suggestion (random)"):
-            suggestion = ledger.ask()
+            suggestion = ledger.study.ask()
         with clock("record"):
             ledger.start(suggestion)
         stopped, history = False, []
