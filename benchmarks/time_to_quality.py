@@ -98,6 +98,8 @@ def comparisons(work: Path, seed: int, options: argparse.Namespace) -> Iterator[
     commands = {
         students: prepared(work, students, seed, options) for students in options.students
     }
+    # Beats and teacher are the same for all of them.
+    prepare_plain(work, RunFolder(work / "runs" / f"warm-{options.students[0]}"), [], options)
     plain = plain_search(work, seed, options)
     goal = plain["curve"][-1][1]
     enough = goal if options.until_reached else math.inf
@@ -123,7 +125,7 @@ def comparisons(work: Path, seed: int, options: argparse.Namespace) -> Iterator[
 def prepared(
     work: Path, students: str, seed: int, options: argparse.Namespace
 ) -> tuple[RunFolder, list[str]]:
-    """Beats, teacher, targets and settings; kdsearch's run folder and command."""
+    """Run folder and command of kdsearch's search, with beats and teacher in the cache."""
     space = work / f"{students}.yaml"
     settings = space_file(options)
     settings["student"] |= STUDENTS[students]
@@ -144,7 +146,6 @@ def prepared(
     command += ["--runs-dir", str(runs)]
     warm = ["--name", f"warm-{students}", "--num-samples", "1", "--set", "student.epochs=1"]
     timed([*command, *warm])
-    prepare_plain(work, RunFolder(runs / f"warm-{students}"), [], options)
     return RunFolder(runs / students), command
 
 
